@@ -1,0 +1,113 @@
+"""Weights from elsewhere into native models, and back: `load`, `convert`, `export`, `describe`."""
+
+import os
+
+import mlx.core as mx
+
+from mixer_mlx import backend, checkpoint
+from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.classify import Classifier
+from mixer_mlx.convert import exporter, locate
+from mixer_mlx.convert.download import Progress
+from mixer_mlx.convert.importer import NOTHING, Imported, import_model, read_info
+from mixer_mlx.convert.locate import Talk, silent
+from mixer_mlx.convert.settings import Settings
+
+__all__ = ["Imported", "Settings", "convert", "describe", "export", "import_model", "load"]
+
+Model = str | os.PathLike[str]
+"""A name of the catalogue, an address, or a path; see `locate`."""
+
+
+def load(
+    model: Model,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    talk: Talk = silent,
+    progress: Progress | None = None,
+) -> Classifier:
+    """A Classifier from a name, an address (`hf://user/repo`, `https://...`) or a path.
+
+    What is elsewhere is fetched and converted once, and kept in the cache. `dtype` is "float32",
+    "float16" or "bfloat16" (None: float16 on a GPU, float32 on CPU); `device` "cpu" or "gpu" (None:
+    MLX's default). `talk` and `progress` are told what is fetched. Raises MixerError.
+    """
+    chosen = backend.device(device)
+    number = backend.dtype(dtype, chosen)
+    address = locate.resolve(model)
+    path = address.path or locate.ensure(
+        address, backend.dtype_name(number), talk=talk, progress=progress
+    )
+    with mx.stream(chosen):
+        imported = import_model(path, dtype=number)
+    for sentence in imported.assumed:
+        talk(f"Assumed: {sentence}.")
+    return Classifier(imported.model, imported.info, chosen)
+
+
+def convert(
+    source: Model,
+    out: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    settings: Settings = NOTHING,
+    force: bool = False,
+    talk: Talk = silent,
+    progress: Progress | None = None,
+) -> Imported:
+    """Write `source`, whatever `load` takes, as the native folder `out`; returns what was written.
+
+    `dtype` None keeps the stored one. `settings` say what the weights leave open, and come before
+    what the source says of itself. Raises MixerError; then nothing is written.
+    """
+    checkpoint.check_target(out, force=force)
+    chosen = None if dtype is None else backend.dtype(dtype, backend.device())
+    imported = _import(source, chosen, settings, talk, progress)
+    checkpoint.save(out, imported.model, imported.info, force=force)
+    return imported
+
+
+def export(
+    model: Model,
+    out: str | os.PathLike[str],
+    *,
+    format: str,
+    force: bool = False,
+    talk: Talk = silent,
+    progress: Progress | None = None,
+) -> Imported:
+    """Write a model as timm ("timm", a folder) or the official JAX code ("jax", a file) reads it.
+
+    In float32, bit for bit where the model came from float32. Raises MixerError.
+    """
+    exporter.check_target(out, format, force=force)
+    imported = _import(model, mx.float32, NOTHING, talk, progress)
+    exporter.export(imported.model, imported.info, out, format=format, force=force)
+    return imported
+
+
+def describe(model: Model) -> tuple[ModelInfo, tuple[str, ...]]:
+    """What is known of a model, and what `convert` would have to assume. No weights, no network.
+
+    What the catalogue has is known before it is fetched; for another address that was not fetched
+    yet, SourceError says how to do that.
+    """
+    address = locate.resolve(model)
+    if address.path is not None:
+        return read_info(address.path)
+    return locate.describe(address), ()
+
+
+def _import(
+    model: Model,
+    dtype: mx.Dtype | None,
+    settings: Settings,
+    talk: Talk,
+    progress: Progress | None,
+) -> Imported:
+    address = locate.resolve(model)
+    if address.path is not None:
+        return import_model(address.path, dtype=dtype, settings=settings)
+    fetched = locate.fetch(address, talk=talk, progress=progress)
+    return locate.import_fetched(address, fetched, dtype=dtype, settings=settings)

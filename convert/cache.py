@@ -1,0 +1,136 @@
+"""Converted models on disk, so that each source is fetched and converted once.
+
+`MIXER_MLX_CACHE` (default `~/.cache/mixer-mlx`) holds `models/`, a native folder for each source,
+dtype and revision, with the checksums of its files; and `downloads/`, files that came from a URL.
+Folders appear whole (`mixer_mlx.atomic`); the lock only keeps processes from doing the same work
+twice.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from mixer_mlx import checkpoint
+from mixer_mlx.atomic import replacing_folder
+from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.errors import CheckpointError
+from mixer_mlx.model import MlpMixer
+
+_SUMS = "SHA256SUMS"
+_RECORDED = ("address", "revision", "dtype")
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A converted model in the cache. `source` is the address it came from."""
+
+    path: Path
+    source: str
+    revision: str
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.path.iterdir())
+
+
+def root() -> Path:
+    """The folder of the cache."""
+    return Path(os.environ.get("MIXER_MLX_CACHE") or Path.home() / ".cache" / "mixer-mlx")
+
+
+def downloads(url: str) -> Path:
+    """The folder for the file behind a URL."""
+    return root() / "downloads" / _key(url)
+
+
+def find(source: str, dtype: str = "*") -> Path | None:
+    """The newest converted model of a source, in a dtype or in any."""
+    found = [path for path in _models().glob(f"{_key(source)}--{dtype}--*") if path.is_dir()]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+@contextmanager
+def lock(source: str) -> Iterator[None]:
+    """Held while a source is fetched and converted."""
+    _models().mkdir(parents=True, exist_ok=True)
+    with FileLock(_models() / f".{_key(source)}.lock"):
+        yield
+
+
+def store(source: str, dtype: str, revision: str, model: MlpMixer, info: ModelInfo) -> Path:
+    """Write a converted model; `info.source` must hold `address`, `revision` and `dtype`."""
+    path = _models() / f"{_key(source)}--{dtype}--{_slug(revision)}"
+    try:
+        with replacing_folder(path) as temporary:
+            checkpoint.write(temporary, model, info)
+            (temporary / _SUMS).write_text(_sums(temporary), encoding="utf-8")
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path} can't be written: {error}.") from error
+    return path
+
+
+def entries() -> list[Cached]:
+    """All converted models, by name of their folder."""
+    found = []
+    for path in sorted(_models().glob("[!.]*")):
+        if path.is_dir():
+            try:
+                source = checkpoint.read_info(path).source
+            except CheckpointError:
+                source = {}
+            address, revision, dtype = (str(source.get(key, "?")) for key in _RECORDED)
+            found.append(Cached(path, address, revision, dtype))
+    return found
+
+
+def remove(entry: Cached) -> None:
+    """Delete a converted model, and the download it came from."""
+    shutil.rmtree(entry.path)
+    shutil.rmtree(downloads(entry.source), ignore_errors=True)
+
+
+def remove_downloads() -> None:
+    """Delete all that came from a URL."""
+    shutil.rmtree(root() / "downloads", ignore_errors=True)
+
+
+def verify(entry: Cached) -> str | None:
+    """None when every file has the checksum recorded at conversion, otherwise what is wrong."""
+    try:
+        recorded = (entry.path / _SUMS).read_text("utf-8")
+        if recorded == _sums(entry.path):
+            return None
+    except OSError as error:
+        return f"{error.filename or entry.path} can't be read ({error.strerror})"
+    return "its files have other checksums than at conversion"
+
+
+def _models() -> Path:
+    return root() / "models"
+
+
+def _sums(folder: Path) -> str:
+    """What `sha256sum` prints for the model's two files."""
+    lines = []
+    for name in (checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE):
+        with (folder / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines)
+
+
+def _key(source: str) -> str:
+    """A readable name that no two sources share."""
+    return f"{_slug(source)}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[-60:]

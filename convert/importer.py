@@ -1,0 +1,107 @@
+"""A path -> a model of ours in memory, with what is known of it."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import mlx.core as mx
+
+from mixer_mlx import checkpoint
+from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.config import MixerConfig
+from mixer_mlx.convert.plan import Plan, make_plan
+from mixer_mlx.convert.settings import Settings
+from mixer_mlx.convert.source import Source, is_native, open_source
+from mixer_mlx.convert.timm_config import read_settings
+from mixer_mlx.errors import ConversionError
+from mixer_mlx.image import Preprocess
+from mixer_mlx.model import MlpMixer
+
+NOTHING = Settings()
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model in memory, what is known of it, and what had to be assumed, a sentence each."""
+
+    model: MlpMixer
+    info: ModelInfo
+    assumed: tuple[str, ...] = ()
+
+
+def import_model(
+    path: str | Path, *, dtype: mx.Dtype | None = None, settings: Settings = NOTHING
+) -> Imported:
+    """Load a native folder, a foreign weights file, or a folder as timm's repositories are.
+
+    `dtype` None keeps the stored one. `settings` come before those that a folder brings along.
+    Raises SourceError, ConversionError or CheckpointError before memory is taken.
+    """
+    path = Path(path)
+    if is_native(path):
+        info = _changed(checkpoint.read_info(path), settings)
+        return Imported(checkpoint.load(path, dtype, info), info)
+    source, plan, info, assumed = _inspect(path, settings)
+    model = checkpoint.fill(MlpMixer(plan.config), plan.apply(source.read()), dtype)
+    return Imported(model, info, assumed)
+
+
+def read_info(path: str | Path, settings: Settings = NOTHING) -> tuple[ModelInfo, tuple[str, ...]]:
+    """What `import_model` would say of a path and assume, without reading a tensor."""
+    path = Path(path)
+    if is_native(path):
+        return _changed(checkpoint.read_info(path), settings), ()
+    _, _, info, assumed = _inspect(path, settings)
+    return info, assumed
+
+
+def _inspect(path: Path, settings: Settings) -> tuple[Source, Plan, ModelInfo, tuple[str, ...]]:
+    source = open_source(path)
+    settings = read_settings(source.settings).updated(settings)
+    plan = make_plan(source, settings)
+    preprocess, assumed = _preprocess(plan.config, settings)
+    provenance = {
+        **settings.source,
+        "file": source.path.name,
+        "layout": plan.layout.name,
+        "sha256": source.sha256(),
+        "converted_by": f"mixer-mlx {version('mixer-mlx')}",
+    }
+    info = ModelInfo(plan.config, preprocess, settings.labels, provenance)
+    return source, plan, info, (*source.notes, *plan.assumed, *assumed)
+
+
+def _changed(info: ModelInfo, settings: Settings) -> ModelInfo:
+    """What a native folder says, with the user's settings in place of it."""
+    if settings.image_size not in (None, info.config.image_size):
+        raise ConversionError(
+            "A native model keeps its image size when it is converted; leave --image-size out."
+        )
+    act = settings.hidden_act or info.config.hidden_act
+    return ModelInfo(
+        info.config.replace(hidden_act=act),
+        Preprocess.from_dict({**info.preprocess.to_dict(), **settings.preprocess}),
+        settings.labels or info.labels,
+        {**info.source, **settings.source},
+    )
+
+
+def _preprocess(config: MixerConfig, settings: Settings) -> tuple[Preprocess, list[str]]:
+    """The preprocessing that the source names, and timm's for the official weights elsewhere."""
+    half = (0.5,) * config.in_channels
+    defaults: dict[str, object] = {
+        "resize_mode": "shorter",
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": half,
+        "std": half,
+    }
+    known = dict(settings.preprocess)
+    values = {**defaults, **known, "image_size": config.image_size}
+    missing = [f"{key} {_plain(value)}" for key, value in defaults.items() if key not in known]
+    assumed = [f"preprocessing: {', '.join(missing)}"] if missing else []
+    return Preprocess.from_dict(values), assumed
+
+
+def _plain(value: object) -> str:
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)

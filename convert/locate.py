@@ -1,0 +1,176 @@
+"""A model's name, address or path -> a native folder, or foreign weights, on this machine.
+
+mixer_b16_224.sam                     a name of the catalogue
+user/repo, hf://user/repo[/file][@revision]
+https://host/file.npz
+a path                                a name wins over it: write ./name for the path
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from mixer_mlx import backend, catalog, checkpoint
+from mixer_mlx.catalog import CatalogEntry
+from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.convert import cache, download, hub
+from mixer_mlx.convert.download import Progress
+from mixer_mlx.convert.importer import NOTHING, Imported, import_model
+from mixer_mlx.convert.settings import Settings
+from mixer_mlx.errors import ConversionError, SourceError
+
+Talk = Callable[[str], None]
+"""Called with sentences for the user, such as what is about to be fetched."""
+
+
+def silent(_: str) -> None:
+    """A Talk that tells nobody."""
+
+
+BUCKET = "https://storage.googleapis.com/mixer_models"
+"""Google's files; `MIXER_MLX_BUCKET` names another place that has them."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a model is: at `path`, or elsewhere, with its address as `text`.
+
+    `entry` is the model's entry in the catalogue, if it has one.
+    """
+
+    text: str
+    path: Path | None = None
+    entry: CatalogEntry | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """What the catalogue knows of the model."""
+        entry = self.entry
+        if entry is None or self.path is not None:
+            return NOTHING
+        preprocess = entry.preprocess.to_dict()
+        del preprocess["image_size"]
+        return Settings(
+            image_size=entry.config.image_size,
+            hidden_act=entry.config.hidden_act,
+            labels=entry.labels,
+            preprocess=preprocess,
+            source={"name": entry.name, "license": entry.licence},
+        )
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file or folder that was fetched, and which revision of it: a commit, or an ETag."""
+
+    path: Path
+    revision: str
+
+
+def resolve(model: str | os.PathLike[str]) -> Address:
+    """Tell names, addresses and paths apart; no network. Raises SourceError for none of them."""
+    text = os.fspath(model)
+    if entry := catalog.CATALOG.get(text):
+        if entry.source is None:
+            return Address(text, catalog.BUILT_IN_FOLDER, entry)
+        return Address(_source_address(entry.source), entry=entry)
+    if text.startswith(("http://", "https://", "hf://")):
+        return Address(text)
+    path = Path(text)
+    if path.exists():
+        return Address(text, path)
+    if hub.parse(text):
+        return Address(f"hf://{text}")
+    raise SourceError(
+        f"{text} is no file, no folder, no address and no model's name; "
+        "`mixer models` lists the names."
+    )
+
+
+def _source_address(source: str) -> str:
+    if source.startswith("hf://"):
+        return source
+    return f"{os.environ.get('MIXER_MLX_BUCKET') or BUCKET}/{source}"
+
+
+def fetch(address: Address, *, talk: Talk = silent, progress: Progress | None = None) -> Fetched:
+    """Bring an address that is elsewhere to this machine. Raises SourceError."""
+    size = f" ({address.entry.download_bytes / 2**20:.0f} MiB)" if address.entry else ""
+    talk(f"Fetching {address.text}{size}.")
+    if place := hub.parse(address.text):
+        found = hub.fetch(place.repo, file=place.file, revision=place.revision, progress=progress)
+        return Fetched(found.path, found.revision)
+    folder = cache.downloads(address.text)
+    path = download.download(address.text, folder, progress=progress)
+    record = download.recorded(path)
+    revision = (record and (record.etag or record.sha256)) or "unknown"
+    return Fetched(path, revision.strip('"'))
+
+
+def ensure(
+    address: Address,
+    dtype: str,
+    *,
+    talk: Talk = silent,
+    progress: Progress | None = None,
+) -> Path:
+    """The native folder of an address that is elsewhere: from the cache, or fetched and converted.
+
+    What is in the cache is taken without asking the network for something newer.
+    """
+    if found := cache.find(address.text, dtype):
+        return found
+    with cache.lock(address.text):
+        if found := cache.find(address.text, dtype):  # another process was faster
+            return found
+        fetched = fetch(address, talk=talk, progress=progress)
+        chosen = backend.dtype(dtype, backend.device("cpu"))
+        imported = import_fetched(address, fetched, dtype=chosen)
+        for sentence in imported.assumed:
+            talk(f"Assumed: {sentence}.")
+        return cache.store(address.text, dtype, fetched.revision, imported.model, imported.info)
+
+
+def import_fetched(
+    address: Address, fetched: Fetched, *, dtype: mx.Dtype | None, settings: Settings = NOTHING
+) -> Imported:
+    """Import what was fetched; `settings` come before the catalogue's. Raises MixerError.
+
+    Weights of a model that has a name must have the architecture that the catalogue says.
+    """
+    source = {"address": address.text, "revision": fetched.revision}
+    if dtype is not None:
+        source["dtype"] = backend.dtype_name(dtype)
+    known = address.settings.updated(Settings(source=source)).updated(settings)
+    imported = import_model(fetched.path, dtype=dtype, settings=known)
+    entry = address.entry
+    if entry and imported.info.config.replace(hidden_act="gelu") != entry.config.replace(
+        hidden_act="gelu"
+    ):
+        raise ConversionError(
+            f"{address.text} holds other weights than those known as {entry.name}; "
+            "fetch it as what it is, by its address."
+        )
+    return imported
+
+
+def is_here(model: str) -> bool:
+    """Whether a model can be loaded without the network."""
+    address = resolve(model)
+    return address.path is not None or cache.find(address.text) is not None
+
+
+def describe(address: Address) -> ModelInfo:
+    """What is known of an address without fetching it. Raises SourceError."""
+    if found := cache.find(address.text):
+        return checkpoint.read_info(found)
+    if address.entry is None:
+        raise SourceError(
+            f"{address.text} was not fetched yet; `mixer convert {address.text} OUT` does that."
+        )
+    settings = address.settings
+    source = {**settings.source, "address": address.text}
+    return ModelInfo(address.entry.config, address.entry.preprocess, settings.labels, source)

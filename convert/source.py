@@ -1,0 +1,152 @@
+"""Where weights come from: a file or a folder -> names, shapes, and a way to read them."""
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from safetensors import safe_open
+
+from mixer_mlx import checkpoint
+from mixer_mlx.convert import npz, torch_file
+from mixer_mlx.errors import CheckpointError, ConfigError, SourceError
+
+_SAFETENSORS_FLOATS = {"F64", "F32", "F16", "BF16"}
+_WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Foreign weights that lie on this machine, opened but not read.
+
+    `shapes` are the foreign names and shapes; `settings` the content of a `config.json` beside the
+    weights, as timm's repositories on the Hub have one, or empty. `notes` says what was chosen
+    among the content, a sentence each. `converted` is a copy that can be read, where `path` can't.
+    """
+
+    path: Path
+    kind: str
+    shapes: Mapping[str, tuple[int, ...]]
+    settings: Mapping[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    converted: torch_file.Converted | None = None
+
+    def read(self) -> dict[str, mx.array]:
+        """All tensors, in the order and axes of the file. Check `shapes` first: it takes memory."""
+        if self.kind == "npz":
+            arrays = npz.read_arrays(self.path)
+            return {
+                name: mx.array(value.astype(_mlx_float(value))) for name, value in arrays.items()
+            }
+        return _read_safetensors(self.converted.path if self.converted else self.path)
+
+    def sha256(self) -> str:
+        """Checksum of the weights file, in hexadecimal."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_source(path: Path) -> Source:
+    """Open a weights file, or a folder that holds one and its `config.json`.
+
+    What a file is, its content says and not its name. Raises SourceError.
+    """
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise SourceError(f"{path} does not exist; give a weights file or a model folder.")
+    with path.open("rb") as file:
+        start = file.read(32)
+    if start.startswith(b"PK\x03\x04"):
+        return _open_archive(path)
+    if start[8:9] == b"{":
+        return _open_safetensors(path)
+    if torch_file.is_legacy(start):
+        return _open_torch(path)
+    raise SourceError(
+        f"{path} is no .npz, .safetensors or PyTorch file; give official JAX weights or timm's."
+    )
+
+
+def is_native(path: Path) -> bool:
+    """Whether a path is a native model folder."""
+    try:
+        config = checkpoint.read_json(path / checkpoint.CONFIG_FILE)
+    except ConfigError:
+        return False
+    return config.get("model_type") == checkpoint.MODEL_TYPE
+
+
+def _open_folder(folder: Path) -> Source:
+    preferred = folder / checkpoint.WEIGHTS_FILE
+    found = [preferred] if preferred.is_file() else _weights_files(folder)
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise SourceError(
+            f"{folder} must hold one weights file ({', '.join(_WEIGHTS_SUFFIXES)}), "
+            f"it holds {names}; give the file itself."
+        )
+    source = open_source(found[0])
+    config = folder / checkpoint.CONFIG_FILE
+    if not config.exists():
+        return source
+    try:
+        settings = checkpoint.read_json(config)
+    except ConfigError as error:
+        raise SourceError(f"{config} can't be used: {error}") from error
+    return replace(source, settings=settings)
+
+
+def _weights_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in _WEIGHTS_SUFFIXES)
+
+
+def _open_archive(path: Path) -> Source:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise SourceError(f"{path} is no readable .npz or PyTorch file: {error}.") from error
+    if any(name.endswith("data.pkl") for name in names):
+        return _open_torch(path)
+    header = npz.read_header(path)
+    return Source(path, "npz", {name: member.shape for name, member in header.items()})
+
+
+def _open_torch(path: Path) -> Source:
+    converted = torch_file.to_safetensors(path)
+    try:
+        shapes = _open_safetensors(converted.path).shapes
+    except SourceError as error:
+        raise SourceError(str(error).replace(str(converted.path), str(path))) from error
+    return Source(path, "torch", shapes, notes=converted.notes, converted=converted)
+
+
+def _open_safetensors(path: Path) -> Source:
+    try:
+        header = checkpoint.read_header(path)
+    except CheckpointError as error:
+        raise SourceError(str(error)) from error
+    for name, (_, dtype) in header.items():
+        if dtype not in _SAFETENSORS_FLOATS:
+            raise SourceError(f"{path}: {name} holds {dtype}, not floating-point numbers.")
+    if {"F64", "BF16"} <= {dtype for _, dtype in header.values()}:
+        # MLX reads no float64, NumPy no bfloat16.
+        raise SourceError(f"{path} holds both float64 and bfloat16; store it in one of them.")
+    return Source(path, "safetensors", {name: shape for name, (shape, _) in header.items()})
+
+
+def _read_safetensors(path: Path) -> dict[str, mx.array]:
+    header = checkpoint.read_header(path)
+    if all(dtype != "F64" for _, dtype in header.values()):
+        return checkpoint.read_tensors(path)
+    with safe_open(str(path), framework="numpy") as file:  # MLX has no float64
+        arrays = {name: file.get_tensor(name) for name in header}
+    return {name: mx.array(value.astype(_mlx_float(value))) for name, value in arrays.items()}
+
+
+def _mlx_float(values: np.ndarray) -> type[np.floating]:
+    return np.float16 if values.dtype.itemsize == 2 else np.float32

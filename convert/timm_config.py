@@ -1,0 +1,97 @@
+"""What the `config.json` of a timm repository says: preprocessing, classes, labels, activation.
+
+The keys are those that pytorch-image-models writes (`timm/models/_hub.py`) and reads
+(`timm/data/config.py`).
+"""
+
+from collections.abc import Mapping
+
+from mixer_mlx.convert.settings import Settings
+from mixer_mlx.errors import ConfigError, ConversionError
+
+_RESIZE_MODES = {"center": "shorter", "squash": "squash"}
+_INTERPOLATIONS = ("bicubic", "bilinear")
+_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh"}
+_SIBLINGS = {"resmlp": "ResMLP", "gmlp": "gMLP", "gmixer": "gMixer"}
+
+
+def read_settings(config: Mapping[str, object]) -> Settings:
+    """Read the content of a timm `config.json`; an empty one says nothing.
+
+    Raises ConversionError for another architecture, ConfigError for values that can't be used.
+    """
+    if not config:
+        return Settings()
+    architecture = str(config.get("architecture", ""))
+    if sibling := _SIBLINGS.get(architecture.split("_")[0]):
+        raise ConversionError(f"{architecture} is a {sibling}; only MLP-Mixer is supported.")
+    cfg = {**config, **_table(config, "pretrained_cfg")}
+    size = _image_size(cfg)
+    return Settings(
+        image_size=size,
+        hidden_act=_hidden_act({**_table(config, "model_args"), **config}),
+        labels=_labels(cfg),
+        preprocess=_preprocess(cfg),
+        source={
+            key: cfg[name]
+            for key, name in (("architecture", "architecture"), ("license", "license"))
+            if isinstance(cfg.get(name), str)
+        },
+    )
+
+
+def _table(config: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = config.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"config.json has {key!r} that is no table.")
+    return value
+
+
+def _image_size(cfg: Mapping[str, object]) -> tuple[int, int] | None:
+    size = cfg.get("input_size")
+    if size is None:
+        return None
+    if not isinstance(size, list) or len(size) != 3 or not all(type(side) is int for side in size):
+        raise ConfigError(f"config.json has input_size {size!r}; it must be [channels, H, W].")
+    return size[1], size[2]
+
+
+def _hidden_act(config: Mapping[str, object]) -> str | None:
+    """timm runs the erf form, unless its model is built with another; we note ours beside it."""
+    name = config.get("hidden_act", config.get("act_layer", "gelu"))
+    if name not in _ACTIVATIONS:
+        raise ConversionError(
+            f"The model runs the activation {name!r}; only {' and '.join(_ACTIVATIONS)} are known."
+        )
+    return _ACTIVATIONS[str(name)]
+
+
+def _preprocess(cfg: Mapping[str, object]) -> dict[str, object]:
+    known: dict[str, object] = {
+        key: cfg[key] for key in ("crop_pct", "mean", "std") if cfg.get(key) is not None
+    }
+    known["resize_mode"] = _known("crop_mode", cfg.get("crop_mode", "center"), _RESIZE_MODES)
+    if (interpolation := cfg.get("interpolation")) is not None:
+        names = {name: name for name in _INTERPOLATIONS}
+        known["interpolation"] = _known("interpolation", interpolation, names)
+    return known
+
+
+def _known(key: str, value: object, names: Mapping[str, str]) -> str:
+    if not isinstance(value, str) or value not in names:
+        raise ConversionError(
+            f"config.json asks for {key} {value!r}; known are {', '.join(names)}."
+        )
+    return names[value]
+
+
+def _labels(cfg: Mapping[str, object]) -> tuple[str, ...]:
+    names = cfg.get("label_names") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError("config.json has label_names that are no list of names.")
+    descriptions = cfg.get("label_descriptions") or {}
+    if not isinstance(descriptions, dict):
+        raise ConfigError("config.json has label_descriptions that are no table.")
+    return tuple(str(descriptions.get(name, name)) for name in names)

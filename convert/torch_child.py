@@ -1,0 +1,131 @@
+"""A script that reads one PyTorch file and writes its weights as .safetensors.
+
+`torch_file` runs it in a process of its own, so that a hostile file meets PyTorch's weights-only
+loader, a memory limit and a timeout, and none of it in the user's process. It imports nothing of
+this package. Arguments: the file, the .safetensors to write. The last line on stdout is a JSON
+object: {"notes": [sentences]}, or {"fault": what is wrong, as it goes on after the file's name}.
+"""
+
+import argparse
+import importlib
+import json
+import re
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+STATE_DICTS = ("state_dict_ema", "state_dict", "model")
+"""Where training code puts the state dict; the first that is there is taken."""
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+# By name, since the package is checked and built without PyTorch.
+torch: Any = importlib.import_module("torch")
+save_file: Any = importlib.import_module("safetensors.torch").save_file
+
+
+class Refused(Exception):  # noqa: N818  # an answer, not an error
+    """What is wrong with the file, as it goes on after the file's name."""
+
+
+def main(source: str, target: str) -> None:
+    torch.set_num_threads(1)  # threads reserve address space
+    _limit_memory(4 * Path(source).stat().st_size + 2**29)
+    try:
+        weights, notes = _state_dict(_load(source))
+        _check(weights, most=2 * Path(source).stat().st_size)
+        # Cloned, since views and tied tensors share memory, which .safetensors can't say.
+        copies = {name: _plain(tensor) for name, tensor in weights.items()}
+        _save(copies, target)
+        answer: dict[str, object] = {"notes": notes}
+    except Refused as refused:
+        answer = {"fault": str(refused)[:1000]}
+    except Exception as error:  # a broken file raises anything at all
+        answer = {"fault": _explain(error)}
+    sys.stdout.write("\n" + json.dumps(answer))
+
+
+def _limit_memory(more: int) -> None:
+    """Allow `more` bytes than PyTorch has taken to start. Linux alone: macOS has no such limit."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return
+    taken = int(statm.read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    finite = [limit for limit in limits if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([taken + more, *finite]), limits[1]))
+
+
+def _load(source: str) -> object:
+    """The content of the file, in memory.
+
+    Not memory-mapped: then PyTorch doesn't hold the size of a tensor against that of its record,
+    and reads what lies behind it. An open file, since a path that ends in .safetensors is taken
+    for one.
+    """
+    with open(source, "rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _state_dict(content: object) -> tuple[dict[Any, Any], list[str]]:
+    """Names -> tensors, and what had to be chosen."""
+    if not isinstance(content, dict):
+        raise Refused(f"holds no state dict but a value of type {type(content).__name__}")
+    found = [key for key in STATE_DICTS if isinstance(content.get(key), dict)]
+    if not found:
+        return content, []
+    others = " and ".join(found[1:])
+    return content[found[0]], [f"weights of {found[0]}, not of {others}"] if others else []
+
+
+def _check(weights: dict[Any, Any], most: int) -> None:
+    """Refuse all but plain tensors of floats that take no more than `most` bytes together."""
+    if not weights:
+        raise Refused("holds no tensors")
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise Refused(
+                f"holds {name!r} of type {type(value).__name__} where a state dict has named "
+                f"tensors; it may stand under {', '.join(STATE_DICTS)}, or be the whole file"
+            )
+        dtype = str(value.dtype).removeprefix("torch.")
+        if dtype not in FLOATS:
+            raise Refused(f"can't be used: {name} holds {dtype}, not floating-point numbers")
+        if value.layout is not torch.strided or value.device.type != "cpu":
+            raise Refused(f"can't be used: {name} is no dense tensor with values")
+    # Steps of 0 let a tensor of any shape lie on a single number.
+    if sum(value.nbytes for value in weights.values()) > most:
+        raise Refused("can't be used: its tensors are larger than the file")
+
+
+def _plain(tensor: Any) -> Any:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _save(tensors: dict[str, Any], target: str) -> None:
+    try:
+        save_file(tensors, target)
+    except Exception as error:  # Rust's, for a full disk or names that are no text
+        raise Refused(f"can't be written to {Path(target).parent} ({error})") from error
+
+
+def _explain(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, MemoryError) or "allocate memory" in text:
+        return "needs more memory to be read than a file of its size should"
+    # PyTorch takes "builtins." off the names.
+    if found := re.search(r"GLOBAL (.+?) (?:was not an allowed|whose module)", text):
+        return (
+            f"holds {found[1][:300]}, which is code, and no code of a file is run; give a file "
+            "that holds a state dict alone (torch.save(model.state_dict(), ...))"
+        )
+    # The loader's own message stands between an introduction and a link to the manual.
+    parts = text.split("\n\n")
+    reason = parts[-2] if text.startswith("Weights only load failed") else parts[0]
+    sentence = re.split(r"\n|\. ", reason.strip())[0].removesuffix(".")[:300]
+    return f"is no readable PyTorch file: {sentence or type(error).__name__}"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

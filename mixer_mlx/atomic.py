@@ -1,0 +1,75 @@
+"""Files and folders that appear whole or not at all.
+
+Both are written under a temporary name that starts with a dot, in the same folder, and renamed
+when they are complete and on the disk. A crash can leave such a name behind, never a half-written
+result.
+"""
+
+import ctypes
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; it takes the place of `path` when the block ends well."""
+    temporary = _beside(path)
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill; it takes the place of `path` when the block ends well."""
+    temporary = _beside(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for written in [*temporary.iterdir(), temporary]:
+            sync(written)
+        if not path.exists():
+            temporary.rename(path)
+        elif not _swap(temporary, path):
+            old = _beside(path)
+            path.rename(old)
+            temporary.rename(path)
+            temporary = old
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's or a folder's content is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _beside(path: Path) -> Path:
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}"
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step; False where the system or the file system can't."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    if sys.platform == "darwin":
+        rename_swap = 2
+        return bool(libc.renamex_np(*names, rename_swap) == 0)
+    if not hasattr(libc, "renameat2"):
+        return False
+    at_cwd, rename_exchange = -100, 2
+    return bool(libc.renameat2(at_cwd, names[0], at_cwd, names[1], rename_exchange) == 0)

@@ -1,0 +1,159 @@
+"""Where MLX computes: the device and the dtype, and what there is to know of this installation."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from mixer_mlx.blas import LATE, MISSING, OFF, gpu_is_default, prepare
+from mixer_mlx.errors import BackendError
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+DTYPES = ("float32", "float16", "bfloat16")
+_NO_COMPILER = "g++ not found"
+_NO_COMPILE = "MLX_DISABLE_COMPILE is set, to whatever value"
+
+_NEXT_STEP = {
+    OFF: "Unset MIXER_MLX_OPENBLAS: matrix products are tens of times faster with OpenBLAS.",
+    MISSING: "Install OpenBLAS, matrix products are tens of times faster with it: "
+    "apt-get install libopenblas0-pthread (Fedora: dnf install openblas-threads).",
+    LATE: "Import mixer_mlx before mlx: matrix products are tens of times faster then.",
+    _NO_COMPILER: "Install g++, MLX fuses element-wise work with it: apt-get install g++.",
+    _NO_COMPILE: "Unset MLX_DISABLE_COMPILE: element-wise work is slower without fusing.",
+}
+
+
+def device(name: str | None = None) -> mx.Device:
+    """The device called "cpu" or "gpu"; None is MLX's default. Raises BackendError."""
+    import mlx.core as mx
+
+    if name is None:
+        return mx.default_device()
+    if name not in ("cpu", "gpu"):
+        raise BackendError(f"There is no device {name!r}; choose 'cpu' or 'gpu'.")
+    kind = mx.DeviceType[name]
+    if not mx.is_available(kind):
+        install = ""
+        if sys.platform == "linux":
+            install = " or, for an NVIDIA GPU, `pip install 'mixer-mlx[cuda13]'` (or `[cuda12]`)"
+        raise BackendError(f"MLX has no {name.upper()} here; choose the device 'cpu'{install}.")
+    return mx.Device(kind)
+
+
+def default_dtype(device: mx.Device) -> mx.Dtype:
+    """float32 on a CPU, whose half precision is slow, and float16 on a GPU.
+
+    float16 because the first Apple GPUs have no bfloat16, and because it rounds eight times
+    finer; for NVIDIA GPUs that is a judgement, not a measurement.
+    """
+    import mlx.core as mx
+
+    return mx.float16 if device.type == mx.DeviceType.gpu else mx.float32
+
+
+def dtype(name: str | None, device: mx.Device) -> mx.Dtype:
+    """The dtype of that name; None is the device's default. Raises BackendError."""
+    import mlx.core as mx
+
+    if name is None:
+        return default_dtype(device)
+    if name not in DTYPES:
+        raise BackendError(f"There is no dtype {name!r} here; choose one of {', '.join(DTYPES)}.")
+    chosen: mx.Dtype = getattr(mx, name)
+    return chosen
+
+
+def dtype_name(dtype: mx.Dtype) -> str:
+    """For example "float32"."""
+    return str(dtype).removeprefix("mlx.core.")
+
+
+def can_compile() -> bool:
+    """Whether `mx.compile` fuses anything on the default device; if not it is a silent no-op."""
+    return _compile_obstacle() is None
+
+
+def _compile_obstacle() -> str | None:
+    if "MLX_DISABLE_COMPILE" in os.environ:
+        return _NO_COMPILE
+    if not gpu_is_default() and shutil.which("g++") is None:  # what MLX runs for the CPU
+        return _NO_COMPILER
+    return None
+
+
+def describe() -> dict[str, object]:
+    """This installation, ready for JSON; `advice` lists what would make it faster."""
+    from importlib.metadata import version  # slow to import, and needed nowhere else
+
+    import mlx.core as mx
+
+    from mixer_mlx import __version__
+
+    default = mx.default_device()
+    prepared = prepare()
+    obstacle = _compile_obstacle()
+    return {
+        "mixer_mlx": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "mlx": version("mlx"),
+        "device": default.type.name,
+        "device_name": mx.device_info(default).get("device_name"),
+        "devices": [kind.name for kind in mx.DeviceType if mx.is_available(kind)],
+        "default_dtype": dtype_name(default_dtype(default)),
+        "cores": _cores(),
+        **_memory(default),
+        "blas": {
+            "library": prepared.openblas or "what MLX came with",
+            "core": prepared.core,
+            "threads": prepared.threads,
+            "reason": prepared.reason,
+        },
+        "malloc": "tuned" if prepared.malloc else "as it is",
+        "compile": {"works": obstacle is None, "reason": obstacle},
+        "environment": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("MIXER_MLX_", "MLX_", "OPENBLAS_"))
+        },
+        "advice": _advice(prepared.reason, obstacle),
+    }
+
+
+def _cores() -> int | None:
+    """How many this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _memory(device: mx.Device) -> dict[str, float]:
+    """GiB in the machine, and what a GPU may use: on Metal its recommended share of them."""
+    import mlx.core as mx
+
+    info = mx.device_info(device)
+    bytes_of = {"memory_gb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
+    for key in ("total_memory", "max_recommended_working_set_size"):
+        if key in info and gpu_is_default():
+            bytes_of["gpu_memory_gb"] = int(info[key])
+    return {name: round(size / 2**30, 1) for name, size in bytes_of.items()}
+
+
+def _advice(reason: str | None, obstacle: str | None) -> list[str]:
+    """Next steps from why MLX's CPU has no OpenBLAS and why it can't compile."""
+    advice = []
+    if not gpu_is_default():
+        if os.path.exists("/proc/driver/nvidia/version"):
+            advice.append(
+                "Use the NVIDIA GPU: pip install 'mixer-mlx[cuda13]' ([cuda12] for older drivers)."
+            )
+        if reason in _NEXT_STEP:
+            advice.append(_NEXT_STEP[reason])
+    if obstacle in _NEXT_STEP:
+        advice.append(_NEXT_STEP[obstacle])
+    return advice

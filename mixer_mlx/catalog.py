@@ -1,0 +1,154 @@
+"""Published Mixers by name, as data: where they are, how they are used, how good they are.
+
+Sources: the listing of Google's bucket in google-research/vision_transformer's notebook; the
+repositories of pytorch-image-models (timm) on the Hugging Face Hub and its `results/*.csv`; the
+paper (arXiv 2105.01601), Table 3. The weights come from "ImageNet-21K Pretraining for the Masses"
+(arXiv 2104.10972) for miil, "When Vision Transformers Outperform ResNets without Pretraining or
+Strong Data Augmentations" (arXiv 2106.01548) for sam, "Surrogate Gap Minimization Improves
+Sharpness-Aware Training" (arXiv 2203.08065) for gsam, and the paper for the others.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixer_mlx import labels
+from mixer_mlx.config import MixerConfig
+from mixer_mlx.image import Preprocess
+
+DEFAULT_MODEL = "mixer_b16_224.miil_in21k_ft_in1k"
+"""The most accurate published Mixer for ImageNet-1k, by timm's measurement."""
+
+BUILT_IN = "cifar10"
+BUILT_IN_FOLDER = Path(__file__).parent / "models" / BUILT_IN
+
+_TIMM = "timm's results-imagenet.csv and results-imagenet-real.csv"
+_PAPER = "the paper, Table 3"
+_MISLABELLED = (
+    "mislabelled: trained on ImageNet-1k from scratch, not on ImageNet-21k before, as an author of "
+    "the paper says in pull request 651 of pytorch-image-models"
+)
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """A model that has a name.
+
+    `source` is "hf://repository", a path in Google's bucket, or None for the one in the package.
+    `label_list` is one of `labels.LISTS`. `top1` and `real` (ReaL labels) are in percent on
+    ImageNet-1k's validation set (`cifar10`: CIFAR-10's test set), as `accuracy_source` published
+    them; None where no publication is known to us.
+    """
+
+    name: str
+    source: str | None
+    config: MixerConfig
+    preprocess: Preprocess
+    label_list: str | None = "imagenet1k"
+    top1: float | None = None
+    real: float | None = None
+    accuracy_source: str | None = None
+    licence: str = "Apache-2.0"
+    note: str | None = None
+
+    @property
+    def download_bytes(self) -> int:
+        """Size of the weights file to fetch, up to the few kB of its header; 0 if it is here."""
+        return 0 if self.source is None else 4 * self.config.num_parameters
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return labels.read_list(self.label_list) if self.label_list else ()
+
+
+def _google(
+    folder: str, variant: str, top1: float | None = None, real: float | None = None
+) -> CatalogEntry:
+    classes = 21_843 if folder == "imagenet21k" else 1000
+    scale, patch = variant.split("/")
+    return CatalogEntry(
+        name=f"mixer_{scale.lower()}{patch}_224.{folder}",
+        source=f"{folder}/Mixer-{scale}_{patch}.npz",
+        config=MixerConfig.variant(variant, num_classes=classes, hidden_act="gelu_tanh"),
+        preprocess=Preprocess((224, 224)),
+        label_list="imagenet21k_goog" if folder == "imagenet21k" else "imagenet1k",
+        top1=top1,
+        real=real,
+        accuracy_source=_PAPER if top1 else None,
+    )
+
+
+def _timm(
+    variant: str,
+    tag: str,
+    *,
+    classes: int = 1000,
+    label_list: str = "imagenet1k",
+    top1: float | None = None,
+    real: float | None = None,
+    note: str | None = None,
+) -> CatalogEntry:
+    miil = tag.startswith("miil")
+    name = f"mixer_{variant.replace('/', '').lower()}_224.{tag}"
+    return CatalogEntry(
+        name=name,
+        source=f"hf://timm/{name}",
+        config=MixerConfig.variant(variant, num_classes=classes, hidden_act="gelu"),
+        preprocess=(
+            Preprocess((224, 224), interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
+            if miil
+            else Preprocess((224, 224))
+        ),
+        label_list=label_list,
+        top1=top1,
+        real=real,
+        accuracy_source=_TIMM if top1 else None,
+        note=note,
+    )
+
+
+def _built_in() -> CatalogEntry:
+    return CatalogEntry(
+        name=BUILT_IN,
+        source=None,
+        config=MixerConfig(
+            image_size=(32, 32),
+            patch_size=4,
+            num_blocks=8,
+            hidden_dim=128,
+            tokens_mlp_dim=64,
+            channels_mlp_dim=512,
+            num_classes=10,
+        ),
+        preprocess=Preprocess((32, 32), crop_pct=1.0),
+        label_list=None,
+        top1=77.90,
+        accuracy_source="its card, on CIFAR-10's test pictures as JPEG files",
+        note="ships in the package: ten classes, 32 x 32 pixels",
+    )
+
+
+CATALOG = {
+    entry.name: entry
+    for entry in [
+        _built_in(),
+        _timm("B/16", "miil_in21k_ft_in1k", top1=82.314, real=87.230),
+        _timm("B/16", "miil_in21k", classes=11_221, label_list="imagenet21k_miil"),
+        _timm("B/16", "goog_in21k_ft_in1k", top1=76.616, real=82.012, note=_MISLABELLED),
+        _timm("L/16", "goog_in21k_ft_in1k", top1=72.084, real=77.306, note=_MISLABELLED),
+        _timm("B/16", "goog_in21k", classes=21_843, label_list="imagenet21k_goog"),
+        _timm("L/16", "goog_in21k", classes=21_843, label_list="imagenet21k_goog"),
+        _google("imagenet1k", "B/16", top1=76.44, real=82.36),
+        _google("imagenet1k", "L/16", top1=71.76, real=77.08),
+        _google("imagenet21k", "B/16"),
+        _google("imagenet21k", "L/16"),
+        _google("sam", "B/16"),
+        _google("sam", "B/32"),
+        _google("gsam", "B/16"),
+        _google("gsam", "B/32"),
+        _google("gsam", "S/16"),
+        _google("gsam", "S/32"),
+        _google("gsam", "S/8"),
+    ]
+}
+"""All models that have a name."""

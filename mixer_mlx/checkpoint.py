@@ -1,0 +1,264 @@
+"""The native model folder: `config.json` and `model.safetensors`, read strictly, written whole.
+
+`config.json` holds the fields of `MixerConfig`, and `model_type`, `preprocess`, `id2label` and
+`source` (where the weights came from). The keys of `model.safetensors` are module paths, such as
+`blocks.0.token_mixing.fc1.weight`; linear weights are (out, in), the stem is (C, P, P, in).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from safetensors import SafetensorError, safe_open
+
+from mixer_mlx.atomic import replacing_folder
+from mixer_mlx.config import MixerConfig
+from mixer_mlx.errors import CheckpointError, ConfigError
+from mixer_mlx.image import Preprocess
+from mixer_mlx.model import MlpMixer
+
+MODEL_TYPE = "mlp_mixer"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+_MAX_JSON_BYTES = 64 * 2**20
+_DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a native folder says of its model, beside the weights.
+
+    `labels` is empty or has one name for each class. `source` is free-form provenance: name,
+    layout, sha256, revision, licence.
+    """
+
+    config: MixerConfig
+    preprocess: Preprocess
+    labels: tuple[str, ...] = ()
+    source: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.labels and len(self.labels) != self.config.num_classes:
+            raise ConfigError(
+                f"There are {len(self.labels)} labels for {self.config.num_classes} classes; "
+                "give one for each class."
+            )
+        if self.preprocess.image_size != self.config.image_size:
+            raise ConfigError(
+                f"The preprocessing makes images of {_by(self.preprocess.image_size)}, "
+                f"the model takes {_by(self.config.image_size)}; make them equal."
+            )
+
+    def to_dict(self) -> dict[str, object]:
+        """The content of `config.json`."""
+        return {
+            "model_type": MODEL_TYPE,
+            **self.config.to_dict(),
+            "preprocess": self.preprocess.to_dict(),
+            "id2label": {str(index): label for index, label in enumerate(self.labels)},
+            "source": dict(self.source),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> "ModelInfo":
+        """The inverse of `to_dict`. Raises ConfigError for a missing, unknown or wrong key."""
+        rest = dict(values)
+        if (model_type := rest.pop("model_type", None)) != MODEL_TYPE:
+            raise ConfigError(f"model_type is {model_type!r}, not {MODEL_TYPE!r}.")
+        preprocess, id2label, source = (
+            _table(rest, key) for key in ("preprocess", "id2label", "source")
+        )
+        return cls(
+            config=MixerConfig.from_dict(rest),
+            preprocess=Preprocess.from_dict(preprocess),
+            labels=_labels(id2label),
+            source=source,
+        )
+
+
+def read_info(folder: str | os.PathLike[str]) -> ModelInfo:
+    """Read `config.json` alone. Raises CheckpointError, with the reason."""
+    path = Path(folder) / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no model folder: it has no {CONFIG_FILE}.")
+    try:
+        return ModelInfo.from_dict(read_json(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{path} can't be used: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read a JSON object, refusing NaN, repeated keys and files over 64 MiB. Raises ConfigError."""
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ConfigError("it is larger than 64 MiB.")
+        values = json.loads(
+            path.read_text(encoding="utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_no_constant,
+        )
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"it is no valid JSON ({error}).") from error
+    if not isinstance(values, dict):
+        raise ConfigError("it holds no JSON object.")
+    return values
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Names of a .safetensors file -> (shape, dtype as the file spells it).
+
+    Reads no tensor. The safetensors package checks sizes, gaps and overlaps, which `mx.load` does
+    not: no file may reach `mx.load` that did not come through here. Raises CheckpointError.
+    """
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no readable .safetensors file ({error}).") from error
+
+
+def load(
+    folder: str | os.PathLike[str], dtype: mx.Dtype | None = None, info: ModelInfo | None = None
+) -> MlpMixer:
+    """Load a native folder; the weights are in memory, as `dtype` (None: as stored), on return.
+
+    `info` takes the place of what `read_info` says. Raises CheckpointError that names the tensor
+    which is missing, left over, of another shape or of a dtype that is no float, before memory is
+    taken.
+    """
+    model = MlpMixer((info or read_info(folder)).config)
+    path = Path(folder) / WEIGHTS_FILE
+    check_shapes(read_header(path), parameter_shapes(model), path)
+    return fill(model, read_tensors(path), dtype)
+
+
+def read_tensors(path: Path) -> dict[str, mx.array]:
+    """The tensors of a .safetensors file that `read_header` accepted; read when evaluated."""
+    return mx.load(str(path))  # type: ignore[return-value]  # a dict, for this format
+
+
+def fill(model: MlpMixer, weights: Mapping[str, mx.array], dtype: mx.Dtype | None) -> MlpMixer:
+    """Put weights into a model, cast to `dtype`, and evaluate them.
+
+    They are evaluated here because a lazy array can be evaluated by the thread that made it alone.
+    """
+    cast = [
+        (name, value if dtype is None else value.astype(dtype)) for name, value in weights.items()
+    ]
+    model.load_weights(cast, strict=True)
+    mx.eval(model.parameters())
+    return model
+
+
+def parameter_shapes(model: MlpMixer) -> dict[str, tuple[int, ...]]:
+    """Names of all parameters -> shape. Takes no memory on a model that was just built."""
+    return {name: tuple(value.shape) for name, value in _parameters(model).items()}
+
+
+def _parameters(model: MlpMixer) -> dict[str, mx.array]:
+    return dict(tree_flatten(model.parameters()))
+
+
+def check_shapes(
+    header: Mapping[str, tuple[tuple[int, ...], str]],
+    expected: Mapping[str, tuple[int, ...]],
+    path: Path,
+) -> None:
+    """Raise CheckpointError unless names, shapes and dtypes are those of the model."""
+    faults = [f"{name} is missing" for name in expected if name not in header]
+    for name, (shape, dtype) in header.items():
+        if name not in expected:
+            faults.append(f"{name} is not part of the model")
+        elif shape != expected[name]:
+            faults.append(f"{name} has shape {list(shape)}, not {list(expected[name])}")
+        elif dtype not in _DTYPES:
+            faults.append(f"{name} has dtype {dtype}, not one of {', '.join(_DTYPES)}")
+    if faults:
+        raise CheckpointError(f"{path} does not fit its config: {summarize(faults)}.")
+
+
+def summarize(faults: list[str], most: int = 8) -> str:
+    """Faults in one sentence, the first few in full."""
+    rest = len(faults) - most
+    return "; ".join(faults[:most]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def save(
+    folder: str | os.PathLike[str], model: MlpMixer, info: ModelInfo, *, force: bool = False
+) -> None:
+    """Write a native folder, whole or not at all; weights keep the dtype they have in `model`.
+
+    An existing folder is replaced with `force` alone, and only if it is a native folder with
+    nothing else in it. Raises CheckpointError.
+    """
+    check_target(folder, force=force)
+    path = Path(folder)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_folder(path) as temporary:
+            write(temporary, model, info)
+    except (OSError, RuntimeError) as error:  # MLX reports a failed write as RuntimeError
+        raise CheckpointError(f"{path} can't be written: {error}.") from error
+
+
+def write(folder: Path, model: MlpMixer, info: ModelInfo) -> None:
+    """Write a model's two files into a folder. Raises OSError, or RuntimeError from MLX."""
+    weights = str(folder / WEIGHTS_FILE)
+    mx.save_safetensors(weights, _parameters(model), metadata={"format": "mlx"})
+    text = json.dumps(info.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def check_target(folder: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Raise CheckpointError if `save` would refuse to write to `folder`: ask before the work."""
+    path = Path(folder)
+    if not path.is_symlink() and not path.exists():
+        return
+    if not force:
+        raise CheckpointError(f"{path} exists; choose another name, or replace it with --force.")
+    if path.is_symlink() or not path.is_dir():
+        raise CheckpointError(f"{path} is no folder and is not replaced; choose another name.")
+    names = {entry.name for entry in path.iterdir()}
+    if names and (CONFIG_FILE not in names or names - {CONFIG_FILE, WEIGHTS_FILE}):
+        other = min(names - {CONFIG_FILE, WEIGHTS_FILE} or names)
+        raise CheckpointError(
+            f"{path} holds {other}, which is no part of a model, so the folder is not replaced; "
+            "choose another name, or remove that first."
+        )
+
+
+def _table(values: dict[str, object], key: str) -> dict[str, object]:
+    table = values.pop(key, None)
+    if not isinstance(table, dict):
+        raise ConfigError(f"The config has no table {key!r}.")
+    return table
+
+
+def _labels(table: Mapping[str, object]) -> tuple[str, ...]:
+    labels = tuple(table.get(str(index)) for index in range(len(table)))
+    if not all(isinstance(label, str) for label in labels):
+        raise ConfigError('id2label must map "0", "1", ... to names, with none left out.')
+    return labels  # type: ignore[return-value]
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return values
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")

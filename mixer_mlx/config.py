@@ -1,0 +1,195 @@
+"""The sizes of a Mixer, and the paper's Table 1 as data.
+
+Sources: Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision" (arXiv 2105.01601),
+Table 1, and google-research/vision_transformer for S/8, which the paper lacks.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mixer_mlx.errors import ConfigError
+
+GELU_FORMS = ("gelu", "gelu_tanh")
+
+MAX_PARAMETERS = 4_000_000_000
+"""Beyond this a config is refused before any memory is taken; the paper's largest has 0.43e9."""
+
+_BOUNDS = {
+    "patch_size": (1, 1024),
+    "in_channels": (1, 1024),
+    "num_blocks": (1, 1024),
+    "hidden_dim": (1, 65_536),
+    "tokens_mlp_dim": (1, 1_048_576),
+    "channels_mlp_dim": (1, 262_144),
+    "num_classes": (0, 1_000_000),
+}
+_IMAGE_SIDE = (1, 16_384)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixerConfig:
+    """Everything that fixes a Mixer's shape and arithmetic.
+
+    `image_size` is (height, width) in pixels; `tokens_mlp_dim` and `channels_mlp_dim` are the
+    paper's D_S and D_C, `hidden_dim` its C. `num_classes` 0 means no head: the model returns
+    features. `hidden_act` is "gelu" (erf, what timm runs) or "gelu_tanh" (what Flax runs): it
+    belongs to the checkpoint. `layer_norm_eps` is 1e-6 in both reference implementations.
+
+    Raises ConfigError for a value of the wrong type or out of range, and for an image that the
+    patch does not divide.
+    """
+
+    image_size: tuple[int, int]
+    patch_size: int
+    num_blocks: int
+    hidden_dim: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    in_channels: int = 3
+    num_classes: int = 1000
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _BOUNDS.items():
+            _check_int(name, getattr(self, name), low, high)
+        self._check_image_size()
+        if self.hidden_act not in GELU_FORMS:
+            raise ConfigError(
+                f"hidden_act is {self.hidden_act!r}; it must be one of {', '.join(GELU_FORMS)}."
+            )
+        eps = self.layer_norm_eps
+        if not isinstance(eps, float) or not 0 < eps < 1:
+            raise ConfigError(f"layer_norm_eps is {eps!r}; it must be a number between 0 and 1.")
+        if self.num_parameters > MAX_PARAMETERS:
+            raise ConfigError(
+                f"This config has {self.num_parameters:,} parameters; "
+                f"more than {MAX_PARAMETERS:,} are refused."
+            )
+
+    def _check_image_size(self) -> None:
+        size = self.image_size
+        if not isinstance(size, tuple | list) or len(size) != 2:
+            raise ConfigError(f"image_size is {size!r}; it must be a pair [height, width].")
+        for side in size:
+            _check_int("image_size", side, *_IMAGE_SIDE)
+        object.__setattr__(self, "image_size", tuple(size))
+        if any(side % self.patch_size for side in size):
+            raise ConfigError(
+                f"An image of {size[0]}x{size[1]} can't be cut into patches of {self.patch_size}x"
+                f"{self.patch_size}; both sides must be multiples of {self.patch_size}."
+            )
+
+    @classmethod
+    def variant(
+        cls, name: str, *, image_size: int | tuple[int, int] = 224, **changes: object
+    ) -> "MixerConfig":
+        """The config of a variant of the paper: "S/32", "B/16", ...; also spelled "b16" or "B_16".
+
+        `tokens_mlp_dim` is the paper's, whatever the image size. `changes` replace other fields.
+        Raises ConfigError for an unknown name.
+        """
+        key = name.upper().replace("_", "").replace("/", "")
+        sizes = {known.replace("/", ""): value for known, value in VARIANTS.items()}.get(key)
+        if sizes is None:
+            raise ConfigError(f"There is no variant {name!r}; choose one of {', '.join(VARIANTS)}.")
+        side = (image_size, image_size) if isinstance(image_size, int) else image_size
+        return cls(**{"image_size": side, **sizes, **changes})  # type: ignore[arg-type]
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Patches in a column and in a row."""
+        height, width = self.image_size
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def num_tokens(self) -> int:
+        """S of the paper: patches in an image."""
+        return math.prod(self.grid_size)
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in a patch: P * P * in_channels."""
+        return self.patch_size**2 * self.in_channels
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable numbers, head included."""
+        S, C = self.num_tokens, self.hidden_dim
+        block = 4 * C + _mlp_parameters(S, self.tokens_mlp_dim)
+        block += _mlp_parameters(C, self.channels_mlp_dim)
+        head = (C + 1) * self.num_classes
+        return (self.patch_dim + 1) * C + self.num_blocks * block + 2 * C + head
+
+    @property
+    def num_macs(self) -> int:
+        """Multiply-accumulates of the matrix products for one image."""
+        S, C = self.num_tokens, self.hidden_dim
+        block = 2 * S * C * (self.tokens_mlp_dim + self.channels_mlp_dim)
+        return S * self.patch_dim * C + self.num_blocks * block + C * self.num_classes
+
+    @property
+    def variant_name(self) -> str | None:
+        """The paper's name for these sizes ("B/16"), or None."""
+        for name, sizes in VARIANTS.items():
+            if all(getattr(self, field) == value for field, value in sizes.items()):
+                return name
+        return None
+
+    def replace(self, **changes: object) -> "MixerConfig":
+        """A copy with other values, checked anew."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {**dataclasses.asdict(self), "image_size": list(self.image_size)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> "MixerConfig":
+        """The inverse of `to_dict`. Raises ConfigError for a missing or unknown key."""
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if missing := sorted(fields - set(values)):
+            raise ConfigError(f"The config lacks {', '.join(missing)}.")
+        if unknown := sorted(set(values) - fields):
+            raise ConfigError(f"The config has keys that no Mixer has: {', '.join(unknown)}.")
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
+
+
+def _mlp_parameters(dim: int, hidden: int) -> int:
+    return 2 * dim * hidden + dim + hidden
+
+
+def _sizes(scale: str, patch_size: int) -> dict[str, int]:
+    num_blocks, hidden_dim, channels_mlp_dim, tokens_mlp_dim = {
+        "S": (8, 512, 2048, 256),
+        "B": (12, 768, 3072, 384),
+        "L": (24, 1024, 4096, 512),
+        "H": (32, 1280, 5120, 640),
+    }[scale]
+    return {
+        "patch_size": patch_size,
+        "num_blocks": num_blocks,
+        "hidden_dim": hidden_dim,
+        "tokens_mlp_dim": tokens_mlp_dim,
+        "channels_mlp_dim": channels_mlp_dim,
+    }
+
+
+VARIANTS = {
+    "S/32": _sizes("S", 32),
+    "S/16": _sizes("S", 16),
+    "S/8": _sizes("S", 8),
+    "B/32": _sizes("B", 32),
+    "B/16": _sizes("B", 16),
+    "L/32": _sizes("L", 32),
+    "L/16": _sizes("L", 16),
+    "H/14": _sizes("H", 14),
+}
+"""Sizes by the paper's names, smallest first; S/8 is a published checkpoint of the authors."""

@@ -1,0 +1,193 @@
+"""`Preprocess`: a picture -> the pixels that a model takes."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mixer_mlx.decode import ImageInput, picture, quietly
+from mixer_mlx.errors import ConfigError, ImageError
+
+RESIZE_MODES = ("shorter", "squash")
+INTERPOLATIONS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
+# From this size on, a resized picture that is also far larger than the crop is never made whole.
+_HUGE_PIXELS = 2**26
+_HUGE_RATIO = 64
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes a model's input: resize, centre crop, and the numbers to normalise by.
+
+    The arithmetic is that of timm's `transforms_imagenet_eval`, pixel for pixel. `image_size` is
+    (height, width). The picture is first resized to S = floor(image_size / crop_pct):
+
+        "shorter"  keeps its shape; the shorter side becomes S, or, where S is not square, the
+                   picture becomes just large enough to cover S (timm always uses bilinear there;
+                   here `interpolation` holds everywhere)
+        "squash"   both sides become S; with crop_pct 1 that is a plain resize to image_size
+
+    `mean` and `std`, one number per channel, belong to pixels in 0..1. One channel means grey;
+    a number other than 1 and 3 is for models that are not called with pictures.
+    Raises ConfigError for a value of the wrong type or out of range.
+    """
+
+    image_size: tuple[int, int]
+    resize_mode: str = "shorter"
+    crop_pct: float = 0.875
+    interpolation: str = "bicubic"
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.image_size)
+        _check_choice("resize_mode", self.resize_mode, RESIZE_MODES)
+        _check_choice("interpolation", self.interpolation, tuple(INTERPOLATIONS))
+        _check_number("crop_pct", self.crop_pct, 0.01, 1)
+        _check_channels("mean", self.mean, -1e6, 1e6)
+        _check_channels("std", self.std, 1e-6, 1e6)
+        if len(self.mean) != len(self.std):
+            raise ConfigError(
+                f"mean has {len(self.mean)} numbers and std {len(self.std)}; make them equal."
+            )
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        object.__setattr__(self, "crop_pct", float(self.crop_pct))
+        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
+        object.__setattr__(self, "std", tuple(map(float, self.std)))
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the model's input; pictures can have 3, or 1 for grey."""
+        return len(self.mean)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        values = dataclasses.asdict(self)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> "Preprocess":
+        """The inverse of `to_dict`. Raises ConfigError for a missing or unknown key."""
+        fields = [field.name for field in dataclasses.fields(cls)]
+        if missing := [name for name in fields if name not in values]:
+            raise ConfigError(f"The preprocessing lacks {', '.join(missing)}.")
+        if unknown := [str(name) for name in values if name not in fields]:
+            raise ConfigError(f"The preprocessing has unknown keys: {', '.join(unknown)}.")
+        return cls(**values)  # type: ignore[arg-type]
+
+    def __call__(self, image: ImageInput) -> NDArray[np.uint8]:
+        """A path, a PIL image or a uint8 array -> uint8 pixels (H, W, in_channels).
+
+        An array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), grey, RGB or RGBA. EXIF orientation
+        is applied to files and PIL images. Raises ImageError for anything else.
+        """
+        if self.in_channels not in (1, 3):
+            raise ImageError(
+                f"The model takes {self.in_channels} channels and pictures have 3; "
+                "call the model itself with arrays."
+            )
+        upright = picture(image)
+        with quietly("resized", "cut or shrink it first"):
+            if self.in_channels == 1:
+                upright = upright.convert("L")
+            pixels = np.array(self._fit(upright))
+        return pixels.reshape(*self.image_size, self.in_channels)
+
+    def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 pixels (..., H, W, in_channels) -> float32 (pixels / 255 - mean) / std."""
+        if pixels.dtype != np.uint8 or pixels.shape[-1:] != (self.in_channels,):
+            raise ImageError(
+                f"Pixels must be uint8 with {self.in_channels} channels last, "
+                f"not {pixels.dtype} {pixels.shape}."
+            )
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        return (pixels.astype(np.float32) / np.float32(255) - mean) / std
+
+    def _fit(self, picture: Image.Image) -> Image.Image:
+        """Resizes and crops."""
+        width, height = size = self._resized(*picture.size)
+        crop_height, crop_width = self.image_size
+        # The resized picture is never smaller than the crop, as crop_pct is at most 1.
+        left, top = round((width - crop_width) / 2), round((height - crop_height) / 2)
+        box = (left, top, left + crop_width, top + crop_height)
+        resample = INTERPOLATIONS[self.interpolation]
+        huge = max(_HUGE_PIXELS, _HUGE_RATIO * crop_width * crop_height)
+        if width * height > huge:
+            return _resize_region(picture, size, box, resample)
+        if width * picture.height > huge:  # what the first of two passes takes before Pillow 13
+            picture = picture.resize((picture.width, height), resample)
+        return picture.resize(size, resample).crop(box)
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of a picture -> (width, height) before the crop."""
+        to_height, to_width = (math.floor(side / self.crop_pct) for side in self.image_size)
+        if self.resize_mode == "squash":
+            return to_width, to_height
+        if to_height != to_width:  # timm's ResizeKeepRatio
+            ratio = min(height / to_height, width / to_width)
+            return round(width / ratio), round(height / ratio)
+        if width <= height:  # torchvision's Resize
+            return to_width, int(to_width * height / width)
+        return int(to_height * width / height), to_height
+
+
+def _resize_region(
+    picture: Image.Image,
+    size: tuple[int, int],
+    box: tuple[int, int, int, int],
+    resample: Image.Resampling,
+) -> Image.Image:
+    """`picture.resize(size).crop(box)`, without the memory for all of `size`."""
+    left, right, x0, x1 = _cut(picture.width, size[0], box[0], box[2])
+    top, bottom, y0, y1 = _cut(picture.height, size[1], box[1], box[3])
+    part = picture.crop((left, top, right, bottom))
+    return part.resize((box[2] - box[0], box[3] - box[1]), resample, (x0, y0, x1, y1))
+
+
+def _cut(old: int, new: int, start: int, end: int) -> tuple[int, int, float, float]:
+    """One axis of a resize from `old` to `new` pixels of which start..end are wanted.
+
+    Returns the first and last pixel that the filter reaches, and start..end in the picture, counted
+    from that first pixel: Pillow holds these in float32, which is coarse far from zero.
+    """
+    scale = old / new
+    reach = math.ceil(2 * max(scale, 1)) + 1  # bicubic's support is 2
+    first, last = start * scale, end * scale
+    low, high = max(0, math.floor(first) - reach), min(old, math.ceil(last) + reach)
+    return low, high, first - low, last - low
+
+
+def _check_sizes(sizes: object) -> None:
+    if (
+        not isinstance(sizes, tuple | list)
+        or len(sizes) != 2
+        or any(type(side) is not int or not 1 <= side <= 16_384 for side in sizes)
+    ):
+        raise ConfigError(
+            f"image_size is {sizes!r}; it must be [height, width], whole numbers from 1 to 16384."
+        )
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise ConfigError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
+
+
+def _check_channels(name: str, values: object, low: float, high: float) -> None:
+    if not isinstance(values, tuple | list) or not values:
+        raise ConfigError(f"{name} is {values!r}; it must be a list of numbers, one per channel.")
+    for value in values:
+        _check_number(name, value, low, high)

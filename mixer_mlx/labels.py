@@ -1,0 +1,43 @@
+"""Names of classes: the published lists, and a user's own.
+
+The lists are tables of index, WordNet synset and name, in the order of the checkpoints' outputs, as
+in pytorch-image-models (Apache-2.0); the names are WordNet 3.0's.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+
+from mixer_mlx.errors import ConfigError
+
+_FOLDER = Path(__file__).parent / "labels"
+LISTS = ("imagenet1k", "imagenet21k_goog", "imagenet21k_miil")
+
+
+@cache
+def read_list(name: str) -> tuple[str, ...]:
+    """The names of one of LISTS, in the order of the outputs."""
+    lines = (_FOLDER / f"{name}.tsv").read_text("utf-8").splitlines()
+    return tuple(line.split("\t")[2] for line in lines)
+
+
+def read_file(path: Path) -> tuple[str, ...]:
+    """Names from a user's file, in the order of the outputs.
+
+    A `.json` file holds a list, or an object that maps "0", "1", ... to names (as `id2label` in a
+    Hub config); any other file one name in a line. Raises ConfigError.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+        if path.suffix.lower() != ".json":
+            return tuple(line.strip() for line in text.splitlines() if line.strip())
+        values = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"The labels in {path} can't be read ({error}).") from error
+    if isinstance(values, dict):
+        values = [values.get(str(index)) for index in range(len(values))]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ConfigError(
+            f'{path} must hold a list of names, or an object that maps "0", "1", ... to names.'
+        )
+    return tuple(values)

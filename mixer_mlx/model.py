@@ -1,0 +1,187 @@
+"""MLP-Mixer, as in the paper (arXiv 2105.01601) and `vit_jax/models_mixer.py`.
+
+Shape letters: N images, H x W pixels, S tokens (patches in raster order), C hidden width,
+D_S and D_C the widths inside the token-mixing and the channel-mixing MLP.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mixer_mlx.activations import ACTIVATIONS
+from mixer_mlx.config import MixerConfig
+from mixer_mlx.errors import ConfigError
+
+
+class Intermediates(NamedTuple):
+    """What a Mixer computes on the way. `logits` equals `pre_logits` in a model without a head."""
+
+    stem: mx.array  # (N, S, C)
+    blocks: list[mx.array]  # the output of each block, (N, S, C)
+    pre_logits: mx.array  # (N, C)
+    logits: mx.array  # (N, num_classes)
+
+
+class PatchEmbedding(nn.Module):
+    """One linear map shared by all patches: (N, H, W, in) -> (N, S, C).
+
+    `weight` is (C, P, P, in), a P x P convolution of stride P. Written as one matrix product:
+    it costs one copy of the image, and its gradient is a matrix product too.
+    """
+
+    def __init__(self, patch_size: int, in_channels: int, dim: int):
+        super().__init__()
+        self.weight = lecun_normal((dim, patch_size, patch_size, in_channels))
+        self.bias = mx.zeros(dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        C, P, _, channels = self.weight.shape
+        N, H, W, _ = x.shape
+        x = x.reshape(N, H // P, P, W // P, P, channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(N, -1, P * P * channels)  # (N, S, P*P*in)
+        return mx.addmm(self.bias, x, self.weight.reshape(C, -1).T)
+
+
+class ChannelLinear(nn.Linear):
+    """A linear map over the last axis: (..., in) -> (..., out). `weight` is (out, in)."""
+
+    def __init__(self, in_dim: int, out_dim: int):
+        super().__init__(in_dim, out_dim)
+        self.weight = lecun_normal((out_dim, in_dim))
+        self.bias = mx.zeros(out_dim)
+
+
+class TokenLinear(nn.Module):
+    """A linear map over the second last axis: (N, in, C) -> (N, out, C). `weight` is (out, in).
+
+    The weight multiplies from the left, so that no transposed copy of x is made. No subclass of
+    nn.Linear: `nn.quantize` would replace it by a layer that multiplies over the last axis.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int):
+        super().__init__()
+        self.weight = lecun_normal((out_dim, in_dim))
+        self.bias = mx.zeros(out_dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.addmm(self.bias[:, None], self.weight, x)
+
+
+class MlpBlock(nn.Module):
+    """Two linear maps with a GELU between them, over the axis that `linear` works on."""
+
+    def __init__(
+        self,
+        linear: Callable[[int, int], nn.Module],
+        dim: int,
+        mlp_dim: int,
+        hidden_act: str,
+    ):
+        super().__init__()
+        self.fc1 = linear(dim, mlp_dim)
+        self.fc2 = linear(mlp_dim, dim)
+        self._act = ACTIVATIONS[hidden_act]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.fc2(self._act(self.fc1(x)))
+
+
+class MixerBlock(nn.Module):
+    """(N, S, C) -> (N, S, C): mix the tokens, then the channels, each with a skip connection."""
+
+    def __init__(self, config: MixerConfig):
+        super().__init__()
+        S, C = config.num_tokens, config.hidden_dim
+        act, eps = config.hidden_act, config.layer_norm_eps
+        self.norm1 = nn.LayerNorm(C, eps=eps)
+        self.token_mixing = MlpBlock(TokenLinear, S, config.tokens_mlp_dim, act)
+        self.norm2 = nn.LayerNorm(C, eps=eps)
+        self.channel_mixing = MlpBlock(ChannelLinear, C, config.channels_mlp_dim, act)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = x + self.token_mixing(self.norm1(x))
+        return x + self.channel_mixing(self.norm2(x))
+
+
+class MlpMixer(nn.Module):
+    """Images, float (N, H, W, in) and already normalised, to logits (N, num_classes).
+
+    With `num_classes` 0 the result is the pre-logits, (N, C). Initialised as Flax does: kernels
+    lecun-normal, biases and head zero. Raises ConfigError for images of another size.
+    """
+
+    def __init__(self, config: MixerConfig):
+        super().__init__()
+        self._config = config
+        self.stem = PatchEmbedding(config.patch_size, config.in_channels, config.hidden_dim)
+        self.blocks = [MixerBlock(config) for _ in range(config.num_blocks)]
+        self.norm = nn.LayerNorm(config.hidden_dim, eps=config.layer_norm_eps)
+        if config.num_classes:
+            self.head = ChannelLinear(config.hidden_dim, config.num_classes)
+            self.head.weight = mx.zeros_like(self.head.weight)
+
+    @property
+    def config(self) -> MixerConfig:
+        """The sizes that this model was built with."""
+        return self._config
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The dtype of the weights; images are cast to it."""
+        return self.norm.weight.dtype
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.classify(self.features(x))
+
+    def features(self, x: mx.array) -> mx.array:
+        """The pre-logits: images (N, H, W, in) -> (N, C)."""
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.pool(x)
+
+    def intermediates(self, x: mx.array) -> Intermediates:
+        """The output of the stem and of every block, the pre-logits and the logits."""
+        stem = x = self.embed(x)
+        blocks = []
+        for block in self.blocks:
+            x = block(x)
+            blocks.append(x)
+        pre_logits = self.pool(x)
+        return Intermediates(stem, blocks, pre_logits, self.classify(pre_logits))
+
+    def embed(self, x: mx.array) -> mx.array:
+        """Images (N, H, W, in) -> tokens (N, S, C)."""
+        expected = (*self._config.image_size, self._config.in_channels)
+        if x.ndim != 4 or x.shape[1:] != expected:
+            raise ConfigError(
+                f"This model takes images of shape (N, {', '.join(map(str, expected))}); "
+                f"what came has shape {tuple(x.shape)}."
+            )
+        return self.stem(x.astype(self.dtype))
+
+    def pool(self, x: mx.array) -> mx.array:
+        """Tokens (N, S, C) -> pre-logits (N, C): layer norm, then the mean over tokens.
+
+        The mean is taken in float32: MLX sums in the array's own dtype, which costs a bfloat16
+        mean over 196 tokens its third digit.
+        """
+        return self.norm(x).astype(mx.float32).mean(axis=1).astype(x.dtype)
+
+    def classify(self, pre_logits: mx.array) -> mx.array:
+        """Pre-logits (N, C) -> logits (N, num_classes); unchanged in a model without a head."""
+        return self.head(pre_logits) if self._config.num_classes else pre_logits
+
+
+def lecun_normal(shape: tuple[int, ...]) -> mx.array:
+    """Normal, cut at two standard deviations, variance 1 / fan_in: the default of Flax.
+
+    `shape` is (out, ...); fan_in is the product of the rest. 0.8796 is the standard deviation of
+    a standard normal cut at -2 and 2.
+    """
+    fan_in = 1
+    for size in shape[1:]:
+        fan_in *= size
+    return mx.random.truncated_normal(-2.0, 2.0, shape) * (fan_in**-0.5 / 0.87962566103423978)

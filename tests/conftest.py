@@ -1,0 +1,51 @@
+"""The suite doesn't depend on the user's settings, caches or network."""
+
+import os
+import tempfile
+
+for _name in list(os.environ):
+    if _name.startswith(("HF_", "HUGGINGFACE_", "MIXER_MLX_")):
+        del os.environ[_name]
+_CACHE = tempfile.TemporaryDirectory(prefix="mixer-mlx-tests-", ignore_cleanup_errors=True)
+os.environ["HF_HOME"] = f"{_CACHE.name}/hf"
+os.environ["MIXER_MLX_CACHE"] = f"{_CACHE.name}/models"
+os.environ["MLX_ENABLE_TF32"] = "0"  # on GPUs that would round float32 to 11 bits
+os.environ["NO_COLOR"] = "1"
+os.environ["TERMINAL_WIDTH"] = "100"
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+import mixer_mlx  # noqa: E402, F401  # isort: skip  # must come before MLX, see backend.py
+import mlx.core as mx  # noqa: E402
+
+GOLDEN = Path(__file__).parent / "golden"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--network", action="store_true", help="run the tests that use the network")
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "network" in item.keywords and not config.getoption("--network"):
+            item.add_marker(pytest.mark.skip(reason="NOT RUN: needs the network (--network)"))
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="NOT RUN: takes minutes (--slow)"))
+        if "gpu" in item.keywords and mx.default_device().type != mx.DeviceType.gpu:
+            item.add_marker(pytest.mark.skip(reason="NOT RUN: needs a GPU that MLX can use"))
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of reference tensors; see its README."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def cat() -> Path:
+    """A picture of a cat."""
+    return EXAMPLES / "cat.png"

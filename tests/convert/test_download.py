@@ -1,0 +1,415 @@
+"""Downloads against a server on this machine: what comes is right, or there is one sentence."""
+
+import hashlib
+import random
+import socket
+import subprocess
+import sys
+import threading
+from io import BytesIO
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+import pytest
+from hub_server import Fault, HubServer
+
+from mixer_mlx.convert import download as module
+from mixer_mlx.convert.download import Record, download, recorded
+from mixer_mlx.errors import SourceError
+
+PATH = "/mixer_models/imagenet1k/Mixer-B_16.npz"
+DATA = random.Random(0).randbytes(3_000_000)  # noqa: S311
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITS", (0.0, 0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def url(hub: HubServer) -> str:
+    hub.files[PATH] = DATA
+    return hub.url + PATH
+
+
+@pytest.fixture
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITS", ())
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refused(url: str, folder: Path, sentence: str, **options: int) -> BaseException | None:
+    """Download must fail with one sentence that holds `sentence`, and nothing may be trusted."""
+    with pytest.raises(SourceError, match=sentence) as caught:
+        download(url, folder, **options)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+    assert recorded(folder / url.rpartition("/")[2]) is None
+    return caught.value.__cause__
+
+
+def test_file_and_record(hub: HubServer, url: str, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    path = download(url, tmp_path / "new", progress=lambda *state: seen.append(state))
+    assert path == tmp_path / "new" / "Mixer-B_16.npz"
+    assert path.read_bytes() == DATA
+    assert recorded(path) == Record(
+        url=url,
+        etag=f'"{hashlib.md5(DATA).hexdigest()}"',  # noqa: S324
+        last_modified=None,
+        size=3_000_000,
+        sha256=hashlib.sha256(DATA).hexdigest(),
+    )
+    assert left(path.parent) == ["Mixer-B_16.npz", "Mixer-B_16.npz.json"]
+    assert seen[-1] == (3_000_000, 3_000_000)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_second_call_needs_no_network(hub: HubServer, url: str, tmp_path: Path) -> None:
+    path = download(url, tmp_path)
+    hub.faults[PATH] = Fault(status=500)
+    assert download(url, tmp_path, size=3_000_000) == path
+    assert hub.count() == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "no record", "other record"])
+def test_file_that_is_not_the_finished_one_is_fetched_again(
+    hub: HubServer, url: str, tmp_path: Path, damage: str
+) -> None:
+    path = download(url, tmp_path)
+    if damage == "cut":
+        path.write_bytes(DATA[:-1])
+    elif damage == "no record":
+        (tmp_path / "Mixer-B_16.npz.json").unlink()
+    else:
+        (tmp_path / "Mixer-B_16.npz.json").write_text('["no", "record"]')
+    assert download(url, tmp_path).read_bytes() == DATA
+    assert hub.count() == 2
+
+
+def test_same_name_from_elsewhere_replaces(hub: HubServer, url: str, tmp_path: Path) -> None:
+    hub.files["/other/Mixer-B_16.npz"] = b"other"
+    download(url, tmp_path)
+    path = download(hub.url + "/other/Mixer-B_16.npz", tmp_path)
+    assert path.read_bytes() == b"other"
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("cut", [0, 1, 1_500_000, 2_999_999])
+def test_cut_is_resumed_in_the_same_call(
+    hub: HubServer, url: str, tmp_path: Path, cut: int
+) -> None:
+    hub.faults[PATH] = Fault(cut=cut, times=1)
+    assert download(url, tmp_path).read_bytes() == DATA
+    assert [headers.get("Range") for _, _, headers in hub.requests] == [
+        None,
+        f"bytes={cut}-" if cut else None,
+    ]
+    assert left(tmp_path) == ["Mixer-B_16.npz", "Mixer-B_16.npz.json"]
+
+
+def test_many_cuts_at_random_places(hub: HubServer, url: str, tmp_path: Path) -> None:
+    places = random.Random(1)  # noqa: S311
+    for count in range(40):
+        data = places.randbytes(places.randrange(1, 20_000))
+        hub.files[PATH] = data
+        hub.faults[PATH] = Fault(cut=places.randrange(len(data)), times=places.randrange(1, 5))
+        assert download(url, tmp_path / str(count)).read_bytes() == data
+
+
+def test_large_pieces_are_not_counted_as_failures(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITS", (0.0,))
+    hub.files[PATH] = DATA * 2
+    hub.faults[PATH] = Fault(cut=1_200_000)
+    assert download(url, tmp_path).read_bytes() == DATA * 2
+
+
+def test_lasting_cut_is_resumed_by_a_killed_process_successor(
+    hub: HubServer, url: str, tmp_path: Path
+) -> None:
+    """A process that is killed while it waits for more leaves what the next one starts from."""
+    code = (
+        "import os, signal, sys; from pathlib import Path;"
+        "from mixer_mlx.convert.download import download;"
+        "die = lambda done, total: done > 2_000_000 and os.kill(os.getpid(), signal.SIGKILL);"
+        "download(sys.argv[1], Path(sys.argv[2]), progress=die)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, url, tmp_path], capture_output=True)
+    assert run.returncode == -9, run.stderr
+    assert not (tmp_path / "Mixer-B_16.npz").exists()
+    assert download(url, tmp_path).read_bytes() == DATA
+    start = int(hub.requests[-1][2]["Range"].removeprefix("bytes=").removesuffix("-"))
+    assert 1_000_000 < start < 3_000_000
+
+
+@pytest.mark.usefixtures("one_try")
+def test_changed_file_is_fetched_from_the_start(hub: HubServer, url: str, tmp_path: Path) -> None:
+    hub.faults[PATH] = Fault(cut=2_000_000)
+    refused(url, tmp_path, r"was cut")
+    hub.faults.clear()
+    hub.files[PATH] = DATA[::-1]
+    assert download(url, tmp_path).read_bytes() == DATA[::-1]
+    assert hub.requests[-1][2]["If-Range"] == f'"{hashlib.md5(DATA).hexdigest()}"'  # noqa: S324
+    assert left(tmp_path) == ["Mixer-B_16.npz", "Mixer-B_16.npz.json"]
+
+
+def test_part_longer_than_the_file_is_dropped(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "WAITS", ())
+        hub.faults[PATH] = Fault(cut=2_000_000, times=1)
+        refused(url, tmp_path, r"was cut")
+    (part,) = tmp_path.glob("*.part")
+    part.write_bytes(DATA + b"too much")
+    assert download(url, tmp_path).read_bytes() == DATA
+    assert [headers.get("Range") for _, _, headers in hub.requests] == [
+        None,
+        "bytes=3000008-",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("etag", "modified", "resumed"),
+    [
+        ("", "Mon, 02 Feb 2026 10:00:00 GMT", True),
+        ('W/"weak"', "Mon, 02 Feb 2026 10:00:00 GMT", True),
+        ('W/"weak"', "", False),
+        ("", "", False),
+    ],
+)
+@pytest.mark.usefixtures("one_try")
+def test_validators(
+    hub: HubServer, url: str, tmp_path: Path, etag: str, modified: str, resumed: bool
+) -> None:
+    hub.faults[PATH] = Fault(cut=1_000_000, headers={"ETag": etag, "Last-Modified": modified})
+    refused(url, tmp_path, r"was cut")
+    assert len(left(tmp_path)) == (2 if resumed else 0)
+    hub.faults.clear()
+    assert download(url, tmp_path).read_bytes() == DATA
+    assert hub.requests[-1][2].get("If-Range") == (modified if resumed else None)
+
+
+@pytest.mark.parametrize("span", ["bytes 0-2999999/3000000", "bytes 1000000-2999999/*", ""])
+def test_range_that_was_not_asked_for(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, span: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "WAITS", ())
+        hub.faults[PATH] = Fault(cut=1_000_000, times=1)
+        refused(url, tmp_path, r"was cut")
+    hub.faults[PATH] = Fault(headers={"Content-Range": span}, times=1)
+    assert download(url, tmp_path).read_bytes() == DATA
+    assert hub.count() == 3
+
+
+def test_two_at_once(hub: HubServer, url: str, tmp_path: Path) -> None:
+    """Without any lock: both write the same part, and both end with the right file."""
+    hub.faults[PATH] = Fault(cut=700_000, times=3)
+    hub.files[PATH] = DATA * 3
+    both = threading.Barrier(4)
+    results: list[bytes | BaseException] = []
+
+    def run() -> None:
+        both.wait()
+        try:
+            results.append(download(url, tmp_path).read_bytes())
+        except BaseException as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [DATA * 3] * 4
+    assert left(tmp_path) == ["Mixer-B_16.npz", "Mixer-B_16.npz.json"]
+
+
+# Failures
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_passing_failure(hub: HubServer, url: str, tmp_path: Path, status: int) -> None:
+    hub.faults[PATH] = Fault(status=status, times=4)
+    assert download(url, tmp_path).read_bytes() == DATA
+    assert hub.count(PATH) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence", "requests"),
+    [
+        (500, r"the server fails \(500 Internal Server Error\); try again later", 5),
+        (429, r"the server fails \(429 Too Many Requests\); try again later", 5),
+        (404, r"doesn't exist \(404\); check the address", 1),
+        (401, r"may not be read by everybody \(401\); fetch it where you are logged in", 1),
+        (403, r"may not be read by everybody \(403\)", 1),
+        (418, r"can't be fetched \(418", 1),
+    ],
+)
+def test_status(
+    hub: HubServer, url: str, tmp_path: Path, status: int, sentence: str, requests: int
+) -> None:
+    hub.faults[PATH] = Fault(status=status)
+    cause = refused(url, tmp_path, sentence)
+    assert isinstance(cause, HTTPError)
+    assert cause.code == status
+    assert hub.count(PATH) == requests
+    assert left(tmp_path) == []
+
+
+def test_waits_grow_and_end(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(module, "WAITS", (0.5, 1.0, 2.0, 4.0))
+    monkeypatch.setattr(module.time, "sleep", waits.append)
+    monkeypatch.setattr(hub, "take_fault", lambda path: Fault(status=503))
+    monkeypatch.setattr("hub_server.time.sleep", waits.append)
+    refused(url, tmp_path, "the server fails")
+    assert [wait for wait in waits if wait] == [0.5, 1.0, 2.0, 4.0]
+
+
+def test_short_body(hub: HubServer, url: str, tmp_path: Path) -> None:
+    hub.faults[PATH] = Fault(longer=10)
+    cause = refused(url, tmp_path, r"was cut \(3,000,000 of 3,000,010 bytes\); run this again")
+    assert isinstance(cause, ConnectionError)
+
+
+def test_wrong_size_is_seen_before_anything_comes(hub: HubServer, url: str, tmp_path: Path) -> None:
+    refused(url, tmp_path, r"has 3,000,000 bytes where 2,999,999 are expected", size=2_999_999)
+    assert left(tmp_path) == []
+
+
+def test_wrong_size_without_a_length(hub: HubServer, url: str, tmp_path: Path) -> None:
+    hub.faults[PATH] = Fault(headers={"Content-Length": ""})
+    refused(url, tmp_path, r"has 3,000,000 bytes where 4,000,000 are expected", size=4_000_000)
+    assert left(tmp_path) == []
+    assert download(url, tmp_path, size=3_000_000).read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("headers", "sentence"),
+    [
+        ({"Content-Type": "text/html; charset=utf-8"}, "answers with a web page instead"),
+        ({"Content-Encoding": "gzip"}, "answers with a gzip page instead"),
+    ],
+)
+def test_page_instead_of_a_file(
+    hub: HubServer, url: str, tmp_path: Path, headers: dict[str, str], sentence: str
+) -> None:
+    hub.faults[PATH] = Fault(headers=headers)
+    refused(url, tmp_path, sentence)
+    assert left(tmp_path) == []
+
+
+def test_stated_md5(hub: HubServer, url: str, tmp_path: Path) -> None:
+    hub.files[PATH] = b"hello"  # the example of RFC 1321's successors: 5d41402abc4b2a76b9719d91...
+    right = "crc32c=mnG7TA==,md5=XUFAKrxLKna5cZ2REBfFkg=="
+    hub.faults[PATH] = Fault(headers={"x-goog-hash": right.replace("XUFA", "AAAA")})
+    refused(url, tmp_path, "came damaged")
+    assert left(tmp_path) == []
+    hub.faults[PATH] = Fault(headers={"x-goog-hash": right})
+    assert download(url, tmp_path).read_bytes() == b"hello"
+
+
+def test_no_network(tmp_path: Path, hub: HubServer) -> None:
+    with socket.socket() as bound:  # a port that nobody listens to
+        bound.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{bound.getsockname()[1]}"
+        cause = refused(f"http://{host}/file.npz", tmp_path, rf"{host} can't be reached .*refused")
+    assert isinstance(cause, URLError)
+    assert isinstance(cause.reason, ConnectionRefusedError)
+
+
+def test_silence(hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITS", ())
+    monkeypatch.setattr(module, "TIMEOUT", 0.05)
+    hub.faults[PATH] = Fault(delay=0.3)
+    assert isinstance(refused(url, tmp_path, r"was cut \(timed out\)"), TimeoutError)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/a.npz",
+        "http://",
+        "http:///a.npz",
+        "http://127.0.0.1:x/a.npz",
+        "http://[::1/a.npz",
+        "http://127.0.0.1/a b.npz",
+        "http://127.0.0.1/\x1b[2Ja.npz",
+        "http://127.0.0.1/é.npz",
+        "a.npz",
+        "",
+    ],
+)
+def test_bad_url(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(SourceError, match=r"is no URL that can be fetched; give one like https"):
+        download(bad, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "end", ["", "/", "/folder/", "/%2e%2e", "/.hidden", "/a%2Fb", "/a%00b", "/%1b"]
+)
+def test_url_without_a_file_name(tmp_path: Path, end: str) -> None:
+    with pytest.raises(SourceError, match=r"doesn't end in the name of a file"):
+        download("http://127.0.0.1" + end, tmp_path)
+
+
+def test_redirect(hub: HubServer, url: str, tmp_path: Path) -> None:
+    hub.faults["/short.npz"] = Fault(status=302, headers={"Location": url})
+    path = download(hub.url + "/short.npz", tmp_path)
+    assert path.name == "short.npz"
+    assert path.read_bytes() == DATA
+
+
+def test_redirect_loop(hub: HubServer, url: str, tmp_path: Path) -> None:
+    hub.faults[PATH] = Fault(status=302, headers={"Location": url})
+    assert isinstance(refused(url, tmp_path, "redirects in circles"), HTTPError)
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a"])
+def test_redirect_out_of_the_web(hub: HubServer, url: str, tmp_path: Path, target: str) -> None:
+    hub.faults[PATH] = Fault(status=302, headers={"Location": target})
+    refused(url, tmp_path, r"where nobody can vouch for the file|check the address")
+    assert left(tmp_path) == []
+
+
+def test_no_redirect_from_https_to_http() -> None:
+    request = module.Request("https://127.0.0.1/a.npz")
+
+    def follow(target: str) -> str:
+        new = module._Redirects().redirect_request(request, BytesIO(), 302, "", {}, target)
+        return new.full_url
+
+    assert follow("https://127.0.0.1/b.npz") == "https://127.0.0.1/b.npz"
+    with pytest.raises(SourceError, match="where nobody can vouch for the file"):
+        follow("http://127.0.0.1/a.npz")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT RUN: needs /dev/full")
+def test_disk_full(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "Mixer-B_16.npz.full.part"
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr(module._Transfer, "part", lambda *_: full)
+    cause = refused(url, tmp_path, r"can't be stored in .*: No space left on device; make room")
+    assert isinstance(cause, OSError)
+    assert left(tmp_path) == []
+
+
+def test_folder_that_is_a_file(hub: HubServer, url: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SourceError, match=r"can't be stored in .*: (File exists|Not a directory)"):
+        download(url, tmp_path / "file")

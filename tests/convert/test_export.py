@@ -1,0 +1,118 @@
+"""Exported files against files that other people's code wrote."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from mixer_mlx import CheckpointError, ConfigError, MixerConfig, MlpMixer, ModelInfo, Preprocess
+from mixer_mlx.catalog import CATALOG
+from mixer_mlx.convert import Settings, convert, export, exporter
+from mixer_mlx.convert.names import JAX, TIMM
+
+SIZE = Settings(image_size=(24, 32))
+
+
+def equal(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert ours[name].dtype == value.dtype, name
+        assert ours[name].shape == value.shape, name
+        assert ours[name].tobytes() == np.ascontiguousarray(value).tobytes(), name
+
+
+@pytest.mark.parametrize("name", ["jax_tiny", "jax_from_timm"])
+def test_back_to_jax_bit_for_bit(golden: Path, tmp_path: Path, name: str) -> None:
+    convert(golden / f"{name}.npz", tmp_path / "model", settings=SIZE)
+    export(tmp_path / "model", tmp_path / "out.npz", format="jax")
+    equal(dict(np.load(tmp_path / "out.npz")), dict(np.load(golden / f"{name}.npz")))
+
+
+def test_back_to_timm_bit_for_bit(golden: Path, tmp_path: Path) -> None:
+    convert(golden / "timm_cifar10", tmp_path / "model")
+    export(tmp_path / "model", tmp_path / "out", format="timm")
+    equal(
+        load_file(tmp_path / "out" / "model.safetensors"),
+        load_file(golden / "timm_cifar10" / "model.safetensors"),
+    )
+    with safe_open(tmp_path / "out" / "model.safetensors", framework="numpy") as file:
+        assert file.metadata() == {"format": "pt"}
+    ours = json.loads((tmp_path / "out" / "config.json").read_text())
+    theirs = json.loads((golden / "timm_cifar10" / "config.json").read_text())
+    assert ours["label_names"] == theirs["label_names"]
+    assert ours["model_args"].pop("img_size") == [theirs["model_args"].pop("img_size")] * 2
+    assert ours["model_args"].pop("in_chans") == 3
+    assert ours["model_args"] == theirs["model_args"]
+    for key in ("tag", "custom_load", "license"):
+        del theirs["pretrained_cfg"][key]
+    assert ours["pretrained_cfg"] == theirs["pretrained_cfg"]
+
+
+def test_across_from_timm_to_jax_and_back(golden: Path, tmp_path: Path) -> None:
+    """The same weights, written under the official names by other people's code."""
+    convert(golden / "timm_tiny.safetensors", tmp_path / "model", settings=SIZE)
+    export(tmp_path / "model", tmp_path / "out.npz", format="jax")
+    equal(dict(np.load(tmp_path / "out.npz")), dict(np.load(golden / "jax_from_timm.npz")))
+    convert(golden / "jax_from_timm.npz", tmp_path / "other", settings=SIZE)
+    export(tmp_path / "other", tmp_path / "out", format="timm")
+    equal(
+        load_file(tmp_path / "out" / "model.safetensors"),
+        load_file(golden / "timm_tiny.safetensors"),
+    )
+
+
+@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("layout", [JAX, TIMM], ids=lambda layout: layout.name)
+def test_names_of_every_published_model_are_used_once(name: str, layout) -> None:  # type: ignore[no-untyped-def]
+    """As many foreign names as there are tensors, none twice."""
+    config = CATALOG[name].config
+    names = layout.names(config.num_blocks, head=True)
+    foreign = [theirs for theirs, _ in names.values()]
+    assert len(set(foreign)) == len(foreign) == 12 * config.num_blocks + 6
+
+
+def test_architectures_are_timms_where_it_has_them() -> None:
+    for name, entry in CATALOG.items():
+        info = ModelInfo(entry.config, entry.preprocess, entry.labels)
+        architecture = exporter.timm_config(info)["architecture"]
+        if name.startswith("mixer_s8") or name == "cifar10":
+            assert architecture == "mlp_mixer_custom"
+        else:
+            assert architecture == name.split(".")[0]
+
+
+def test_the_form_of_gelu_survives(golden: Path, tmp_path: Path) -> None:
+    convert(golden / "jax_square.npz", tmp_path / "model")
+    export(tmp_path / "model", tmp_path / "out", format="timm")
+    assert convert(tmp_path / "out", tmp_path / "back").info.config.hidden_act == "gelu_tanh"
+
+
+def test_nothing_is_replaced_unasked(golden: Path, tmp_path: Path) -> None:
+    source = golden / "jax_square.npz"
+    (tmp_path / "file").write_text("precious")
+    for form in ("jax", "timm"):
+        with pytest.raises(CheckpointError):
+            export(source, tmp_path / "file", format=form)
+    assert (tmp_path / "file").read_text() == "precious"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").touch()
+    for form in ("jax", "timm"):
+        with pytest.raises(CheckpointError):
+            export(source, tmp_path / "folder", format=form, force=True)
+    export(source, tmp_path / "file", format="jax", force=True)
+    assert np.load(tmp_path / "file").files
+    with pytest.raises(ConfigError, match="timm, jax"):
+        export(source, tmp_path / "other", format="onnx")
+
+
+def test_without_a_head(tmp_path: Path) -> None:
+    config = MixerConfig.variant("S/32", image_size=64, num_classes=0)
+    model = MlpMixer(config)
+    tensors = exporter.foreign_tensors(model, JAX)
+    assert not [name for name in tensors if name.startswith("head")]
+    assert tensors["stem/kernel"].shape == (32, 32, 3, 512)
+    info = ModelInfo(config, Preprocess((64, 64)))
+    assert exporter.timm_config(info)["num_classes"] == 0

@@ -1,0 +1,184 @@
+"""A server on 127.0.0.1 that answers as the Hugging Face Hub and as Google's bucket do.
+
+A conftest.py makes a fixture of it with `hub = pytest.fixture(serving)`.
+"""
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from urllib.parse import unquote
+
+import pytest
+
+TOKEN = "hf_right"  # noqa: S105  # what opens private and gated repositories
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Repo:
+    """A repository of models: one commit, and the branches and tags that mean it."""
+
+    files: dict[str, bytes]
+    commit: str = COMMIT
+    revisions: tuple[str, ...] = ("main",)
+    private: bool = False
+    gated: bool = False
+
+
+@dataclass
+class Fault:
+    """What goes wrong at a path, `times` times or (None) always; what is None goes well."""
+
+    status: int | None = None
+    cut: int | None = None  # close the connection after so many bytes of the body
+    longer: int = 0  # Content-Length promises so many bytes more than there are
+    delay: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
+    times: int | None = None
+
+
+class HubServer(ThreadingHTTPServer):
+    """`repos` by name, `files` of the bucket and `faults` by path; `requests` as they came."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.repos: dict[str, Repo] = {}
+        self.files: dict[str, bytes] = {}
+        self.faults: dict[str, Fault] = {}
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def count(self, path: str = "", method: str = "") -> int:
+        """How many requests came: all, or those for one path, or of one method."""
+        return sum(path in ("", seen) and method in ("", verb) for verb, seen, _ in self.requests)
+
+    def take_fault(self, path: str) -> Fault:
+        fault = self.faults.get(path, Fault())
+        if fault.times == 0:
+            return Fault()
+        if fault.times is not None:
+            fault.times -= 1
+        return fault
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # the client has gone, as it may
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    def __enter__(self) -> "HubServer":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+def serving(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """A running server that this process takes for the Hub and the bucket, with empty caches."""
+    with HubServer() as server:
+        for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+        monkeypatch.setenv("MIXER_MLX_BUCKET", f"{server.url}/mixer_models")
+        monkeypatch.setenv("NO_PROXY", "*")
+        monkeypatch.setenv("no_proxy", "*")
+        yield server
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: HubServer
+
+    def do_GET(self) -> None:
+        path = unquote(self.path.partition("?")[0])
+        self.server.requests.append((self.command, path, dict(self.headers)))
+        self.fault = self.server.take_fault(path)
+        time.sleep(self.fault.delay)
+        if self.fault.status:
+            self.answer(self.fault.status, b"the server fails")
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+            self.model_info(match[1], match[2] or "main")
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self.resolve(*match.groups())
+        elif path in self.server.files:
+            self.content(self.server.files[path], {})
+        else:
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+
+    do_HEAD = do_GET  # noqa: N815  # the name that http.server looks for
+
+    def repo(self, name: str, revision: str) -> Repo | None:
+        """The repository, or None after an answer that says why not, as the Hub words it."""
+        repo, token = self.server.repos.get(name), self.headers["Authorization"]
+        if token not in (None, f"Bearer {TOKEN}"):
+            message = "Invalid credentials in Authorization header"
+            self.answer(401, b"{}", {"X-Error-Message": message})
+        elif repo is None or (repo.private and not token):
+            self.answer(404 if token else 401, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif revision not in (repo.commit, *repo.revisions):
+            self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        else:
+            return repo
+        return None
+
+    def model_info(self, name: str, revision: str) -> None:
+        if repo := self.repo(name, revision):
+            siblings = [{"rfilename": file} for file in repo.files]
+            info = {"id": name, "sha": repo.commit, "private": repo.private, "siblings": siblings}
+            self.answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+
+    def resolve(self, name: str, revision: str, file: str) -> None:
+        if not (repo := self.repo(name, revision)):
+            return
+        headers = {"X-Repo-Commit": repo.commit}
+        if repo.gated and not self.headers["Authorization"]:
+            self.answer(401, b"", {"X-Error-Code": "GatedRepo"})
+        elif file not in repo.files:
+            self.answer(404, b"", headers | {"X-Error-Code": "EntryNotFound"})
+        else:
+            self.content(repo.files[file], headers)
+
+    def content(self, data: bytes, headers: dict[str, str]) -> None:
+        """A file, or the rest of it that `Range` asks for while `If-Range` still holds."""
+        etag = f'"{hashlib.md5(data).hexdigest()}"'  # noqa: S324  # as the bucket does
+        headers = {"ETag": etag, "Accept-Ranges": "bytes"} | headers
+        span = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        if span is None or self.headers.get("If-Range", etag) != etag:
+            self.answer(200, data, headers)
+        elif int(span[1]) >= len(data):
+            self.answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+        else:
+            headers["Content-Range"] = f"bytes {span[1]}-{len(data) - 1}/{len(data)}"
+            self.answer(206, data[int(span[1]) :], headers)
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        sends_body = self.command == "GET"
+        length = len(body) + (self.fault.longer if sends_body else 0)
+        headers = {"Content-Length": str(length)} | (headers or {}) | self.fault.headers
+        self.send_response(status)
+        for name, value in headers.items():
+            if value:
+                self.send_header(name, value)
+        self.end_headers()
+        if sends_body:
+            self.wfile.write(body[: self.fault.cut])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass

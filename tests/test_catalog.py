@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+
+from mixer_mlx import CATALOG, ConfigError, checkpoint, labels
+from mixer_mlx.catalog import BUILT_IN_FOLDER
+
+# Sizes in MiB as the listing of Google's bucket has them.
+BUCKET = {
+    "imagenet1k/Mixer-B_16.npz": 228.47,
+    "imagenet1k/Mixer-L_16.npz": 794.29,
+    "imagenet21k/Mixer-B_16.npz": 289.61,
+    "imagenet21k/Mixer-L_16.npz": 875.78,
+    "sam/Mixer-B_16.npz": 228.47,
+    "sam/Mixer-B_32.npz": 230.04,
+    "gsam/Mixer-B_16.npz": 228.47,
+    "gsam/Mixer-B_32.npz": 230.04,
+    "gsam/Mixer-S_16.npz": 70.71,
+    "gsam/Mixer-S_32.npz": 72.91,
+    "gsam/Mixer-S_8.npz": 78.79,
+}
+# Classes, and top-1 and ReaL of timm's results-imagenet.csv and results-imagenet-real.csv.
+TIMM = {
+    "mixer_b16_224.goog_in21k_ft_in1k": (1000, 76.616, 82.012),
+    "mixer_l16_224.goog_in21k_ft_in1k": (1000, 72.084, 77.306),
+    "mixer_b16_224.goog_in21k": (21843, None, None),
+    "mixer_l16_224.goog_in21k": (21843, None, None),
+    "mixer_b16_224.miil_in21k": (11221, None, None),
+    "mixer_b16_224.miil_in21k_ft_in1k": (1000, 82.314, 87.230),
+}
+
+
+def test_all_of_googles_files_with_their_sizes() -> None:
+    ours = {entry.source: entry for entry in CATALOG.values() if entry.name not in TIMM}
+    del ours[None]
+    assert ours.keys() == BUCKET.keys()
+    for source, mib in BUCKET.items():
+        # What is over is the archive's headers.
+        assert 0 <= mib - ours[source].download_bytes / 2**20 < 0.1
+        assert ours[source].config.hidden_act == "gelu_tanh"
+        assert ours[source].preprocess.mean == ours[source].preprocess.std == (0.5,) * 3
+
+
+def test_all_of_timms_repositories() -> None:
+    for name, (classes, top1, real) in TIMM.items():
+        entry = CATALOG[name]
+        assert entry.source == f"hf://timm/{name}"
+        assert (entry.config.num_classes, entry.top1, entry.real) == (classes, top1, real)
+        assert entry.config.hidden_act == "gelu"
+        miil = "miil" in name
+        assert entry.preprocess.interpolation == ("bilinear" if miil else "bicubic")
+        assert entry.preprocess.mean == ((0, 0, 0) if miil else (0.5, 0.5, 0.5))
+        assert (entry.note is not None) == (name.endswith("ft_in1k") and not miil)
+    assert len(CATALOG) == len(BUCKET) + len(TIMM) + 1
+
+
+def test_accuracies_say_where_they_were_published() -> None:
+    for entry in CATALOG.values():
+        assert (entry.top1 is None) == (entry.accuracy_source is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "index", "label"),
+    [
+        (
+            "imagenet1k",
+            1000,
+            388,
+            "giant panda, panda, panda bear, coon bear, Ailuropoda melanoleuca",
+        ),
+        ("imagenet1k", 1000, 0, "tench, Tinca tinca"),
+        ("imagenet21k_goog", 21843, 0, "organism, being"),
+        ("imagenet21k_miil", 11221, 1, "cell"),
+    ],
+)
+def test_labels(name: str, count: int, index: int, label: str) -> None:
+    names = labels.read_list(name)
+    assert len(names) == count
+    assert names[index] == label
+
+
+def test_the_built_in_model_is_what_the_catalogue_says() -> None:
+    info = checkpoint.read_info(BUILT_IN_FOLDER)
+    entry = CATALOG["cifar10"]
+    assert (info.config, info.preprocess) == (entry.config, entry.preprocess)
+    assert str(entry.top1) in (BUILT_IN_FOLDER / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.txt", "cat\n\n dog \n"),
+        ("l.json", '["cat", "dog"]'),
+        ("l.json", '{"0": "cat", "1": "dog"}'),
+        ("l.txt", "\ufeffcat\ndog"),
+    ],
+)
+def test_a_users_labels(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    assert labels.read_file(tmp_path / name) == ("cat", "dog")
+
+
+@pytest.mark.parametrize("text", ["", "3", '["a", 1]', '{"0": "a", "2": "b"}', "[" * 100_000])
+def test_labels_that_are_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "l.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"l\.json"):
+        labels.read_file(tmp_path / "l.json")

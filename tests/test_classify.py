@@ -1,0 +1,168 @@
+import threading
+import warnings
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from PIL import Image
+
+from mixer_mlx import CheckpointError, Classifier, ImageError, MlpMixer, ModelInfo, Preprocess, load
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return load("cifar10", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def expected(golden: Path) -> dict[str, np.ndarray]:
+    with np.load(golden / "timm_cifar10" / "expected.npz") as arrays:
+        return dict(arrays)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def test_the_built_in_model_is_the_converted_one(classifier: Classifier, golden: Path) -> None:
+    """Its weights are those of the golden repository, rounded to float16."""
+    full = load(golden / "timm_cifar10", dtype="float32")
+    theirs = dict(tree_flatten(full.model.parameters()))
+    ours = dict(tree_flatten(classifier.model.parameters()))
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert mx.array_equal(ours[name], value.astype(mx.float16)), name
+    assert full.info.preprocess == classifier.info.preprocess
+    assert full.labels == classifier.labels
+
+
+def test_agrees_with_timm_on_real_pictures(
+    classifier: Classifier, expected: dict[str, np.ndarray]
+) -> None:
+    logits = np.array(classifier.logits(expected["pictures"]))
+    assert (logits.argmax(1) == expected["logits"].argmax(1)).all()
+    assert abs(logits - expected["logits"]).max() < 0.02  # its weights are rounded to float16
+
+
+def test_full_precision_agrees_to_the_fourth_digit(
+    golden: Path, expected: dict[str, np.ndarray]
+) -> None:
+    full = load(golden / "timm_cifar10", dtype="float32")
+    assert abs(np.array(full.logits(expected["pictures"])) - expected["logits"]).max() < 1e-4
+
+
+def test_predictions_are_the_softmax_ranked(golden: Path, expected: dict[str, np.ndarray]) -> None:
+    full = load(golden / "timm_cifar10", dtype="float32")
+    probabilities = softmax(expected["logits"])
+    order = np.argsort(-probabilities, axis=1)
+    for i, found in enumerate(full(list(expected["pictures"]), k=3)):
+        assert [p.index for p in found] == order[i, :3].tolist()
+        assert [p.label for p in found] == [full.labels[j] for j in order[i, :3]]
+        theirs = probabilities[i, order[i, :3]]
+        assert [p.probability for p in found] == pytest.approx(theirs.tolist(), abs=1e-5)
+
+
+def test_more_classes_than_there_are(classifier: Classifier, cat: Path) -> None:
+    found = classifier(cat, k=1000)
+    assert len(found) == 10
+    assert sum(p.probability for p in found) == pytest.approx(1, abs=1e-5)
+
+
+def test_path_picture_and_array_are_the_same(classifier: Classifier, cat: Path) -> None:
+    with Image.open(cat) as image:
+        picture = image.convert("RGB")
+    for other in (str(cat), picture, np.array(picture)):
+        assert classifier(other) == classifier(cat)
+
+
+def test_batches_order_and_errors(classifier: Classifier, cat: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_text("text")
+    images = [cat, bad, cat, cat, bad]
+    alone = classifier(cat)
+    for batch_size in (1, 2, 3, 64):
+        results = list(classifier.predict(iter(images), batch_size=batch_size))
+        assert [result.image for result in results] == images
+        assert [result.error is None for result in results] == [True, False, True, True, False]
+        for result in results[::2][:2]:
+            assert [p.index for p in result.predictions] == [p.index for p in alone]
+            theirs = [p.probability for p in alone]
+            assert [p.probability for p in result.predictions] == pytest.approx(theirs, abs=1e-5)
+    with pytest.raises(ImageError):
+        classifier(images)
+    assert list(classifier.predict([])) == []
+
+
+def test_a_consumer_that_stops_early_stops_the_decoding(classifier: Classifier, cat: Path) -> None:
+    asked = 0
+
+    def endless():  # type: ignore[no-untyped-def]
+        nonlocal asked
+        while True:
+            asked += 1
+            yield cat
+
+    results = classifier.predict(endless(), batch_size=2)
+    next(results)
+    results.close()
+    assert asked < 20
+
+
+def test_from_other_threads(classifier: Classifier, cat: Path) -> None:
+    found: list[object] = []
+
+    def work() -> None:
+        try:
+            found.append(classifier(cat))
+        except BaseException as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [classifier(cat)] * 4
+
+
+def overflowing(factor: float, dtype: mx.Dtype) -> Classifier:
+    """The built-in model, its head scaled so that float16 logits overflow."""
+    info = load("cifar10").info
+    model = load("cifar10", dtype="float32").model
+    model.head.weight = model.head.weight * factor
+    model.set_dtype(dtype)
+    return Classifier(model, info)
+
+
+def test_logits_beyond_float16_are_computed_again(cat: Path) -> None:
+    half = overflowing(30_000, mx.float16)
+    with pytest.warns(RuntimeWarning, match="float16 were not finite"):
+        found = half(cat)
+    assert found[0].index == overflowing(30_000, mx.float32)(cat)[0].index
+
+
+def test_broken_weights_are_an_error_not_nan(cat: Path) -> None:
+    broken = overflowing(float("nan"), mx.float32)
+    with pytest.raises(CheckpointError, match="not finite"):
+        broken(cat)
+
+
+def test_a_model_without_a_head_can_not_classify() -> None:
+    info = load("cifar10").info
+    config = info.config.replace(num_classes=0)
+    with pytest.raises(CheckpointError, match="no head"):
+        Classifier(MlpMixer(config), ModelInfo(config, Preprocess((32, 32))))
+
+
+def test_classes_without_names(golden: Path, cat: Path) -> None:
+    found = load(golden / "jax_square.npz")(cat, k=1)
+    assert found[0].label == f"class {found[0].index}"
+
+
+def test_nothing_warns(classifier: Classifier, cat: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier([cat, cat])

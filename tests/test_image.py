@@ -1,0 +1,619 @@
+"""Decoding and preprocessing, against plain Pillow, values worked out by hand, hostile files."""
+
+import io
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from mixer_mlx import decode as decode_module
+from mixer_mlx import image as image_module
+from mixer_mlx.decode import MAX_PIXELS, decode, to_rgb
+from mixer_mlx.errors import ConfigError, ImageError
+from mixer_mlx.image import Preprocess
+
+WHITE = (255, 255, 255)
+
+
+@pytest.fixture(autouse=True)
+def _silent(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """No test here may leave a byte on stdout or stderr, written by Python or by C."""
+    yield
+    assert capfd.readouterr() == ("", "")
+
+
+def picture(width: int = 24, height: int = 16) -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def saved(image: Image.Image, file_format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def replaced(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert data.count(old) == 1
+    return data.replace(old, new)
+
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes], depth: int = 8) -> bytes:
+    """A PNG by hand: a grey header, then the chunks."""
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, content in [(b"IHDR", header), *chunks]:
+        crc = zlib.crc32(kind + content)
+        data += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+    return data
+
+
+# Three ways of TIFFs to write to stderr: a Python warning, a log line, and libtiff by itself.
+RAW_TIFF = saved(picture(), "TIFF", compression="raw")
+WARNING_TIFF = replaced(RAW_TIFF, struct.pack("<HHI", 284, 3, 1), struct.pack("<HHI", 284, 3, 255))
+LOGGING_TIFF = replaced(
+    RAW_TIFF, struct.pack("<HHIH", 277, 3, 1, 3), struct.pack("<HHIH", 277, 3, 1, 100)
+)
+_DEFLATED = saved(picture(), "TIFF", compression="tiff_adobe_deflate")
+SPEAKING_TIFF = _DEFLATED[:100] + bytes([_DEFLATED[100] ^ 255]) + _DEFLATED[101:]
+
+HOSTILE = {
+    "empty": b"",
+    "text": b"not a picture\n" * 9,
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    "cut jpeg": saved(picture(), "JPEG")[:-300],
+    "cut png": saved(picture(), "PNG")[:-300],
+    "cut bmp": saved(picture(), "BMP")[:-300],
+    "cut gif": saved(picture(), "GIF")[:300],
+    "cut tiff": _DEFLATED[:200],
+    "only magic": b"\xff\xd8\xff",
+    "logging tiff": LOGGING_TIFF,
+    "speaking tiff": SPEAKING_TIFF,
+    "huge": png(60_000, 60_000, (b"IDAT", b"")),
+    "no pixels": png(1, 0, (b"IDAT", b"")),
+    "riff": b"RIFF\0\0\0\0WEBPVP8 " + b"\0" * 99,
+    "heic": b"\0\0\0\x18ftypheic" + b"\0" * 99,
+    "avif": b"\0\0\0\x18ftypavif" + b"\0" * 99,
+}
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.jpg"
+    path.write_bytes(HOSTILE[name])
+    files = len(os.listdir("/dev/fd"))
+    for source in (path, str(path), io.BytesIO(HOSTILE[name])):
+        with pytest.raises(ImageError, match=r"^The .+; .+\.$") as caught:
+            decode(source)
+        assert "\n" not in str(caught.value)
+    assert len(os.listdir("/dev/fd")) == files
+
+
+def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link.png").symlink_to("nowhere")
+    files = len(os.listdir("/dev/fd"))
+    with pytest.raises(ImageError, match="no such file; check"):
+        decode(tmp_path / "cat.png")
+    with pytest.raises(ImageError, match="a link to a file that doesn't exist"):
+        decode(tmp_path / "link.png")
+    for path in (tmp_path, "/dev/null"):
+        with pytest.raises(ImageError, match="is a folder, a pipe or a device"):
+            decode(path)
+    assert len(os.listdir("/dev/fd")) == files
+    with pytest.raises(ImageError, match="can't be opened"):
+        decode("cat\0.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(tmp_path)  # a socket's path may have 100 characters only
+        server.bind("socket.png")
+        with pytest.raises(ImageError, match="can't be opened"):
+            decode("socket.png")
+
+
+def test_a_fifo_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    errors: list[str] = []
+
+    def run() -> None:
+        try:
+            decode(tmp_path / "fifo.png")
+        except ImageError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+    assert errors == ["The path is a folder, a pipe or a device; name a file."]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="NOT RUN: root may read everything")
+def test_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "cat.png"
+    path.write_bytes(saved(picture(), "PNG"))
+    path.chmod(0)
+    with pytest.raises(ImageError, match="may not be read"):
+        decode(path)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_formats(file_format: str, tmp_path: Path) -> None:
+    path = tmp_path / "named_wrongly.txt"
+    path.write_bytes(saved(picture(), file_format))
+    with Image.open(path) as opened:
+        expected = np.asarray(opened.convert("RGB"))
+    with path.open("rb") as file:
+        file.seek(5)
+        for source in (path, file):
+            decoded = decode(source)
+            assert decoded.mode == "RGB"
+            np.testing.assert_array_equal(np.asarray(decoded), expected)
+        assert not file.closed
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "TIFF", "WEBP", "MPO"])
+def test_first_of_several(file_format: str) -> None:
+    first, second = Image.new("RGB", (9, 7), (255, 0, 0)), Image.new("RGB", (9, 7), (0, 0, 255))
+    data = saved(first, file_format, save_all=True, append_images=[second])
+    red, _, blue = decode(io.BytesIO(data)).getpixel((4, 3))
+    assert red > 250
+    assert blue < 5
+
+
+def test_a_broken_index_of_pictures_does_not_lose_the_first() -> None:
+    data = saved(picture(), "MPO", save_all=True, append_images=[picture()])
+    start = data.index(b"MPF\0") + 4
+    broken = data[:start] + b"\xff" * 60 + data[start + 60 :]
+    assert decode(io.BytesIO(broken)).tobytes() == decode(io.BytesIO(data)).tobytes()
+
+
+@pytest.mark.parametrize("size", [(20_000, 10_000), (16_384, 16_384)])
+def test_200_megapixels_pass(size: tuple[int, int]) -> None:
+    big = png(*size, (b"IDAT", zlib.compress(b"")), depth=1)
+    with pytest.raises(ImageError, match="truncated"):  # so its size was no reason
+        decode(io.BytesIO(big))
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (16_385, 16_384)])
+def test_more_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"{size[0]}x{size[1]} pixels; .* to {MAX_PIXELS:,} "):
+        decode(io.BytesIO(png(*size, (b"IDAT", b""))))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(AssertionError, AttributeError, EOFError, IndexError, KeyError, MemoryError, OSError),
+        *(OverflowError, RuntimeError, SyntaxError, TypeError, ValueError, ZeroDivisionError),
+        *(Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error, zlib.error),
+    ],
+)
+def test_what_pillow_may_raise(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise error("two\nlines")
+
+    monkeypatch.setattr(decode_module, "_READERS", [(re.compile(b"GIF"), fails)])
+    with pytest.raises(
+        ImageError, match=r"^The[^\n]+two(?: |\\n)lines|too little memory"
+    ) as caught:
+        decode(io.BytesIO(b"GIF"))
+    assert isinstance(caught.value.__cause__, error)
+
+
+def test_tiff_of_either_kind_and_order() -> None:
+    big = saved(picture(), "TIFF", big_tiff=True)
+    assert big.startswith(b"II+")
+    assert decode(io.BytesIO(big)).tobytes() == picture().tobytes()
+    motorola = saved(Image.new("I;16B", (2, 2), 257), "TIFF")
+    assert motorola.startswith(b"MM\0*")
+    assert decode(io.BytesIO(motorola)).getpixel((0, 0)) == (1, 1, 1)
+
+
+def test_without_webp(monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = [entry for entry in decode_module._READERS if entry[1].format != "WEBP"]
+    monkeypatch.setattr(decode_module, "_READERS", readers)
+    with pytest.raises(ImageError, match="save it as one of JPEG, PNG, GIF, BMP, TIFF, AVIF"):
+        decode(io.BytesIO(saved(picture(), "WEBP")))
+
+
+# Orientation
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_orientation_is_pillows(orientation: int, file_format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(picture(), file_format, exif=exif)
+    with Image.open(io.BytesIO(data)) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    np.testing.assert_array_equal(np.asarray(decode(io.BytesIO(data))), expected)
+
+
+def test_orientation_6_puts_the_left_on_top() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(np.uint8([[[255, 0, 0], [0, 0, 255]]]))
+    data = saved(image, "PNG", exif=exif)
+    upright = [[[255, 0, 0]], [[0, 0, 255]]]
+    assert np.asarray(decode(io.BytesIO(data))).tolist() == upright
+    # The same for a picture opened elsewhere, and only once for one that we decoded.
+    straight = Preprocess((2, 1), "squash", 1.0)
+    assert straight(Image.open(io.BytesIO(data))).tolist() == upright
+    assert straight(decode(io.BytesIO(data))).tolist() == upright
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "tail", [b"", b"garbage", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\xff"]
+)
+def test_broken_exif_does_not_lose_the_picture(file_format: str, tail: bytes) -> None:
+    plain = decode(io.BytesIO(saved(picture(), file_format)))
+    broken = decode(io.BytesIO(saved(picture(), file_format, exif=b"Exif\0\0" + tail)))
+    assert broken.tobytes() == plain.tobytes()
+
+
+# Modes
+
+
+def palette(mode: str, *colours: int) -> Image.Image:
+    image = Image.new("P", (1, 1), 1)
+    image.putpalette(colours, mode)
+    return image
+
+
+def with_transparency(image: Image.Image, value: object) -> Image.Image:
+    image.info["transparency"] = value
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("L", (1, 1), 128), (128, 128, 128)),
+        (Image.new("1", (1, 1), 1), WHITE),
+        (Image.new("CMYK", (1, 1), (0, 0, 0, 0)), WHITE),
+        (Image.new("CMYK", (1, 1), (255, 0, 0, 0)), (0, 255, 255)),
+        (Image.new("CMYK", (1, 1), (0, 0, 0, 255)), (0, 0, 0)),
+        (Image.new("YCbCr", (1, 1), (77, 128, 128)), (77, 77, 77)),
+        (Image.new("HSV", (1, 1), (0, 255, 255)), (255, 0, 0)),
+        (Image.new("LAB", (1, 1), (255, 128, 128)), WHITE),
+        (palette("RGB", 9, 9, 9, 10, 20, 30), (10, 20, 30)),
+        # transparent, opaque and half transparent over white: v * a / 255 + 255 - a
+        (Image.new("RGBA", (1, 1), (10, 20, 30, 0)), WHITE),
+        (Image.new("RGBA", (1, 1), (10, 20, 30, 255)), (10, 20, 30)),
+        (Image.new("RGBA", (1, 1), (0, 255, 51, 100)), (155, 255, 175)),
+        (Image.new("LA", (1, 1), (100, 0)), WHITE),
+        (Image.new("LA", (1, 1), (51, 100)), (175, 175, 175)),
+        (Image.new("La", (1, 1), (20, 100)), (175, 175, 175)),
+        (Image.new("RGBa", (1, 1), (20, 0, 100, 100)), (175, 155, 255)),
+        (Image.merge("PA", [palette("RGB", *range(6)), Image.new("L", (1, 1), 0)]), WHITE),
+        (palette("RGBA", 9, 9, 9, 9, 51, 51, 51, 100), (175, 175, 175)),
+        (with_transparency(palette("RGB", 9, 9, 9, 1, 2, 3), 1), WHITE),
+        (with_transparency(palette("RGB", 9, 9, 9, 1, 2, 3), 0), (1, 2, 3)),
+        (with_transparency(palette("RGB", 9, 9, 9, 51, 51, 51), b"\xff\x64"), (175, 175, 175)),
+        (with_transparency(Image.new("L", (1, 1), 7), 7), WHITE),
+        (with_transparency(Image.new("L", (1, 1), 7), 8), (7, 7, 7)),
+        (with_transparency(Image.new("1", (1, 1), 0), 0), WHITE),
+        (with_transparency(Image.new("RGB", (1, 1), (1, 2, 3)), (1, 2, 3)), WHITE),
+        (with_transparency(Image.new("RGB", (1, 1), (1, 2, 3)), (1, 2, 4)), (1, 2, 3)),
+    ],
+    ids=lambda value: getattr(value, "mode", None),
+)
+def test_to_rgb(image: Image.Image, expected: tuple[int, int, int]) -> None:
+    before = image.tobytes(), dict(image.info)
+    rgb = to_rgb(image)
+    assert rgb.mode == "RGB"
+    np.testing.assert_allclose(rgb.getpixel((0, 0)), expected, atol=1 if image.mode == "LAB" else 0)
+    assert (image.tobytes(), image.info) == before
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I"])
+def test_16_bits_are_divided_by_257(mode: str) -> None:
+    values = [0, 128, 129, 257, 32_767, 65_535] + ([-5, 70_000] if mode == "I" else [])
+    image = Image.new(mode, (len(values), 1))
+    for x, value in enumerate(values):
+        image.putpixel((x, 0), value)
+    grey = [0, 0, 1, 1, 127, 255] + ([0, 255] if mode == "I" else [])
+    assert np.asarray(to_rgb(image)).tolist() == [[[v, v, v] for v in grey]]
+    image.info["transparency"] = 257
+    grey[3] = 255
+    assert np.asarray(to_rgb(image)).tolist() == [[[v, v, v] for v in grey]]
+    assert to_rgb(image).info == {}
+
+
+def test_16_bit_files() -> None:
+    values = np.uint16([[0, 257, 65_535]])
+    for data in (saved(Image.fromarray(values), "PNG"), saved(Image.fromarray(values), "TIFF")):
+        assert np.asarray(decode(io.BytesIO(data)))[0, :, 0].tolist() == [0, 1, 255]
+
+
+def test_what_has_no_rgb() -> None:
+    with pytest.raises(ImageError, match="floating-point"):
+        to_rgb(Image.new("F", (1, 1)))
+    with pytest.raises(ImageError, match="0x5 pixels"):
+        to_rgb(Image.new("RGB", (0, 5)))
+    with pytest.raises(ImageError, match="can't be decoded"):
+        to_rgb(with_transparency(palette("RGB", 1, 2, 3, 4, 5, 6), "red"))
+    with pytest.raises(ImageError, match="truncated"):
+        to_rgb(Image.open(io.BytesIO(HOSTILE["cut png"])))
+
+
+# Silence
+
+
+def libtiff_handler() -> int | None:
+    handler = decode_module._QUIET._set_libtiff_handler(None)
+    decode_module._QUIET._set_libtiff_handler(handler)
+    return handler
+
+
+def test_eight_threads_decode_what_warns() -> None:
+    with Image.open(io.BytesIO(RAW_TIFF)) as opened:
+        expected = opened.tobytes()
+    with pytest.warns(UserWarning, match="tag 284 had too many"):
+        Image.open(io.BytesIO(WARNING_TIFF)).load()
+    before, handler = list(warnings.filters), libtiff_handler()
+    assert handler is not None
+    assert before[0][0] == "error"  # pyproject.toml: one warning too many would be an ImageError
+    barrier, right = threading.Barrier(8), []
+
+    def run() -> None:
+        barrier.wait()
+        for _ in range(50):
+            right.append(decode(io.BytesIO(WARNING_TIFF)).tobytes() == expected)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 400
+    assert list(warnings.filters) == before
+    assert libtiff_handler() == handler
+    assert decode_module._QUIET._changed == []
+    with pytest.warns(UserWarning, match="tag 284 had too many"):
+        Image.open(io.BytesIO(WARNING_TIFF)).load()
+
+
+def test_filters_that_others_change_meanwhile() -> None:
+    quiet, before, inner = decode_module._QUIET, list(warnings.filters), warnings.catch_warnings()
+    with quiet:
+        inner.__enter__()  # takes a copy, with ours in it
+    assert quiet._filter not in warnings.filters
+    inner.__exit__()
+    assert list(warnings.filters) == before
+    with quiet:
+        inner = warnings.catch_warnings()
+        inner.__enter__()
+        warnings.simplefilter("error")
+        with quiet:  # ours must be in front again
+            warnings.warn_explicit("x", UserWarning, "x.py", 1, module="PIL.TiffImagePlugin")
+    assert quiet._filter not in warnings.filters
+    inner.__exit__()
+    assert list(warnings.filters) == before
+
+
+def test_silence_without_any_logging_or_filters(tmp_path: Path) -> None:
+    """In a process of its own, as pytest has handlers and filters that hide what is said."""
+    names = ("logging tiff", "speaking tiff", "cut jpeg", "huge", "cut png")
+    for name in names:
+        (tmp_path / name).write_bytes(HOSTILE[name])
+    (tmp_path / "warning tiff").write_bytes(WARNING_TIFF)
+    code = (
+        "import sys\n"
+        "from mixer_mlx.decode import ImageError, decode\n"
+        "for path in sys.argv[1:]:\n"
+        "    try:\n"
+        "        print(decode(path).size)\n"
+        "    except ImageError:\n"
+        "        print('ImageError')\n"
+    )
+    paths = [str(tmp_path / name) for name in (*names, "warning tiff")]
+    filters = ("-W", "always::UserWarning", "-W", "always::ResourceWarning")
+    command = [sys.executable, *filters, "-c", code, *paths]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines() == ["ImageError"] * 5 + ["(24, 16)"]
+    assert result.stderr == ""
+
+
+# Preprocess
+
+
+def cases() -> dict[str, dict[str, object]]:
+    with np.load(Path(__file__).parent / "golden" / "preprocess.npz") as golden:
+        settings: dict[str, dict[str, object]] = json.loads(str(golden["settings"]))
+    return settings
+
+
+@pytest.mark.parametrize(("name", "settings"), cases().items())
+def test_pixels_are_timms(name: str, settings: dict[str, object], golden: Path) -> None:
+    with np.load(golden / "preprocess.npz") as arrays:
+        pixels, expected = arrays[f"{name}.input"], arrays[f"{name}.expected"]
+    preprocess = Preprocess.from_dict(settings)
+    for image in (pixels, Image.fromarray(pixels)):
+        result = preprocess(image)
+        assert result.dtype == np.uint8
+        assert result.flags.c_contiguous
+        assert result.flags.writeable
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_a_file_a_picture_and_an_array_are_the_same(cat: Path) -> None:
+    preprocess = Preprocess((64, 64))
+    expected = preprocess(np.asarray(Image.open(cat).convert("RGB")))
+    for image in (cat, str(cat), Image.open(cat), decode(cat)):
+        np.testing.assert_array_equal(preprocess(image), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "resized", "corner"),
+    [((3000, 20), (33600, 224), (16688, 0)), ((20, 3000), (224, 33600), (0, 16688)),
+     ((1, 1), (224, 224), (0, 0))],
+)  # fmt: skip
+def test_odd_shapes_are_plain_pillow(
+    size: tuple[int, int], resized: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    image, (left, top) = picture(*size), corner
+    box = (left, top, left + 224, top + 224)
+    expected = np.asarray(image.resize(resized, Image.Resampling.BICUBIC).crop(box))
+    np.testing.assert_array_equal(Preprocess((224, 224), crop_pct=1.0)(image), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(640, 31), (31, 640), (500, 470), (90, 100)])
+@pytest.mark.parametrize("mode", ["shorter", "squash"])
+def test_a_region_alone_gives_the_same_pixels(
+    size: tuple[int, int], mode: str, interpolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocess = Preprocess((48, 64), mode, 0.5, interpolation)
+    whole = preprocess(picture(*size)).astype(int)
+    monkeypatch.setattr(image_module, "_HUGE_PIXELS", 0)
+    monkeypatch.setattr(image_module, "_HUGE_RATIO", 0)
+    np.testing.assert_allclose(preprocess(picture(*size)), whole, atol=1)
+
+
+@pytest.mark.parametrize("length", [100_000, 20_000_000])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_thread_of_a_picture_takes_little_memory(
+    length: int, turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, resize = [], Image.Image.resize
+
+    def spy(self: Image.Image, size: tuple[int, int], *rest: object) -> Image.Image:
+        sizes.append(size[0] * size[1])
+        return resize(self, size, *rest)  # type: ignore[arg-type]
+
+    half = np.zeros((1, length, 3), np.uint8)
+    half[:, length // 2 :] = 255
+    # 100 pixels are enough to show what the middle must look like.
+    expected = Image.fromarray(half[:, length // 2 - 50 : length // 2 + 50])
+    expected = expected.resize((25_600, 256), Image.Resampling.BICUBIC)
+    expected = np.asarray(expected.crop((12_688, 16, 12_912, 240)))
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    pixels = Preprocess((224, 224))(half.swapaxes(0, 1) if turned else half)
+    np.testing.assert_allclose(pixels.swapaxes(0, 1) if turned else pixels, expected, atol=1)
+    assert sizes == [224 * 224]
+
+
+@pytest.mark.parametrize("size", [(1, 2**20), (2**20, 1)])
+def test_squashing_a_thread_takes_little_memory(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_module, "_HUGE_PIXELS", 2**20)
+    sizes, resize = [], Image.Image.resize
+
+    def spy(self: Image.Image, size: tuple[int, int], *rest: object) -> Image.Image:
+        sizes.append(max(size[0] * self.height, size[0] * size[1]))  # rows first, as Pillow 12 does
+        return resize(self, size, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    assert Preprocess((32, 32), "squash", 1.0)(Image.new("RGB", size, (1, 2, 3))).max() == 3
+    assert max(sizes) <= 2**20
+
+
+def test_arrays() -> None:
+    straight = Preprocess((2, 3), "squash", 1.0)
+    grey = np.uint8([[0, 7, 255], [1, 2, 3]])
+    colours = np.dstack([grey, grey[::-1], grey[:, ::-1]])
+    alpha = np.dstack([colours, np.full((2, 3), 255, np.uint8)])
+    alpha[0, 0, 3] = 0
+    np.testing.assert_array_equal(straight(grey), np.dstack([grey] * 3))
+    np.testing.assert_array_equal(straight(grey[..., None]), np.dstack([grey] * 3))
+    np.testing.assert_array_equal(straight(colours), colours)
+    np.testing.assert_array_equal(straight(colours[::-1, ::-1]), colours[::-1, ::-1])
+    expected = colours.copy()
+    expected[0, 0] = 255
+    np.testing.assert_array_equal(straight(alpha), expected)
+    one = Preprocess((2, 3), "squash", 1.0, mean=(0.5,), std=(0.5,))
+    assert one.in_channels == 1
+    np.testing.assert_array_equal(one(grey), grey[..., None])
+    red = np.uint8([[[200, 0, 0]] * 3] * 2)
+    np.testing.assert_array_equal(one(red), np.full((2, 3, 1), 60))  # 0.299 * 200
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((2, 2, 3), np.float32),
+        np.zeros((2, 2), bool),
+        np.zeros((2, 2, 2), np.uint8),
+        np.zeros((1, 2, 2, 3), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((0, 2, 3), np.uint8),
+        np.array(None),
+    ],
+    ids=lambda image: f"{image.dtype}{image.shape}",
+)
+def test_arrays_that_are_refused(image: np.ndarray) -> None:
+    with pytest.raises(ImageError) as caught:
+        Preprocess((2, 2))(image)
+    assert f"{image.dtype} {image.shape}" in str(caught.value)
+
+
+@pytest.mark.parametrize("image", [None, 3, b"cat.png", [[0]]])
+def test_other_things_are_refused(image: object) -> None:
+    with pytest.raises(ImageError, match=f"not {type(image).__name__}"):
+        Preprocess((2, 2))(image)  # type: ignore[arg-type]
+
+
+def test_normalize() -> None:
+    pixels = np.uint8([[[0, 51, 255]]])
+    half = Preprocess((1, 1)).normalize(pixels)
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, [[[-1, -0.6, 1]]], rtol=1e-6)
+    same = Preprocess((1, 1), mean=(0, 0, 0), std=(1, 1, 1)).normalize(pixels)
+    np.testing.assert_allclose(same, [[[0, 0.2, 1]]], rtol=1e-6)
+    imagenet = Preprocess((1, 1), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    expected = [-0.485 / 0.229, -0.256 / 0.224, 0.594 / 0.225]
+    np.testing.assert_allclose(imagenet.normalize(pixels)[0, 0], expected, rtol=1e-6)
+    for wrong in (pixels[..., :1], pixels.astype(np.float32)):
+        with pytest.raises(ImageError, match="uint8 with 3 channels last"):
+            imagenet.normalize(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("image_size", value) for value in (224, [224], (0, 9), (16385, 9), (1.0, 9), (True, 9))]
+    + [("resize_mode", value) for value in ("center", None, ["squash"])]
+    + [("interpolation", value) for value in ("nearest", 3)]
+    + [("crop_pct", value) for value in (0, -1, 1.01, float("nan"), 10**400, "1", True)]
+    + [("mean", value) for value in (0.5, (), (0, 0), (0, 0, 10**400), (0, 0, "0"), (0, 0, True))]
+    + [("std", value) for value in ((1, 1, 0), (1, 1, -1), (1, 1, float("inf")), [1], "111")],
+)
+def test_settings_that_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^{field} .*;|^mean has 3 numbers and std 1"):
+        Preprocess(**{"image_size": (2, 2), field: value})  # type: ignore[arg-type]
+
+
+def test_dict() -> None:
+    values = {
+        "image_size": [192, 256],
+        "resize_mode": "squash",
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "mean": [0.0, 0.0, 0.0],
+        "std": [1.0, 1.0, 1.0],
+    }
+    preprocess = Preprocess.from_dict({**values, "crop_pct": 1, "mean": [0, 0, 0]})
+    assert preprocess == Preprocess((192, 256), "squash", 1.0, "bilinear", (0, 0, 0), (1, 1, 1))
+    assert json.dumps(preprocess.to_dict()) == json.dumps(values)
+    assert hash(preprocess) == hash(Preprocess.from_dict(values))
+    with pytest.raises(ConfigError, match="unknown keys: crop"):
+        Preprocess.from_dict({**values, "crop": 1})
+    del values["std"]
+    with pytest.raises(ConfigError, match="lacks std"):
+        Preprocess.from_dict(values)
