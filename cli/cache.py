@@ -1,0 +1,75 @@
+"""`mixer cache`: the converted models on disk."""
+
+from typing import Annotated
+
+import typer
+
+from mixer_mlx.cli import options, output
+from mixer_mlx.errors import CheckpointError
+
+app = typer.Typer(help="List, remove or verify the converted models on disk.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_models(format: options.FormatOption = options.Format.TABLE) -> None:
+    """List what was fetched and converted, with its size on disk."""
+    from mixer_mlx.convert import cache
+
+    rows = [
+        {
+            "source": entry.source,
+            "dtype": entry.dtype,
+            "revision": entry.revision,
+            "mib": round(entry.size / 2**20, 1),
+            "path": str(entry.path),
+        }
+        for entry in cache.entries()
+    ]
+    if rows:
+        output.write_rows(rows, format)
+    else:
+        output.say(f"There is nothing in {cache.root()}.")
+
+
+@app.command("remove")
+def remove(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names or addresses, as `mixer cache list` shows.", metavar="MODEL..."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all of them.")] = False,
+) -> None:
+    """Remove converted models, and the downloads they came from.
+
+    What the Hub's own cache holds stays there: `hf cache` manages that.
+    """
+    if bool(models) == everything:
+        raise typer.BadParameter("name the models to remove, or give --all.")
+    from mixer_mlx.convert import cache, locate
+
+    wanted = {locate.resolve(model).text for model in models or ()}
+    found = [entry for entry in cache.entries() if everything or entry.source in wanted]
+    if missing := wanted - {entry.source for entry in found}:
+        raise CheckpointError(
+            f"{sorted(missing)[0]} is not in the cache; `mixer cache list` shows what is."
+        )
+    for entry in found:
+        cache.remove(entry)
+        output.say(f"Removed {entry.source} ({entry.dtype}).")
+    if everything:
+        cache.remove_downloads()
+
+
+@app.command("verify")
+def verify() -> None:
+    """Hold every file against the checksum recorded when it was converted."""
+    from mixer_mlx.convert import cache
+
+    broken = 0
+    for entry in cache.entries():
+        fault = cache.verify(entry)
+        broken += fault is not None
+        print(f"{output.printable(entry.source)} {entry.dtype}: {output.printable(fault or 'ok')}")
+    if broken:
+        output.say("Remove what is broken with `mixer cache remove`; it is then fetched anew.")
+        raise typer.Exit(1)

@@ -1,0 +1,10 @@
+"""`mixer env`: what MLX has here, and what would make it faster."""
+
+from mixer_mlx.cli import options, output
+
+
+def env(format: options.FormatOption = options.Format.TABLE) -> None:
+    """Show versions, device, memory, BLAS and compiler, and what to install to be faster."""
+    from mixer_mlx import backend
+
+    output.write_record(backend.describe(), format)

@@ -1,0 +1,115 @@
+"""Options that mean the same in every command."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How data is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+class DType(StrEnum):
+    """Number formats that a model can be run or stored in."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+class ResizeMode(StrEnum):
+    """What is resized before the centre crop."""
+
+    SHORTER = "shorter"
+    SQUASH = "squash"
+
+
+class Interpolation(StrEnum):
+    """Filters of a resize."""
+
+    BICUBIC = "bicubic"
+    BILINEAR = "bilinear"
+
+
+class Activation(StrEnum):
+    """Forms of GELU."""
+
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+
+
+class ExportFormat(StrEnum):
+    """Whose code is to read an exported model."""
+
+    TIMM = "timm"
+    JAX = "jax"
+
+
+class Device(StrEnum):
+    """Devices of MLX."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+# `mixer_mlx.catalog` has it too, and a test holds them equal; importing that here costs 0.1 s.
+DEFAULT_MODEL = "mixer_b16_224.miil_in21k_ft_in1k"
+
+MODEL_HELP = (
+    "A name that `mixer models` lists, a model folder, a weights file, user/repo on the Hub, "
+    "hf://user/repo[/file][@revision], or a URL."
+)
+
+Model = Annotated[
+    str,
+    typer.Option("-m", "--model", envvar="MIXER_MLX_MODEL", help=MODEL_HELP, metavar="MODEL"),
+]
+ModelArgument = Annotated[
+    str, typer.Argument(envvar="MIXER_MLX_MODEL", help=MODEL_HELP, metavar="MODEL")
+]
+FormatOption = Annotated[
+    Format,
+    typer.Option("--format", help="For people, or for programs: json is one object in a line."),
+]
+DTypeOption = Annotated[
+    DType | None,
+    typer.Option("--dtype", help="Number format to run in. Default: float16 on Apple GPUs."),
+]
+DeviceOption = Annotated[
+    Device | None, typer.Option("--device", help="Where to run. Default: the GPU if there is one.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Say nothing but data, warnings and errors.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", help="Write to this file, not to the terminal.", dir_okay=False),
+]
+
+
+def parse_numbers(text: str | None) -> tuple[float, ...] | None:
+    """ "0.5" or "0.485,0.456,0.406" -> numbers, one for all three channels or one for each."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no list of numbers like 0.5,0.5,0.5.") from error
+    return numbers * 3 if len(numbers) == 1 else numbers
+
+
+def parse_image_size(text: str | None) -> tuple[int, int] | None:
+    """ "224" or "224x320" (height x width) -> (H, W)."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isascii() and side.isdigit() for side in sides):
+        raise typer.BadParameter(f"{text!r} is no size; write 224, or 224x320 (height x width).")
+    return int(sides[0]), int(sides[-1])

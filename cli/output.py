@@ -1,0 +1,167 @@
+"""The one place that writes to the terminal: data to stdout, talk to stderr.
+
+Everything that may come from a file (names, labels, errors) passes `printable`, so that nothing in
+it can move the cursor, colour the screen, or turn the direction of the text.
+"""
+
+import csv
+import io
+import json
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, TypedDict
+
+from mixer_mlx.atomic import replacing_file
+from mixer_mlx.cli.options import Format
+from mixer_mlx.errors import MixerError
+
+if TYPE_CHECKING:
+    from mixer_mlx.config import MixerConfig
+
+_HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+_SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def printable(text: object) -> str:
+    """Text with control, direction and other invisible characters written as escapes."""
+    return "".join(
+        _escape(ord(char)) if unicodedata.category(char) in _HIDDEN else char for char in str(text)
+    )
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\U{code:08x}"
+
+
+def say(text: object) -> None:
+    """A line to stderr."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def json_line(values: Mapping[str, object]) -> str:
+    """One JSON object in one line, ASCII, without NaN."""
+    return json.dumps(values, allow_nan=False) + "\n"
+
+
+def csv_line(values: Iterable[object]) -> str:
+    """One line of CSV; a cell that a spreadsheet would run gets an apostrophe before it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(_cell(value) for value in values)
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(_SPREADSHEET_FORMULA) else text
+
+
+def columns(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as lines with aligned columns, two spaces between them."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in cells
+    )
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def say_written(path: Path, config: "MixerConfig") -> None:
+    """The last line of a command that wrote a model."""
+    say(
+        f"Wrote {path}: {config.variant_name or 'a Mixer'}, {config.num_parameters:,} parameters, "
+        f"{config.num_classes} classes."
+    )
+
+
+class Listeners(TypedDict):
+    """What the library tells while it fetches: `mixer_mlx.convert.load(..., **listeners)`."""
+
+    talk: Callable[[str], None]
+    progress: Callable[[int, int | None], None]
+
+
+@contextmanager
+def fetching(*, quiet: bool) -> Iterator[Listeners]:
+    """Listeners that announce a download, and draw a bar where stderr is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield {"talk": (lambda _: None) if quiet else say, "progress": lambda *_: None}
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+    from rich.progress import TransferSpeedColumn as Speed
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("", visible=False)
+        yield {
+            "talk": lambda text: console.print(printable(text), markup=False, highlight=False),
+            "progress": lambda done, total: bars.update(
+                bar, completed=done, total=total, visible=True
+            ),
+        }
+
+
+@contextmanager
+def destination(path: Path | None, *, force: bool) -> Iterator[TextIO]:
+    """Where data goes: stdout, or a file that appears when it is complete. Raises MixerError."""
+    if path is None:
+        yield sys.stdout
+        return
+    if path.exists() and not force:
+        raise MixerError(f"{path} exists; choose another name, or replace it with --force.")
+    try:
+        with replacing_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise MixerError(f"{path} can't be written: {error.strerror}.") from error
+
+
+def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:
+    """Records of the same keys to stdout: a table, JSON Lines, or CSV."""
+    if style is Format.JSON:
+        sys.stdout.writelines(map(json_line, rows))
+    elif style is Format.CSV:
+        sys.stdout.writelines(csv_line(row) for row in [rows[0].keys(), *map(_values, rows)])
+    else:
+        sys.stdout.write(columns([list(rows[0]), *map(_values, rows)]))
+
+
+def write_record(record: Mapping[str, object], style: Format) -> None:
+    """One record to stdout: a line for each key, one JSON object, or CSV with `key,value`."""
+    if style is Format.JSON:
+        sys.stdout.write(json_line(record))
+        return
+    pairs = [(key, _text(value)) for key, value in _flat(record)]
+    if style is Format.CSV:
+        sys.stdout.writelines(map(csv_line, [("key", "value"), *pairs]))
+    else:
+        sys.stdout.write(columns(pairs))
+
+
+def _values(row: Mapping[str, object]) -> list[object]:
+    return ["" if value is None else value for value in row.values()]
+
+
+def _flat(record: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

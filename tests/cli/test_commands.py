@@ -1,0 +1,137 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mixer_mlx
+from mixer_mlx.cli.main import app
+
+
+def test_version(mixer) -> None:  # type: ignore[no-untyped-def]
+    assert mixer("--version").out == f"mixer-mlx {mixer_mlx.__version__}\n"
+
+
+def test_help_names_every_command(mixer) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("--help")
+    assert run.code == 0
+    for command in app.registered_commands:
+        assert f"\n  {command.name} " in run.out
+        assert mixer(command.name, "--help").code == 0
+
+
+MIXER = Path(sys.executable).with_name("mixer")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell: str) -> None:
+    run = subprocess.run(
+        [MIXER],
+        env={**os.environ, "_MIXER_COMPLETE": f"source_{shell}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "_MIXER_COMPLETE" in run.stdout
+
+
+def test_completion_of_a_command() -> None:
+    run = subprocess.run(
+        [MIXER],
+        env={
+            **os.environ,
+            "_MIXER_COMPLETE": "complete_bash",
+            "COMP_WORDS": "mixer pred",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.split() == ["predict"]
+
+
+def test_models(mixer) -> None:  # type: ignore[no-untyped-def]
+    assert "cifar10" in mixer("models").out
+    row = json.loads(mixer("models", "--format", "json").out.splitlines()[0])
+    assert row["name"] == "cifar10"
+    first, *others = csv.DictReader(io.StringIO(mixer("models", "--format", "csv").out))
+    assert (first["name"], first["parameters"]) == ("cifar10", "1132170")
+    assert len(others) == 17
+
+
+def test_info(mixer) -> None:  # type: ignore[no-untyped-def]
+    known = json.loads(mixer("info", "cifar10", "--format", "json").out)
+    assert known["parameters"] == 1_132_170  # as PyTorch counts timm's model
+    assert known["labels"][3] == "cat"
+    assert known["tokens"] == 64
+    assert known["preprocess"]["crop_pct"] == 1.0
+    assert known["assumed"] == []
+    table = mixer("info", "cifar10").out
+    assert "1,132,170" in table
+    assert "airplane, automobile" in table
+
+
+def test_info_of_a_bare_file_says_what_it_assumes(mixer, golden: Path) -> None:  # type: ignore[no-untyped-def]
+    known = json.loads(mixer("info", golden / "jax_square.npz", "--format", "json").out)
+    assert len(known["assumed"]) == 3
+
+
+def test_env(mixer) -> None:  # type: ignore[no-untyped-def]
+    known = json.loads(mixer("env", "--format", "json").out)
+    assert known["device"] in {"cpu", "gpu"}
+    assert mixer("env").out
+
+
+def test_convert_says_what_it_assumes_and_replaces_nothing(  # type: ignore[no-untyped-def]
+    mixer, golden: Path, tmp_path: Path
+) -> None:
+    args = ("convert", golden / "jax_tiny.npz", tmp_path / "model", "--image-size", "24x32")
+    run = mixer(*args)
+    assert run.code == 0
+    assert "Assumed: activation gelu_tanh" in run.err
+    expected = np.load(golden / "jax_tiny_expected.npz")
+    model = mixer_mlx.load(tmp_path / "model").model
+    import mlx.core as mx
+
+    assert abs(np.array(model(mx.array(expected["images"]))) - expected["logits"]).max() < 1e-5
+    again = mixer(*args)
+    assert again.code == 1
+    assert "--force" in again.err
+    assert mixer(*args, "--force").code == 0
+
+
+def test_convert_without_a_size_names_the_option(mixer, golden: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("convert", golden / "jax_tiny.npz", tmp_path / "model")
+    assert run.code == 1
+    assert "--image-size HxW" in run.err
+    assert mixer("convert", golden / "jax_tiny.npz", tmp_path / "m", "--image-size", "x").code == 2
+    assert os.listdir(tmp_path) == []
+
+
+def test_interrupt_is_130() -> None:
+    code = (
+        "import sys, mixer_mlx.cli.main as m, mixer_mlx.convert as c\n"
+        "def stop(*a, **k): raise KeyboardInterrupt\n"
+        "c.load = stop; sys.argv = ['mixer', 'predict', 'a.png', '-m', 'cifar10']; m.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 130
+    assert "Traceback" not in run.stderr
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "mixer_mlx", "info", "nothing"],
+        env={**os.environ, "MIXER_MLX_DEBUG": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "Traceback" in run.stderr
