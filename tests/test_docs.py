@@ -1,0 +1,67 @@
+"""What the documents say is what happens."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixer_mlx.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+SETUP = [
+    "python3 -m venv .venv && .venv/bin/pip install -e '.[cpu]' "
+    "&& .venv/bin/mixer predict examples/cat.png -m cifar10",
+    "python3 -m venv .venv && .venv/bin/pip install -e '.[cpu,dev]' && .venv/bin/pytest",
+]
+
+
+def test_python_page_runs() -> None:
+    page = (ROOT / "docs" / "python.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    assert len(blocks) >= 6
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "(1, 10) (1, 128) 8 (1, 64, 128)" in run.stdout
+    assert "(2, 512)" in run.stdout
+
+
+def test_readme_commands_are_those_that_ci_runs() -> None:
+    lines = [line.strip() for line in (ROOT / "README.md").read_text("utf-8").splitlines()]
+    assert [line for line in lines if line.startswith("python3 -m venv")] == SETUP
+    assert SETUP[1] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_readme_shows_what_the_model_says(mixer_output: str) -> None:
+    assert mixer_output in (ROOT / "README.md").read_text("utf-8").replace("\n    ", "\n")
+
+
+@pytest.fixture
+def mixer_output() -> str:
+    run = subprocess.run(
+        [sys.executable, "-m", "mixer_mlx", "predict", "examples/cat.png", "-m", "cifar10"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout
+
+
+def test_every_command_is_documented() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    for command in app.registered_commands:
+        assert f"\n## mixer {command.name}\n" in page
+
+
+def test_links_lead_somewhere() -> None:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text("utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
