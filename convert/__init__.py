@@ -1,6 +1,7 @@
 """Weights from elsewhere into native models, and back: `load`, `convert`, `export`, `describe`."""
 
 import os
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -8,10 +9,12 @@ from mixer_mlx import backend, checkpoint
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
 from mixer_mlx.convert import exporter, locate
-from mixer_mlx.convert.download import Progress
 from mixer_mlx.convert.importer import NOTHING, Imported, import_model, read_info
 from mixer_mlx.convert.locate import Talk, silent
 from mixer_mlx.convert.settings import Settings
+
+if TYPE_CHECKING:
+    from mixer_mlx.convert.download import Progress
 
 __all__ = ["Imported", "Settings", "convert", "describe", "export", "import_model", "load"]
 
@@ -25,7 +28,7 @@ def load(
     dtype: str | None = None,
     device: str | None = None,
     talk: Talk = silent,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> Classifier:
     """A Classifier from a name, an address (`hf://user/repo`, `https://...`) or a path.
 
@@ -54,7 +57,7 @@ def convert(
     settings: Settings = NOTHING,
     force: bool = False,
     talk: Talk = silent,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> Imported:
     """Write `source`, whatever `load` takes, as the native folder `out`; returns what was written.
 
@@ -75,7 +78,7 @@ def export(
     format: str,
     force: bool = False,
     talk: Talk = silent,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> Imported:
     """Write a model as timm ("timm", a folder) or the official JAX code ("jax", a file) reads it.
 
@@ -104,7 +107,7 @@ def _import(
     dtype: mx.Dtype | None,
     settings: Settings,
     talk: Talk,
-    progress: Progress | None,
+    progress: "Progress | None",
 ) -> Imported:
     address = locate.resolve(model)
     if address.path is not None:

@@ -168,7 +168,7 @@ class _Transfer:
         return _beside(self.target, f".{key[:16]}.part")
 
     def open(self, record: Record, start: int) -> HTTPResponse:
-        headers = {"User-Agent": f"mixer-mlx/{__version__}", "Accept-Encoding": "identity"}
+        headers = {"User-Agent": f"mixer-mlx/{__version__}"}
         if start and record.validator:
             headers |= {"Range": f"bytes={start}-", "If-Range": record.validator}
         request = Request(self.url, headers=headers)  # noqa: S310  # check_url has seen it

@@ -7,6 +7,7 @@ holds is used when the Hub can't be reached, and without asking for a commit tha
 library reads most of them once, when it is imported.
 """
 
+import logging
 import os
 import re
 import time
@@ -212,15 +213,15 @@ def _bar(progress: Progress | None) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The Hub's library logs each retry and some advice to stderr; not unless it was asked to."""
-    from huggingface_hub import logging
+    from huggingface_hub import logging as hub_logging
 
-    level = logging.get_verbosity()
+    level = hub_logging.get_verbosity()
     if not os.environ.get("HF_HUB_VERBOSITY") and not os.environ.get("HF_DEBUG"):
-        logging.set_verbosity_error()
+        hub_logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        hub_logging.set_verbosity(level)
 
 
 def _cached(address: HubAddress, *, complete: bool = False) -> Fetched | None:
@@ -289,7 +290,10 @@ def _sentence(address: HubAddress, error: BaseException) -> str:
     if isinstance(error, errors.HfHubHTTPError):
         return _http_sentence(repo, error)
     if isinstance(error, errors.HTTPError):  # type: ignore[attr-defined]
-        return f"The connection to {_endpoint()} failed ({error}); check the network and try again."
+        detail = str(error).partition("\n")[0] or type(error).__name__
+        return (
+            f"The connection to {_endpoint()} failed ({detail}); check the network and try again."
+        )
     if isinstance(error, errors.FileMetadataError) or not isinstance(error, OSError):
         return f"{_endpoint()} doesn't answer as the Hub does ({error!r}); check HF_ENDPOINT."
     if error.errno is None:  # the library's own check of the size

@@ -10,17 +10,21 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
 from mixer_mlx import backend, catalog, checkpoint
 from mixer_mlx.catalog import CatalogEntry
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.convert import cache, download, hub
-from mixer_mlx.convert.download import Progress
 from mixer_mlx.convert.importer import NOTHING, Imported, import_model
 from mixer_mlx.convert.settings import Settings
 from mixer_mlx.errors import ConversionError, SourceError
+
+# cache, download and hub are imported where they are used: a model on this machine needs none of
+# them, and they would add a tenth of a prediction's time.
+if TYPE_CHECKING:
+    from mixer_mlx.convert.download import Progress
 
 Talk = Callable[[str], None]
 """Called with sentences for the user, such as what is about to be fetched."""
@@ -82,6 +86,8 @@ def resolve(model: str | os.PathLike[str]) -> Address:
     path = Path(text)
     if path.exists():
         return Address(text, path)
+    from mixer_mlx.convert import hub
+
     if hub.parse(text):
         return Address(f"hf://{text}")
     raise SourceError(
@@ -96,8 +102,10 @@ def _source_address(source: str) -> str:
     return f"{os.environ.get('MIXER_MLX_BUCKET') or BUCKET}/{source}"
 
 
-def fetch(address: Address, *, talk: Talk = silent, progress: Progress | None = None) -> Fetched:
+def fetch(address: Address, *, talk: Talk = silent, progress: "Progress | None" = None) -> Fetched:
     """Bring an address that is elsewhere to this machine. Raises SourceError."""
+    from mixer_mlx.convert import cache, download, hub
+
     size = f" ({address.entry.download_bytes / 2**20:.0f} MiB)" if address.entry else ""
     talk(f"Fetching {address.text}{size}.")
     if place := hub.parse(address.text):
@@ -115,12 +123,14 @@ def ensure(
     dtype: str,
     *,
     talk: Talk = silent,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> Path:
     """The native folder of an address that is elsewhere: from the cache, or fetched and converted.
 
     What is in the cache is taken without asking the network for something newer.
     """
+    from mixer_mlx.convert import cache
+
     if found := cache.find(address.text, dtype):
         return found
     with cache.lock(address.text):
@@ -159,12 +169,16 @@ def import_fetched(
 
 def is_here(model: str) -> bool:
     """Whether a model can be loaded without the network."""
+    from mixer_mlx.convert import cache
+
     address = resolve(model)
     return address.path is not None or cache.find(address.text) is not None
 
 
 def describe(address: Address) -> ModelInfo:
     """What is known of an address without fetching it. Raises SourceError."""
+    from mixer_mlx.convert import cache
+
     if found := cache.find(address.text):
         return checkpoint.read_info(found)
     if address.entry is None:

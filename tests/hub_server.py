@@ -56,6 +56,7 @@ class HubServer(ThreadingHTTPServer):
         self.repos: dict[str, Repo] = {}
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, Fault] = {}
+        self.ranges = True  # False: `Range` is ignored, as it may be
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -112,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.fault = self.server.take_fault(path)
         time.sleep(self.fault.delay)
         if self.fault.status:
-            self.answer(self.fault.status, b"the server fails")
+            self.answer(self.fault.status, b'{"error": "as the test wants"}')
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self.model_info(match[1], match[2] or "main")
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -160,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         etag = f'"{hashlib.md5(data).hexdigest()}"'  # noqa: S324  # as the bucket does
         headers = {"ETag": etag, "Accept-Ranges": "bytes"} | headers
         span = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        if span is None or self.headers.get("If-Range", etag) != etag:
+        if span is None or not self.server.ranges or self.headers.get("If-Range", etag) != etag:
             self.answer(200, data, headers)
         elif int(span[1]) >= len(data):
             self.answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})

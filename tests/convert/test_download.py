@@ -75,6 +75,12 @@ def test_second_call_needs_no_network(hub: HubServer, url: str, tmp_path: Path) 
     assert hub.count() == 1
 
 
+def test_finished_file_of_another_size_than_expected(url: str, tmp_path: Path) -> None:
+    download(url, tmp_path)
+    with pytest.raises(SourceError, match=r"3,000,000 bytes where 7 are expected"):
+        download(url, tmp_path, size=7)
+
+
 @pytest.mark.parametrize("damage", ["cut", "no record", "other record"])
 def test_file_that_is_not_the_finished_one_is_fetched_again(
     hub: HubServer, url: str, tmp_path: Path, damage: str
@@ -95,6 +101,25 @@ def test_same_name_from_elsewhere_replaces(hub: HubServer, url: str, tmp_path: P
     download(url, tmp_path)
     path = download(hub.url + "/other/Mixer-B_16.npz", tmp_path)
     assert path.read_bytes() == b"other"
+
+
+def test_record_is_never_that_of_an_older_file(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash between the file and its record leaves the file without one."""
+    path = download(url, tmp_path)
+    path.write_bytes(b"cut")
+    hub.files[PATH] = DATA[::-1]  # as long as before
+
+    def crash(path: Path, record: Record) -> None:
+        if record.sha256:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_write", crash)
+    with pytest.raises(KeyboardInterrupt):
+        download(url, tmp_path)
+    assert path.read_bytes() == DATA[::-1]
+    assert recorded(path) is None
 
 
 # Resuming
@@ -175,6 +200,64 @@ def test_part_longer_than_the_file_is_dropped(
         "bytes=3000008-",
         None,
     ]
+
+
+@pytest.mark.parametrize("rest", [b"", b" and more"])
+def test_server_that_ignores_ranges(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: bytes
+) -> None:
+    hub.ranges = False
+    monkeypatch.setattr(module, "WAITS", ())
+    hub.faults[PATH] = Fault(cut=2_000_000, times=1)
+    refused(url, tmp_path, r"was cut")
+    (part,) = tmp_path.glob("*.part")
+    if rest:
+        part.write_bytes(DATA + rest)
+    assert download(url, tmp_path).read_bytes() == DATA
+
+
+@pytest.mark.usefixtures("one_try")
+def test_part_of_another_url_is_not_resumed(hub: HubServer, url: str, tmp_path: Path) -> None:
+    hub.files["/mirror/Mixer-B_16.npz"] = DATA
+    hub.faults[PATH] = Fault(cut=2_000_000, times=1)
+    refused(url, tmp_path, r"was cut")
+    path = download(hub.url + "/mirror/Mixer-B_16.npz", tmp_path)
+    assert path.read_bytes() == DATA
+    assert recorded(path).url == hub.url + "/mirror/Mixer-B_16.npz"
+    assert left(tmp_path) == ["Mixer-B_16.npz", "Mixer-B_16.npz.json"]
+
+
+@pytest.mark.parametrize("moment", ["open", "store"])
+@pytest.mark.parametrize("fate", ["gone", "new"])
+def test_part_that_another_process_takes_away(
+    hub: HubServer,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    fate: str,
+) -> None:
+    """Between the request and the writing, or before the part is put in place."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "WAITS", ())
+        hub.faults[PATH] = Fault(cut=2_000_000, times=1)
+        refused(url, tmp_path, r"was cut")
+    step = getattr(module._Transfer, moment)
+    stolen: list[str] = []
+
+    def steal(*args: object) -> object:
+        result = step(*args)
+        if not stolen:
+            stolen.append(fate)
+            (part,) = tmp_path.glob("*.part")
+            part.unlink()
+            if fate == "new":
+                part.touch()
+        return result
+
+    monkeypatch.setattr(module._Transfer, moment, steal)
+    assert download(url, tmp_path).read_bytes() == DATA
+    assert stolen == [fate]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +368,8 @@ def test_short_body(hub: HubServer, url: str, tmp_path: Path) -> None:
 
 
 def test_wrong_size_is_seen_before_anything_comes(hub: HubServer, url: str, tmp_path: Path) -> None:
-    refused(url, tmp_path, r"has 3,000,000 bytes where 2,999,999 are expected", size=2_999_999)
+    with pytest.raises(SourceError, match=r"has 3,000,000 bytes where 2,999,999 are expected"):
+        download(url, tmp_path, size=2_999_999, progress=lambda *_: pytest.fail("bytes came"))
     assert left(tmp_path) == []
 
 
@@ -321,13 +405,27 @@ def test_stated_md5(hub: HubServer, url: str, tmp_path: Path) -> None:
     assert download(url, tmp_path).read_bytes() == b"hello"
 
 
-def test_no_network(tmp_path: Path, hub: HubServer) -> None:
+@pytest.mark.parametrize(("reached", "waits"), [(0, []), (1, [0.0] * 4)])
+def test_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: int, waits: list[float]
+) -> None:
+    """It is said at once, unless something came before: then the network may come back."""
+    start, waited = module._Transfer.__init__, []
+
+    def begin(self: module._Transfer, *args: object) -> None:
+        start(self, *args)
+        self.reached = reached
+
+    monkeypatch.setattr(module._Transfer, "__init__", begin)
+    monkeypatch.setattr(module.time, "sleep", waited.append)
+    monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as bound:  # a port that nobody listens to
         bound.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{bound.getsockname()[1]}"
         cause = refused(f"http://{host}/file.npz", tmp_path, rf"{host} can't be reached .*refused")
     assert isinstance(cause, URLError)
     assert isinstance(cause.reason, ConnectionRefusedError)
+    assert waited == waits
 
 
 def test_silence(hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference import numpy_mixer
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from mixer_mlx import CheckpointError, ConfigError, MixerConfig, MlpMixer, ModelInfo, Preprocess
+from mixer_mlx import (
+    VARIANTS,
+    CheckpointError,
+    ConfigError,
+    MixerConfig,
+    MlpMixer,
+    ModelInfo,
+    Preprocess,
+)
 from mixer_mlx.catalog import CATALOG
 from mixer_mlx.convert import Settings, convert, export, exporter
 from mixer_mlx.convert.names import JAX, TIMM
@@ -116,3 +125,35 @@ def test_without_a_head(tmp_path: Path) -> None:
     assert tensors["stem/kernel"].shape == (32, 32, 3, 512)
     info = ModelInfo(config, Preprocess((64, 64)))
     assert exporter.timm_config(info)["num_classes"] == 0
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [name if name == "S/32" else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS],
+)
+def test_round_trips_of_every_variant(tmp_path: Path, variant: str) -> None:
+    """Source, converted and exported are equal: jax -> native -> timm -> native -> jax."""
+    config = MixerConfig.variant(variant)
+    weights = numpy_mixer.random_weights(
+        np.random.default_rng(0),
+        num_tokens=config.num_tokens,
+        patch=config.patch_size,
+        channels=3,
+        dim=config.hidden_dim,
+        tokens_mlp=config.tokens_mlp_dim,
+        channels_mlp=config.channels_mlp_dim,
+        blocks=config.num_blocks,
+        classes=1000,
+    )
+    np.savez(tmp_path / "source.npz", **weights)
+    assert convert(tmp_path / "source.npz", tmp_path / "a").info.config.variant_name == variant
+    export(tmp_path / "a", tmp_path / "timm", format="timm")
+    converted = load_file(tmp_path / "timm" / "model.safetensors")
+    # What the importer doesn't do: the axes here are written out, layer by layer.
+    theirs = weights["MixerBlock_0/token_mixing/Dense_0/kernel"].T
+    assert np.array_equal(converted["blocks.0.mlp_tokens.fc1.weight"], theirs)
+    stem = np.moveaxis(weights["stem/kernel"], (3, 2), (0, 1))
+    assert np.array_equal(converted["stem.proj.weight"], stem)
+    convert(tmp_path / "timm", tmp_path / "b")
+    export(tmp_path / "b", tmp_path / "back.npz", format="jax")
+    equal(dict(np.load(tmp_path / "back.npz")), weights)
