@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mixer_mlx.catalog import CATALOG
 from mixer_mlx.cli.main import app
 
 ROOT = Path(__file__).parents[1]
@@ -65,3 +66,19 @@ def test_links_lead_somewhere() -> None:
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text("utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_readme_lists_every_model() -> None:
+    rows = []
+    for entry in CATALOG.values():
+        mib = round(entry.download_bytes / 2**20)
+        accuracy = " / ".join(f"{value:g}" for value in (entry.top1, entry.real) if value)
+        cells = (
+            f"`{entry.name}`",
+            entry.config.variant_name or "",
+            f"{entry.config.num_classes:,}",
+            f"{mib} MiB" if mib else "in the package",
+            accuracy,
+        )
+        rows.append("| " + " | ".join(cells) + " |")
+    assert "\n".join(rows).replace("|  |", "| |") in (ROOT / "README.md").read_text("utf-8")
