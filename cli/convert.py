@@ -73,7 +73,7 @@ def convert(
         "resize_mode": resize_mode and resize_mode.value,
         "interpolation": interpolation and interpolation.value,
     }
-    size = options.parse_image_size(image_size)
+    size = options.parse_image_size(image_size) if image_size else None
     from mixer_mlx.convert import convert as run
 
     settings = _settings(size, labels, preprocess, activation and activation.value)

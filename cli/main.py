@@ -8,7 +8,7 @@ from typing import Annotated, TextIO
 import typer
 
 from mixer_mlx import __version__
-from mixer_mlx.cli import cache, convert, env, export, info, models, output, predict
+from mixer_mlx.cli import cache, convert, env, export, info, models, output, predict, resize
 from mixer_mlx.errors import MixerError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("predict")(predict.predict)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
+app.command("resize")(resize.resize)
 app.command("models")(models.models)
 app.command("info")(info.info)
 app.add_typer(cache.app, name="cache")

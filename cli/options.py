@@ -1,5 +1,6 @@
 """Options that mean the same in every command."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -105,11 +106,9 @@ def parse_numbers(text: str | None) -> tuple[float, ...] | None:
     return numbers * 3 if len(numbers) == 1 else numbers
 
 
-def parse_image_size(text: str | None) -> tuple[int, int] | None:
+def parse_image_size(text: str) -> tuple[int, int]:
     """ "224" or "224x320" (height x width) -> (H, W)."""
-    if text is None:
-        return None
     sides = text.lower().split("x")
-    if len(sides) not in (1, 2) or not all(side.isascii() and side.isdigit() for side in sides):
+    if len(sides) not in (1, 2) or not all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
         raise typer.BadParameter(f"{text!r} is no size; write 224, or 224x320 (height x width).")
     return int(sides[0]), int(sides[-1])

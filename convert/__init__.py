@@ -1,11 +1,12 @@
-"""Weights from elsewhere into native models, and back: `load`, `convert`, `export`, `describe`."""
+"""Weights from elsewhere into native models, and back; `load` gives a Classifier."""
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from mixer_mlx import backend, checkpoint
+from mixer_mlx import backend, checkpoint, resolution
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
 from mixer_mlx.convert import exporter, locate
@@ -16,7 +17,16 @@ from mixer_mlx.convert.settings import Settings
 if TYPE_CHECKING:
     from mixer_mlx.convert.download import Progress
 
-__all__ = ["Imported", "Settings", "convert", "describe", "export", "import_model", "load"]
+__all__ = [
+    "Imported",
+    "Settings",
+    "convert",
+    "describe",
+    "export",
+    "import_model",
+    "load",
+    "resize",
+]
 
 Model = str | os.PathLike[str]
 """A name of the catalogue, an address, or a path; see `locate`."""
@@ -88,6 +98,35 @@ def export(
     imported = _import(model, mx.float32, NOTHING, talk, progress)
     exporter.export(imported.model, imported.info, out, format=format, force=force)
     return imported
+
+
+def resize(
+    model: Model,
+    out: str | os.PathLike[str],
+    *,
+    image_size: tuple[int, int],
+    dtype: str | None = None,
+    force: bool = False,
+    talk: Talk = silent,
+    progress: "Progress | None" = None,
+) -> Imported:
+    """Write a model for larger images, (height, width), as the native folder `out`.
+
+    By the block-diagonal rule of the paper; see `mixer_mlx.resolution`. Raises MixerError.
+    """
+    checkpoint.check_target(out, force=force)
+    chosen = None if dtype is None else backend.dtype(dtype, backend.device())
+    trained = _import(model, chosen, NOTHING, talk, progress)
+    large = resolution.resize(trained.model, image_size)
+    old = trained.info
+    info = ModelInfo(
+        config=large.config,
+        preprocess=dataclasses.replace(old.preprocess, image_size=image_size),
+        labels=old.labels,
+        source={**old.source, "resized_from": list(old.config.image_size)},
+    )
+    checkpoint.save(out, large, info, force=force)
+    return Imported(large, info, trained.assumed)
 
 
 def describe(model: Model) -> tuple[ModelInfo, tuple[str, ...]]:

@@ -15,7 +15,7 @@ LAYERS = [
     ["errors"],
     ["atomic", "blas", "backend", "config", "activations", "decode", "image", "pictures"],
     ["labels", "model"],
-    ["catalog"],
+    ["catalog", "resolution"],
     ["checkpoint"],
     ["classify"],
 ]

@@ -135,3 +135,21 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert run.returncode == 1
     assert "Traceback" in run.stderr
+
+
+def test_resize(mixer, golden: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A golden picture tiled 2 x 2 keeps the reference code's logits."""
+    run = mixer("resize", golden / "jax_square.npz", tmp_path / "large", "--image-size", 64)
+    assert run.code == 0, run.err
+    expected = np.load(golden / "jax_square_expected.npz")
+    import mlx.core as mx
+
+    model = mixer_mlx.load(tmp_path / "large").model
+    tiled = mx.array(np.tile(expected["images"], (1, 2, 2, 1)))
+    assert abs(np.array(model(tiled)) - expected["logits"]).max() < 1e-5
+    known = json.loads(mixer("info", tmp_path / "large", "--format", "json").out)
+    assert known["preprocess"]["image_size"] == [64, 64]
+    assert known["source"]["resized_from"] == [32, 32]
+    refused = mixer("resize", golden / "jax_square.npz", tmp_path / "other", "--image-size", "48")
+    assert refused.code == 1
+    assert "64x64, 96x96" in refused.err
