@@ -8,7 +8,18 @@ from typing import Annotated, TextIO
 import typer
 
 from mixer_mlx import __version__
-from mixer_mlx.cli import cache, convert, env, export, info, models, output, predict, resize
+from mixer_mlx.cli import (
+    cache,
+    convert,
+    env,
+    evaluate,
+    export,
+    info,
+    models,
+    output,
+    predict,
+    resize,
+)
 from mixer_mlx.errors import MixerError
 
 app = typer.Typer(
@@ -23,6 +34,7 @@ app.command("predict")(predict.predict)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("resize")(resize.resize)
+app.command("evaluate")(evaluate.evaluate)
 app.command("models")(models.models)
 app.command("info")(info.info)
 app.add_typer(cache.app, name="cache")

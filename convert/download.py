@@ -228,10 +228,9 @@ class _Transfer:
     def store(self, response: HTTPResponse, part: Path, start: int, total: int | None) -> int:
         """Write what comes to where it belongs; return the length of the whole."""
         done = start
-        if start == 0:
-            part.touch()
+        part.touch()
         with part.open("r+b") as file:
-            if file.seek(0, os.SEEK_END) < start:  # not the part that was seen, but a new one
+            if file.seek(0, os.SEEK_END) < start:  # the part that was seen has gone
                 raise FileNotFoundError(part)
             file.seek(start)
             for chunk in _chunks(self.url, response):

@@ -2,14 +2,10 @@
 
 The revision is turned into a commit first, and every file comes from that commit. What the cache
 holds is used when the Hub can't be reached, and without asking for a commit that is given in full.
-
-`HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` and the cache's variables are read at each call; the
-library reads most of them once, when it is imported.
 """
 
 import logging
 import os
-import re
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +15,20 @@ from typing import Any
 
 from mixer_mlx import atomic
 from mixer_mlx.convert.download import Progress, check_url
+from mixer_mlx.convert.hub_address import (
+    COMMIT,
+    HubAddress,
+    cache_folder,
+    check_address,
+    endpoint,
+    offline,
+    parse,
+    repo_folder,
+)
+from mixer_mlx.convert.hub_errors import may_pass, sentence
 from mixer_mlx.errors import SourceError
+
+__all__ = ["Fetched", "HubAddress", "choose", "fetch", "parse"]
 
 WAITS = (0.5, 1.0, 2.0)
 """Seconds before each new try when the Hub answers that it is busy or broken."""
@@ -28,24 +37,6 @@ TIMEOUT = 10.0
 _CONFIG = "config.json"
 _BEST = "model.safetensors"
 _PICKLE = "pytorch_model.bin"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
-_REPO = re.compile(rf"(?!.*(?:--|\.\.)){_PART}/{_PART}(?<!\.git)")
-_REVISION = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9_][A-Za-z0-9_.+/-]*(?<!/)")
-_FILE = re.compile(r"(?!(?:.*/)?\.{1,2}(?:/|$))[^/\\\x00-\x1f]+(?:/[^/\\\x00-\x1f]+)*")
-# The Hub's own form has the revision after the repository, where its `refs/...` may hold a slash.
-_ADDRESS = re.compile(
-    r"hf://([^/@]+/[^/@]+)(?:@(refs/[^/@]+/[^/@]+|[^/@]+))?(?:/([^@]+))?(?:@([^@]+))?"
-)
-
-
-@dataclass(frozen=True)
-class HubAddress:
-    """A place on the Hub; no file means the model as a whole, no revision the main branch."""
-
-    repo: str
-    file: str | None = None
-    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,25 +54,6 @@ class Fetched:
     files: tuple[str, ...]
 
 
-def parse(text: str) -> HubAddress | None:
-    """`hf://user/repo[@revision][/path/file]`, `hf://user/repo/path/file@revision` or `user/repo`.
-
-    None when `text` is none of them. A local path can look like `user/repo`: check that first.
-    Raises SourceError for an `hf://` address that is malformed.
-    """
-    if not text.startswith("hf://"):
-        plain = _REPO.fullmatch(text) and not text.endswith((".npz", ".safetensors"))
-        return HubAddress(text) if plain else None
-    match = _ADDRESS.fullmatch(text)
-    if match is None or (match[2] and match[4]):
-        raise SourceError(
-            f"{text} is no address on the Hub; write hf://user/repo[/file][@revision]."
-        )
-    address = HubAddress(match[1], match[3], match[2] or match[4])
-    _check(address)
-    return address
-
-
 def fetch(
     repo: str,
     *,
@@ -97,8 +69,8 @@ def fetch(
     Raises SourceError, with the Hub library's exception as its cause.
     """
     address = HubAddress(repo, file, revision)
-    _check(address)
-    check_url(_endpoint())
+    check_address(address)
+    check_url(endpoint())
     from huggingface_hub import errors
 
     reasons = (errors.HTTPError, OSError, ValueError, TypeError, KeyError)  # type: ignore[attr-defined]
@@ -106,17 +78,17 @@ def fetch(
         try:
             return _fetch(address, progress)
         except reasons as error:
-            raise SourceError(_sentence(address, error)) from error
+            raise SourceError(sentence(address, error)) from error
 
 
 def _fetch(address: HubAddress, progress: Progress | None) -> Fetched:
     revision = address.revision or "main"
-    if _COMMIT.fullmatch(revision) and (cached := _cached(address, complete=True)):
+    if COMMIT.fullmatch(revision) and (cached := _cached(address, complete=True)):
         return cached
     try:
         commit, names = _look_up(address)
     except Exception as error:
-        if _may_pass(error) and (cached := _cached(address)):
+        if may_pass(error) and (cached := _cached(address)):
             return cached
         raise
     wanted = (address.file,) if address.file else choose(address.repo, names)
@@ -145,7 +117,7 @@ def choose(repo: str, names: Collection[str]) -> tuple[str, ...]:
         return (*config, _PICKLE)
     raise SourceError(
         f"{repo} holds no weights (.safetensors or .npz) at its top; look at "
-        f"{_endpoint()}/{repo}/tree/main and give a file as hf://{repo}/path/file."
+        f"{endpoint()}/{repo}/tree/main and give a file as hf://{repo}/path/file."
     )
 
 
@@ -153,18 +125,18 @@ def _look_up(address: HubAddress) -> tuple[str, list[str]]:
     """The commit behind a revision, and the names of its files: one request."""
     from huggingface_hub import HfApi, errors
 
-    if _offline():
+    if offline():
         raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
-    api = HfApi(endpoint=_endpoint())
+    api = HfApi(endpoint=endpoint())
     for wait in (*WAITS, None):
         try:
             info = api.model_info(address.repo, revision=address.revision, timeout=TIMEOUT)
             break
         except errors.HfHubHTTPError as error:
-            if wait is None or not _may_pass(error):
+            if wait is None or not may_pass(error):
                 raise
             time.sleep(wait)
-    if not _COMMIT.fullmatch(info.sha or "") or info.siblings is None:
+    if not COMMIT.fullmatch(info.sha or "") or info.siblings is None:
         raise ValueError("no commit or no files in the answer")
     return str(info.sha), [file.rfilename for file in info.siblings]
 
@@ -176,8 +148,8 @@ def _get(repo: str, name: str, commit: str, progress: Progress | None) -> Path:
         repo,
         name,
         revision=commit,
-        cache_dir=_cache(),
-        endpoint=_endpoint(),
+        cache_dir=cache_folder(),
+        endpoint=endpoint(),
         tqdm_class=_bar(None if name == _CONFIG else progress),
     )
     return Path(path)
@@ -230,12 +202,12 @@ def _cached(address: HubAddress, *, complete: bool = False) -> Fetched | None:
     A repository's names aren't cached, so the weights are chosen among the files that are there.
     With `complete` only what no other file could outdo counts.
     """
-    folder, revision = _repo_folder(address.repo), address.revision or "main"
-    if not _COMMIT.fullmatch(revision):
+    folder, revision = repo_folder(address.repo), address.revision or "main"
+    if not COMMIT.fullmatch(revision):
         with suppress(OSError, ValueError):
             revision = (folder / "refs" / revision).read_text(encoding="utf-8").strip()
     snapshot = folder / "snapshots" / revision
-    if not _COMMIT.fullmatch(revision) or not snapshot.is_dir():
+    if not COMMIT.fullmatch(revision) or not snapshot.is_dir():
         return None
     if address.file:
         path = snapshot / address.file
@@ -251,103 +223,8 @@ def _cached(address: HubAddress, *, complete: bool = False) -> Fetched | None:
 
 def _remember(repo: str, revision: str, commit: str) -> None:
     """Note in the cache what a branch or tag was, for the time when the Hub can't be reached."""
-    ref = _repo_folder(repo) / "refs" / revision
+    ref = repo_folder(repo) / "refs" / revision
     with suppress(OSError):  # a cache that can only be read
         ref.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replacing_file(ref) as temporary:
             temporary.write_text(commit, encoding="utf-8")
-
-
-def _check(address: HubAddress) -> None:
-    """Raise SourceError for a name that the Hub can't have, or that could leave the cache."""
-    for name, pattern, kind in (
-        (address.repo, _REPO, "repository, it has the form user/repo"),
-        (address.revision, _REVISION, "revision, like main or a commit"),
-        (address.file, _FILE, "file in a repository, like folder/model.safetensors"),
-    ):
-        if name is not None and not pattern.fullmatch(name):
-            raise SourceError(f"{name!r} can't be the name of a {kind}; check the spelling.")
-
-
-def _sentence(address: HubAddress, error: BaseException) -> str:
-    """What went wrong and what to do, in one sentence."""
-    from huggingface_hub import errors
-
-    repo, page = address.repo, f"{_endpoint()}/{address.repo}"
-    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
-        return _sentence(address, error.__cause__)
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return (
-            f"{address.file or 'The model'} of {repo} isn't in the Hub's cache, and HF_HUB_OFFLINE "
-            "forbids to fetch it; unset HF_HUB_OFFLINE and run this again."
-        )
-    if isinstance(error, errors.GatedRepoError):
-        return f"{repo} is gated; accept its terms at {page} and set HF_TOKEN to your token."
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repo} has no revision {address.revision!r}; {page}/refs lists those it has."
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return f"{repo} has no file {address.file!r} there; {page}/tree/main lists its files."
-    if isinstance(error, errors.HfHubHTTPError):
-        return _http_sentence(repo, error)
-    if isinstance(error, errors.HTTPError):  # type: ignore[attr-defined]
-        detail = str(error).partition("\n")[0] or type(error).__name__
-        return (
-            f"The connection to {_endpoint()} failed ({detail}); check the network and try again."
-        )
-    if isinstance(error, errors.FileMetadataError) or not isinstance(error, OSError):
-        return f"{_endpoint()} doesn't answer as the Hub does ({error!r}); check HF_ENDPOINT."
-    if error.errno is None:  # the library's own check of the size
-        return f"A file of {repo} came incomplete; run this again."
-    return (
-        f"{_cache()} can't take the files of {repo}: {error.strerror}; make room there, or set "
-        "HF_HOME to a folder that can be written to."
-    )
-
-
-def _http_sentence(repo: str, error: Any) -> str:
-    code = error.response.status_code
-    if code == 401 and "Invalid credentials" in str(error):
-        page = f"{_endpoint()}/settings/tokens"
-        return f"The Hub doesn't know the token in HF_TOKEN; make a new one at {page}."
-    if code == 401:  # the Hub doesn't say which, to who may not know
-        return (
-            f"There is no repository {repo} on the Hub, or it is private; check the spelling, or "
-            "set HF_TOKEN to a token that may read it."
-        )
-    if code == 404:
-        return f"There is no repository {repo} on the Hub that you may read; check the spelling."
-    if code == 403:
-        return f"The Hub refuses {repo} to you (403); set HF_TOKEN to a token that may read it."
-    if code == 429:
-        return "The Hub wants fewer requests (429); wait some minutes, or set HF_TOKEN."
-    return f"The Hub fails ({code}) at {repo}; try again later."
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the Hub wasn't reached, or could answer otherwise another time."""
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.HfHubHTTPError):
-        return error.response.status_code == 429 or error.response.status_code >= 500
-    return isinstance(error, (errors.OfflineModeIsEnabled, errors.HTTPError))  # type: ignore[attr-defined]
-
-
-def _endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-
-
-def _offline() -> bool:
-    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return value.upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or f"{base}/huggingface"
-    old = os.environ.get("HUGGINGFACE_HUB_CACHE")
-    cache = os.environ.get("HF_HUB_CACHE") or old or f"{home}/hub"
-    return Path(os.path.expandvars(os.path.expanduser(cache)))
-
-
-def _repo_folder(repo: str) -> Path:
-    return _cache() / f"models--{repo.replace('/', '--')}"

@@ -17,6 +17,7 @@ import mlx.core as mx
 from mixer_mlx import backend, catalog, checkpoint
 from mixer_mlx.catalog import CatalogEntry
 from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.convert import hub_address
 from mixer_mlx.convert.importer import NOTHING, Imported, import_model
 from mixer_mlx.convert.settings import Settings
 from mixer_mlx.errors import ConversionError, SourceError
@@ -86,9 +87,7 @@ def resolve(model: str | os.PathLike[str]) -> Address:
     path = Path(text)
     if path.exists():
         return Address(text, path)
-    from mixer_mlx.convert import hub
-
-    if hub.parse(text):
+    if hub_address.parse(text):
         return Address(f"hf://{text}")
     raise SourceError(
         f"{text} is no file, no folder, no address and no model's name; "
@@ -108,7 +107,7 @@ def fetch(address: Address, *, talk: Talk = silent, progress: "Progress | None" 
 
     size = f" ({address.entry.download_bytes / 2**20:.0f} MiB)" if address.entry else ""
     talk(f"Fetching {address.text}{size}.")
-    if place := hub.parse(address.text):
+    if place := hub_address.parse(address.text):
         found = hub.fetch(place.repo, file=place.file, revision=place.revision, progress=progress)
         return Fetched(found.path, found.revision)
     folder = cache.downloads(address.text)

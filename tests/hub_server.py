@@ -111,7 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(self.path.partition("?")[0])
         self.server.requests.append((self.command, path, dict(self.headers)))
         self.fault = self.server.take_fault(path)
-        time.sleep(self.fault.delay)
+        if self.fault.delay:
+            time.sleep(self.fault.delay)
         if self.fault.status:
             self.answer(self.fault.status, b'{"error": "as the test wants"}')
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):

@@ -223,6 +223,7 @@ def test_part_of_another_url_is_not_resumed(hub: HubServer, url: str, tmp_path: 
     refused(url, tmp_path, r"was cut")
     path = download(hub.url + "/mirror/Mixer-B_16.npz", tmp_path)
     assert path.read_bytes() == DATA
+    assert hub.count() == 2
     assert recorded(path).url == hub.url + "/mirror/Mixer-B_16.npz"
     assert left(tmp_path) == ["Mixer-B_16.npz", "Mixer-B_16.npz.json"]
 
@@ -244,6 +245,7 @@ def test_part_that_another_process_takes_away(
         refused(url, tmp_path, r"was cut")
     step = getattr(module._Transfer, moment)
     stolen: list[str] = []
+    waited: list[float] = []
 
     def steal(*args: object) -> object:
         result = step(*args)
@@ -256,8 +258,10 @@ def test_part_that_another_process_takes_away(
         return result
 
     monkeypatch.setattr(module._Transfer, moment, steal)
+    monkeypatch.setattr(module.time, "sleep", waited.append)
     assert download(url, tmp_path).read_bytes() == DATA
     assert stolen == [fate]
+    assert waited == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -355,10 +359,9 @@ def test_waits_grow_and_end(
     waits: list[float] = []
     monkeypatch.setattr(module, "WAITS", (0.5, 1.0, 2.0, 4.0))
     monkeypatch.setattr(module.time, "sleep", waits.append)
-    monkeypatch.setattr(hub, "take_fault", lambda path: Fault(status=503))
-    monkeypatch.setattr("hub_server.time.sleep", waits.append)
+    hub.faults[PATH] = Fault(status=503)
     refused(url, tmp_path, "the server fails")
-    assert [wait for wait in waits if wait] == [0.5, 1.0, 2.0, 4.0]
+    assert waits == [0.5, 1.0, 2.0, 4.0]
 
 
 def test_short_body(hub: HubServer, url: str, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Pictures with classes, on disk, into batches."""

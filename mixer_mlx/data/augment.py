@@ -1,0 +1,91 @@
+"""What training does to a picture: a random part of it, perhaps mirrored.
+
+Drawn from (seed, epoch, index of the picture) alone, so that neither the order of threads nor the
+number of machines changes a run.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mixer_mlx.image import INTERPOLATIONS, Preprocess
+
+Rng = np.random.Generator
+
+
+def generator(seed: int, epoch: int, index: int) -> Rng:
+    """The random numbers of one picture in one epoch."""
+    return np.random.default_rng([seed, epoch, index])
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """A random part of the picture, resized, and mirrored in half the cases.
+
+    `area` and `aspect` (width / height) are the ranges of Szegedy et al. (arXiv 1409.4842), with
+    the 0.05 to 1 of google-research/vision_transformer; the aspect is drawn uniformly in its
+    logarithm, as torchvision does.
+    """
+
+    preprocess: Preprocess
+    area: tuple[float, float] = (0.05, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __call__(self, picture: Image.Image, rng: Rng) -> NDArray[np.uint8]:
+        height, width = self.preprocess.image_size
+        box = self._box(picture.size, rng)
+        filtered = INTERPOLATIONS[self.preprocess.interpolation]
+        part = picture.resize((width, height), filtered, box)
+        return _finished(part, self.preprocess.in_channels, rng)
+
+    def _box(self, size: tuple[int, int], rng: Rng) -> tuple[int, int, int, int]:
+        width, height = size
+        for _ in range(10):
+            area = width * height * float(rng.uniform(self.area[0], self.area[1]))
+            low, high = map(math.log, self.aspect)
+            aspect = math.exp(rng.uniform(low, high))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+                return left, top, left + w, top + h
+        side = min(size)  # a picture so narrow that nothing fits: its centre
+        left, top = (width - side) // 2, (height - side) // 2
+        return left, top, left + side, top + side
+
+
+@dataclass(frozen=True)
+class PaddedCrop:
+    """For small pictures: the evaluated picture with a black border of 1/8, cut at random.
+
+    Mirrored in half the cases. The usual augmentation of CIFAR (He et al., arXiv 1512.03385).
+    """
+
+    preprocess: Preprocess
+
+    def __call__(self, picture: Image.Image, rng: Rng) -> NDArray[np.uint8]:
+        height, width = self.preprocess.image_size
+        pixels = self.preprocess(picture)
+        border = [(height // 8, height // 8), (width // 8, width // 8), (0, 0)]
+        padded = np.pad(pixels, border)
+        top = int(rng.integers(2 * (height // 8) + 1))
+        left = int(rng.integers(2 * (width // 8) + 1))
+        part = padded[top : top + height, left : left + width]
+        return np.ascontiguousarray(part[:, ::-1] if rng.random() < 0.5 else part)
+
+
+def _finished(picture: Image.Image, channels: int, rng: Rng) -> NDArray[np.uint8]:
+    if rng.random() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = np.array(picture.convert("L") if channels == 1 else picture)
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+Augmentation = RandomCrop | PaddedCrop
+
+
+def default_augmentation(preprocess: Preprocess) -> Augmentation:
+    """Padded crops for images of up to 64 pixels, which have nothing to spare; else parts."""
+    return PaddedCrop(preprocess) if max(preprocess.image_size) <= 64 else RandomCrop(preprocess)

@@ -1,0 +1,165 @@
+"""Batches of pixels: decoded in threads, in an order that depends on (seed, epoch) alone."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mixer_mlx.data.augment import Augmentation, generator
+from mixer_mlx.data.dataset import Dataset
+from mixer_mlx.decode import decode
+from mixer_mlx.errors import ConfigError, ImageError
+from mixer_mlx.image import Preprocess
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]
+"""Pixels (N, H, W, channels), and labels (N,)."""
+
+MEMORY_BYTES = 2**30
+"""Decoded pictures are kept up to this size altogether."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+OnBad = Callable[[Path, ImageError], None]
+
+
+class Pictures:
+    """A dataset's pictures by index, decoded once and kept while there is room.
+
+    `on_bad` is told of a picture that can't be read, once; it may raise, to stop. `exact`: as
+    `decode` means it.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        on_bad: OnBad,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        exact: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.exact = exact
+        self.bad: dict[int, ImageError] = {}
+        self._on_bad = on_bad
+        self._kept: dict[int, Image.Image] = {}
+        self._room = memory_bytes
+        self._lock = Lock()
+
+    def __getitem__(self, index: int) -> Image.Image | None:
+        """The picture, RGB and upright, or None if it can't be read. Safe to call in threads."""
+        if index in self.bad:
+            return None
+        if (kept := self._kept.get(index)) is not None:
+            return kept
+        path = self.dataset.paths[index]
+        try:
+            picture = decode(path)
+        except ImageError as error:
+            with self._lock:
+                known, self.bad[index] = index in self.bad, error
+            if not known:
+                self._on_bad(path, error)
+            return None
+        size = 3 * picture.width * picture.height
+        with self._lock:
+            if index not in self._kept and size <= self._room:
+                self._room -= size
+                self._kept[index] = picture
+        return picture
+
+
+class TrainingBatches:
+    """Shuffled, augmented batches, all of the same size; what is left over of an epoch is dropped.
+
+    In place of a picture that can't be read comes the next one of the epoch's order that can, so
+    that batches neither shrink nor depend on what was read before. A dataset smaller than a batch
+    is one smaller batch.
+    """
+
+    def __init__(
+        self, pictures: Pictures, augmentation: Augmentation, batch_size: int, seed: int
+    ) -> None:
+        self.pictures, self.augmentation, self.seed = pictures, augmentation, seed
+        self.batch_size = min(batch_size, len(pictures.dataset))
+
+    def __len__(self) -> int:
+        return len(self.pictures.dataset) // self.batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from batch `start` on."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures.dataset))
+        positions = range(start * self.batch_size, len(self) * self.batch_size)
+        pixels = in_threads(
+            lambda position: self._pixels(order, position, epoch),
+            positions,
+            ahead=2 * self.batch_size,
+        )
+        for _ in range(start, len(self)):
+            rows = [next(pixels) for _ in range(self.batch_size)]
+            labels = self.pictures.dataset.labels[[index for index, _ in rows]]
+            yield np.stack([row for _, row in rows]), labels
+
+    def _pixels(
+        self, order: NDArray[np.intp], position: int, epoch: int
+    ) -> tuple[int, NDArray[np.uint8]]:
+        for step in range(len(order)):
+            index = int(order[(position + step) % len(order)])
+            picture = self.pictures[index]
+            if picture is not None:
+                rng = generator(self.seed, epoch, index)
+                return index, self.augmentation(picture, rng)
+        raise ConfigError("None of the training pictures can be read; see `mixer predict` on them.")
+
+
+class EvaluationBatches:
+    """All pictures in order, as the model sees them when it predicts; the last batch is smaller.
+
+    Pictures that can't be read are left out.
+    """
+
+    def __init__(self, pictures: Pictures, preprocess: Preprocess, batch_size: int) -> None:
+        self.pictures, self.preprocess, self.batch_size = pictures, preprocess, batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        rows: list[tuple[int, NDArray[np.uint8]]] = []
+        indices = range(len(self.pictures.dataset))
+        for row in in_threads(self._pixels, indices, ahead=2 * self.batch_size):
+            if row is not None:
+                rows.append(row)
+            if len(rows) == self.batch_size:
+                yield self._batch(rows)
+                rows = []
+        if rows:
+            yield self._batch(rows)
+
+    def _batch(self, rows: list[tuple[int, NDArray[np.uint8]]]) -> Batch:
+        labels = self.pictures.dataset.labels[[index for index, _ in rows]]
+        return np.stack([pixels for _, pixels in rows]), labels
+
+    def _pixels(self, index: int) -> tuple[int, NDArray[np.uint8]] | None:
+        picture = self.pictures[index]
+        return None if picture is None else (index, self.preprocess(picture))
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """`map` in threads, in order, at most `ahead` items early; stops them when it is closed."""
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

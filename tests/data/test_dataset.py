@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mixer_mlx import ConfigError
+from mixer_mlx.data.dataset import Dataset, match_classes, read_folder, read_splits, split
+
+
+def make(root: Path, **counts: int) -> Path:
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            (root / name / f"{i:03}.jpg").touch()
+    return root
+
+
+def test_folders_are_classes_sorted(tmp_path: Path) -> None:
+    make(tmp_path, dog=2, cat=1)
+    (tmp_path / "cat" / "deep").mkdir()
+    (tmp_path / "cat" / "deep" / "b.PNG").touch()
+    for ignored in (".hidden", "readme.txt"):
+        (tmp_path / "cat" / ignored).touch()
+    (tmp_path / ".git").mkdir()
+    found = read_folder(tmp_path)
+    assert found.classes == ("cat", "dog")
+    assert [str(path.relative_to(tmp_path)) for path in found.paths] == [
+        "cat/000.jpg",
+        "cat/deep/b.PNG",
+        "dog/000.jpg",
+        "dog/001.jpg",
+    ]
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert found.counts() == {"cat": 2, "dog": 2}
+
+
+def test_what_is_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no folder"):
+        read_folder(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="holds no folders"):
+        read_folder(tmp_path)
+    make(tmp_path, cat=1, dog=0)
+    with pytest.raises(ConfigError, match="dog holds no pictures"):
+        read_folder(tmp_path)
+    (tmp_path / "dog").rmdir()
+    with pytest.raises(ConfigError, match="one class, cat"):
+        read_splits(tmp_path)
+
+
+def test_a_split_is_stratified_seeded_and_complete(tmp_path: Path) -> None:
+    whole = read_folder(make(tmp_path, a=100, b=10, c=2, d=1))
+    train, val = split(whole, 0.2, seed=7)
+    assert val.counts() == {"a": 20, "b": 2, "c": 1, "d": 0}
+    assert train.counts() == {"a": 80, "b": 8, "c": 1, "d": 1}
+    assert sorted([*train.paths, *val.paths]) == sorted(whole.paths)
+    assert all(
+        path.parent.name == val.classes[y] for path, y in zip(val.paths, val.labels, strict=True)
+    )
+    assert split(whole, 0.2, seed=7)[1].paths == val.paths
+    assert split(whole, 0.2, seed=8)[1].paths != val.paths
+    for fraction in (0, 1, -0.5):
+        with pytest.raises(ConfigError, match="between 0 and 1"):
+            split(whole, fraction, seed=0)
+
+
+def test_train_and_val_folders_are_taken_as_they_are(tmp_path: Path) -> None:
+    make(tmp_path / "train", a=3, b=2)
+    make(tmp_path / "val", a=1, b=1)
+    train, val = read_splits(tmp_path)
+    assert (len(train), len(val)) == (5, 2)
+    make(tmp_path / "val", z=1)
+    with pytest.raises(ConfigError, match="z is in one alone"):
+        read_splits(tmp_path)
+
+
+def test_folders_match_labels_by_name_synonym_or_number() -> None:
+    labels = ["tench, Tinca tinca", "crane", "7", "crane bird, crane"]
+    assert match_classes(["Tinca tinca", "crane", "tench", "3"], labels) == [0, 1, 0, 3]
+    assert match_classes(["7"], labels) == [2]
+    with pytest.raises(ConfigError, match=r"'wolf' \(1 of 2"):
+        match_classes(["wolf", "tench"], labels)
+
+
+def test_take_keeps_the_classes() -> None:
+    whole = Dataset(("a", "b"), (Path("0"), Path("1")), np.array([0, 1], np.int32))
+    assert whole.take([1]).labels.tolist() == [1]
+    assert whole.take([1]).classes == ("a", "b")

@@ -1,0 +1,203 @@
+import threading
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixer_mlx import ConfigError, ImageError, Preprocess
+from mixer_mlx.data.augment import PaddedCrop, RandomCrop, default_augmentation, generator
+from mixer_mlx.data.dataset import Dataset, read_folder
+from mixer_mlx.data.loader import EvaluationBatches, Pictures, TrainingBatches, in_threads
+
+SMALL = Preprocess((8, 8), crop_pct=1.0)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Twenty pictures of one grey value each, their index times ten, in two classes."""
+    for i in range(20):
+        folder = tmp_path / "ab"[i >= 10]
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (10, 12), (10 * i,) * 3).save(folder / f"{i:02}.png")
+    return read_folder(tmp_path)
+
+
+def batches(dataset: Dataset, batch_size: int = 6, seed: int = 0) -> TrainingBatches:
+    return TrainingBatches(Pictures(dataset, fail), RandomCrop(SMALL), batch_size, seed)
+
+
+def fail(path: Path, error: ImageError) -> None:
+    raise AssertionError(f"{path}: {error}")
+
+
+def indices(found: list[tuple[np.ndarray, np.ndarray]]) -> list[list[int]]:
+    return [(pixels[:, 0, 0, 0] // 10).tolist() for pixels, _ in found]
+
+
+def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch(dataset: Dataset) -> None:
+    first = indices(list(batches(dataset).epoch(0)))
+    assert [len(batch) for batch in first] == [6, 6, 6]
+    flat = list(chain(*first))
+    assert len(set(flat)) == 18
+    assert flat != sorted(flat)
+    assert indices(list(batches(dataset).epoch(0))) == first
+    assert indices(list(batches(dataset).epoch(1))) != first
+    assert indices(list(batches(dataset, seed=1).epoch(0))) != first
+
+
+def test_labels_belong_to_their_pictures(dataset: Dataset) -> None:
+    for pixels, labels in batches(dataset).epoch(3):
+        assert labels.dtype == np.int32
+        assert (labels == (pixels[:, 0, 0, 0] >= 100)).all()
+
+
+def test_going_on_in_the_middle_gives_the_same_batches(dataset: Dataset) -> None:
+    whole = list(batches(dataset).epoch(2))
+    rest = list(batches(dataset).epoch(2, start=1))
+    for (pixels, labels), (later, names) in zip(whole[1:], rest, strict=True):
+        assert np.array_equal(pixels, later)
+        assert np.array_equal(labels, names)
+
+
+def test_augmentation_depends_on_the_picture_not_on_the_batch(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f"{i}.png")
+    data = read_folder(tmp_path)
+
+    def rows(batch_size: int) -> set[bytes]:
+        found = TrainingBatches(Pictures(data, fail), PaddedCrop(SMALL), batch_size, 5).epoch(1)
+        return {row.tobytes() for pixels, _ in found for row in pixels}
+
+    assert len(rows(1)) == 4
+    assert rows(1) == rows(2) == rows(4)
+
+
+def test_a_small_set_is_one_smaller_batch(dataset: Dataset) -> None:
+    few = batches(dataset, batch_size=64)
+    assert len(few) == 1
+    assert [len(labels) for _, labels in few.epoch(0)] == [20]
+
+
+def test_bad_pictures_are_named_once_and_replaced_by_the_next(dataset: Dataset) -> None:
+    for index in (3, 11):
+        dataset.paths[index].write_text("no picture")
+    named: list[str] = []
+    pictures = Pictures(dataset, lambda path, _: named.append(path.name))
+    found = TrainingBatches(pictures, RandomCrop(SMALL), 6, 0)
+    first = list(found.epoch(0))
+    assert [len(labels) for _, labels in first] == [6, 6, 6]
+    assert not {3, 11} & set(chain(*indices(first)))
+    list(found.epoch(1))
+    assert sorted(named) == ["03.png", "11.png"]
+    # From the middle of the epoch, without having met them before: the same batches.
+    later = TrainingBatches(Pictures(dataset, lambda *_: None), RandomCrop(SMALL), 6, 0)
+    assert indices(list(later.epoch(0, start=2))) == indices(first)[2:]
+
+
+def test_no_picture_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.png").write_text("no picture")
+    pictures = Pictures(read_folder(tmp_path), lambda *_: None)
+    with pytest.raises(ConfigError, match="None of the training pictures"):
+        list(TrainingBatches(pictures, RandomCrop(SMALL), 4, 0).epoch(0))
+
+
+def test_evaluation_is_in_order_and_complete(dataset: Dataset) -> None:
+    dataset.paths[4].write_text("no picture")
+    pictures = Pictures(dataset, lambda *_: None)
+    found = list(EvaluationBatches(pictures, SMALL, 8))
+    assert [len(labels) for _, labels in found] == [8, 8, 3]
+    assert list(chain(*indices(found))) == [i for i in range(20) if i != 4]
+    assert list(pictures.bad) == [4]
+
+
+def test_decoded_pictures_are_kept_up_to_a_size(dataset: Dataset) -> None:
+    pictures = Pictures(dataset, fail, memory_bytes=5 * 10 * 12 * 3)
+    for index in range(20):
+        pictures[index]
+    for path in dataset.paths:
+        path.unlink()
+    pictures._on_bad = lambda *_: None
+    assert [index for index in range(20) if pictures[index]] == [0, 1, 2, 3, 4]
+
+
+def test_threads_keep_the_order_and_the_distance() -> None:
+    started: list[int] = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        return item * item
+
+    results = in_threads(work, iter(range(10**9)), ahead=10)
+    assert [next(results) for _ in range(100)] == [i * i for i in range(100)]
+    assert len(started) <= 111
+    results.close()  # type: ignore[attr-defined]
+    assert threading.active_count() < 50
+
+
+def test_random_parts_have_the_stated_areas_and_aspects() -> None:
+    crop = RandomCrop(SMALL)
+    boxes = np.array([crop._box((400, 300), generator(0, 0, i)) for i in range(4000)])
+    left, top, right, bottom = boxes.T
+    assert (left >= 0).all()
+    assert (top >= 0).all()
+    assert (right <= 400).all()
+    assert (bottom <= 300).all()
+    area, aspect = (right - left) * (bottom - top) / 120_000, (right - left) / (bottom - top)
+    assert 0.045 < area.min() < 0.08
+    assert area.max() > 0.9
+    assert 0.7 < aspect.min() < 0.8
+    assert 1.3 < aspect.max() < 1.4
+    # Uniform in area, but for the large parts that don't fit and are drawn again.
+    assert 0.4 < area.mean() < 0.55
+
+
+def test_a_part_is_the_resized_box_mirrored_in_half_the_cases() -> None:
+    rng = np.random.default_rng(1)
+    picture = Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8))
+    mirrored = 0
+    for i in range(200):
+        box = RandomCrop(SMALL)._box(picture.size, generator(0, 0, i))
+        plain = np.array(picture.resize((8, 8), Image.Resampling.BICUBIC, box))
+        found = RandomCrop(SMALL)(picture, generator(0, 0, i))
+        turned = np.array_equal(found, plain[:, ::-1])
+        assert turned or np.array_equal(found, plain)
+        mirrored += turned
+    assert 70 < mirrored < 130
+
+
+def test_narrow_pictures_give_their_centre() -> None:
+    crop = RandomCrop(SMALL, area=(0.99, 1.0))
+    assert crop._box((1000, 2), generator(0, 0, 0)) == (499, 0, 501, 2)
+
+
+def test_padded_crops_are_shifts_with_a_black_border() -> None:
+    pixels = np.arange(1, 193, dtype=np.uint8).reshape(8, 8, 3)
+    padded = np.zeros((10, 10, 3), np.uint8)
+    padded[1:9, 1:9] = pixels
+    possible = {
+        (top, left, flip): padded[top : top + 8, left : left + 8][:, :: -1 if flip else 1].tobytes()
+        for top in range(3)
+        for left in range(3)
+        for flip in (False, True)
+    }
+    picture = Image.fromarray(pixels)
+    seen = {PaddedCrop(SMALL)(picture, generator(0, 0, i)).tobytes() for i in range(400)}
+    assert seen == set(possible.values())
+
+
+def test_small_images_are_padded_and_large_ones_cut() -> None:
+    assert isinstance(default_augmentation(Preprocess((32, 32))), PaddedCrop)
+    assert isinstance(default_augmentation(Preprocess((224, 224))), RandomCrop)
+
+
+def test_grey_models_get_one_channel() -> None:
+    grey = Preprocess((8, 8), mean=(0.5,), std=(0.5,))
+    picture = Image.new("RGB", (20, 20), "red")
+    for augmentation in (RandomCrop(grey), PaddedCrop(grey)):
+        assert augmentation(picture, generator(0, 0, 0)).shape == (8, 8, 1)
