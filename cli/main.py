@@ -1,5 +1,6 @@
 """The command `mixer`: its subcommands, and the one place where errors become sentences."""
 
+import errno
 import os
 import sys
 import warnings
@@ -19,6 +20,7 @@ from mixer_mlx.cli import (
     output,
     predict,
     resize,
+    signals,
 )
 from mixer_mlx.errors import MixerError
 
@@ -57,25 +59,63 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 well, 1 failed, 2 wrong usage, 130 interrupted.
+    """Run the command line and exit.
 
+    0 well, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 ended (SIGTERM).
     `MIXER_MLX_DEBUG=1` shows the traceback of an error that is otherwise a sentence.
     """
+    signals.listen()
     warnings.showwarning = _show_warning
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for good
+        getattr(sys, name).reconfigure(errors="backslashreplace")
     try:
-        app()
-    except MixerError as error:
-        if os.environ.get("MIXER_MLX_DEBUG"):
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BaseException as error:
+        code = _end(error)
+        if code is None:
             raise
-        output.say(f"Error: {error}")
-        sys.exit(1)
-    except SystemExit as leaving:
-        # Typer calls a closed pipe a failure; for `| head` it is the end of the job.
-        if isinstance(leaving.__context__, BrokenPipeError):
-            sys.exit(0)
-        raise
+        sys.exit(code)
+
+
+def _end(error: BaseException) -> int | None:
+    """Says how the command ended; its exit code, or None for what should be seen as it is."""
+    if (code := signals.exit_code()) is not None:  # whatever became of the exception on its way
+        output.say(_sentences("Interrupted.", error))
+        _drop_stdout()
+        return code
+    # Typer calls a closed pipe a failure; for `| head` it is the end of the job.
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        _drop_stdout()
+        return 0
+    if os.environ.get("MIXER_MLX_DEBUG"):
+        return None
+    if isinstance(error, MixerError):
+        output.say(_sentences(f"Error: {error}", error))
+        return 1
+    if isinstance(error, OSError) and error.errno in _CANT_WRITE and error.filename is None:
+        output.say(f"Error: The output can't be written: {error.strerror}.")
+        _drop_stdout()
+        return 1
+    return None
+
+
+_CANT_WRITE = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC}
+
+
+def _sentences(text: str, error: BaseException) -> str:
+    return " ".join([text, *getattr(error, "__notes__", ())])
+
+
+def _drop_stdout() -> None:
+    """What stdout still holds can't or need not be written; Python must not try it at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _show_warning(

@@ -45,6 +45,12 @@ class Activation(StrEnum):
     GELU_TANH = "gelu_tanh"
 
 
+class Freeze(StrEnum):
+    """What fine-tuning leaves as it is."""
+
+    BACKBONE = "backbone"
+
+
 class ExportFormat(StrEnum):
     """Whose code is to read an exported model."""
 

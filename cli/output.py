@@ -12,11 +12,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from mixer_mlx.atomic import replacing_file
 from mixer_mlx.cli.options import Format
-from mixer_mlx.errors import MixerError
 
 if TYPE_CHECKING:
     from mixer_mlx.config import MixerConfig
@@ -108,21 +106,6 @@ def fetching(*, quiet: bool) -> Iterator[Listeners]:
         }
 
 
-@contextmanager
-def destination(path: Path | None, *, force: bool) -> Iterator[TextIO]:
-    """Where data goes: stdout, or a file that appears when it is complete. Raises MixerError."""
-    if path is None:
-        yield sys.stdout
-        return
-    if path.exists() and not force:
-        raise MixerError(f"{path} exists; choose another name, or replace it with --force.")
-    try:
-        with replacing_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            yield file
-    except OSError as error:
-        raise MixerError(f"{path} can't be written: {error.strerror}.") from error
-
-
 def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:
     """Records of the same keys to stdout: a table, JSON Lines, or CSV."""
     if style is Format.JSON:
@@ -138,11 +121,12 @@ def write_record(record: Mapping[str, object], style: Format) -> None:
     if style is Format.JSON:
         sys.stdout.write(json_line(record))
         return
-    pairs = [(key, _text(value)) for key, value in _flat(record)]
+    pairs = list(_flat(record))
     if style is Format.CSV:
-        sys.stdout.writelines(map(csv_line, [("key", "value"), *pairs]))
+        lines = [(key, str(value) if type(value) is int else _text(value)) for key, value in pairs]
+        sys.stdout.writelines(map(csv_line, [("key", "value"), *lines]))
     else:
-        sys.stdout.write(columns(pairs))
+        sys.stdout.write(columns([(key, _text(value)) for key, value in pairs]))
 
 
 def _values(row: Mapping[str, object]) -> list[object]:

@@ -1,33 +1,87 @@
 """`mixer predict`: what do these pictures show?"""
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mixer_mlx.cli import options, output
-from mixer_mlx.errors import ImageError, SourceError
+from mixer_mlx.cli.predict_output import PredictFormat, chosen_format
+from mixer_mlx.errors import SourceError
 
 if TYPE_CHECKING:
-    from mixer_mlx import Classifier, Result
-
-Lines = Callable[["Result", str], Iterator[str]]
+    from mixer_mlx import Classifier
+    from mixer_mlx.decode import Picture
 
 
 def predict(
     images: Annotated[
-        list[Path],
-        typer.Argument(help="Pictures, and folders of pictures.", metavar="IMAGE...", exists=False),
+        list[str],
+        typer.Argument(
+            help="Pictures, folders, .zip and .tar files of them, patterns in quotes, URLs; "
+            "- reads a list of them from stdin.",
+            metavar="IMAGE...",
+        ),
     ],
     model: options.Model = options.DEFAULT_MODEL,
     k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="How many classes to show.")] = 5,
     batch_size: Annotated[
         int, typer.Option("-b", "--batch-size", min=1, help="Pictures computed at once.")
     ] = 32,
-    format: options.FormatOption = options.Format.TABLE,
+    null: Annotated[
+        bool, typer.Option("-0", "--null", help="The list of - has zero bytes in place of lines.")
+    ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Preprocess as reference evaluations do: decode large JPEGs in full, and don't "
+            "turn pictures as their EXIF data says.",
+        ),
+    ] = False,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold", min=0, max=1, help="Leave out predictions less probable than this."
+        ),
+    ] = 0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            help="Only pictures whose most probable class is this, by name or index; repeatable.",
+            metavar="CLASS",
+        ),
+    ] = None,
+    format: Annotated[
+        PredictFormat | None,
+        typer.Option("--format", help="Default: what the suffix of -o says, else table."),
+    ] = None,
     out: options.Out = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run with the same -o broke off.")
+    ] = False,
+    sort_into: Annotated[
+        Path | None,
+        typer.Option(
+            "--sort-into",
+            help="Copy the pictures into a folder for each class, inside DIR.",
+            metavar="DIR",
+            file_okay=False,
+        ),
+    ] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="With --sort-into: make links, not copies.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --sort-into: only print what would be done.")
+    ] = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", help="Draw the pictures with their classes.", metavar="FILE.png"),
+    ] = None,
     force: options.Force = False,
     dtype: options.DTypeOption = None,
     device: options.DeviceOption = None,
@@ -38,25 +92,47 @@ def predict(
     A picture that can't be read is named with the reason, the others still come, and the exit code
     is 1.
     """
-    from mixer_mlx.pictures import find_pictures
+    from mixer_mlx.cli.predict_job import Job, run
 
-    with output.destination(out, force=force) as stream:
-        with output.fetching(quiet=quiet) as listeners:
-            classifier = _load(model, dtype, device, listeners)
-        lines = _FORMATS[format]
-        if format is options.Format.CSV:
-            stream.write(output.csv_line(_CSV_COLUMNS))
-        found = failed = 0
-        for result in classifier.predict(find_pictures(images), k=k, batch_size=batch_size):
-            stream.writelines(lines(result, model))
-            stream.flush()
-            found += 1
-            failed += result.error is not None
-    if not found:
-        raise ImageError("There are no pictures in these folders; name the files themselves.")
-    if failed:
-        output.say(f"{failed} of {found} pictures can't be read.")
+    job = Job(
+        images=images,
+        model=model,
+        k=k,
+        batch_size=batch_size,
+        exact=exact,
+        threshold=threshold,
+        only=tuple(only or ()),
+        style=chosen_format(format, out),
+        out=out,
+        resume=resume,
+        sort_into=sort_into,
+        link=link,
+        dry_run=dry_run,
+        sheet=sheet,
+        force=force,
+        quiet=quiet,
+    )
+    if misuse := job.misuse():
+        raise typer.BadParameter(misuse)
+    job.check()
+    with output.fetching(quiet=quiet) as listeners:
+        classifier = _load(model, dtype, device, listeners)
+    tally = run(job, classifier, _pictures(images, null=null))
+    if tally.failed:
+        output.say(f"{tally.failed} of {tally.found} pictures can't be read.")
         raise typer.Exit(1)
+
+
+def _pictures(images: list[str], *, null: bool) -> "Iterator[str | Picture]":
+    from mixer_mlx.pictures import find_pictures, read_names
+
+    def fetch(url: str) -> bytes:
+        from mixer_mlx.convert.pictures_from_web import fetch
+
+        return fetch(url)
+
+    listed = read_names(sys.stdin.buffer, null=null) if sys.stdin else ()
+    return find_pictures(images, listed=listed, fetch=fetch)
 
 
 def _load(
@@ -72,41 +148,3 @@ def _load(
         raise SourceError(
             f"{error} The model in the package needs no network: -m cifar10"
         ) from error
-
-
-def _table(result: "Result", model: str) -> Iterator[str]:
-    if result.error is not None:
-        output.say(f"{result.image}: {result.error}")
-        return
-    yield output.printable(result.image) + "\n"
-    width = max(len(output.printable(prediction.label)) for prediction in result.predictions)
-    for prediction in result.predictions:
-        label = output.printable(prediction.label).ljust(width)
-        yield f"  {label}  {prediction.probability:6.1%}\n"
-
-
-def _json(result: "Result", model: str) -> Iterator[str]:
-    values: dict[str, object] = {"image": str(result.image), "model": model}
-    if result.error is not None:
-        yield output.json_line({**values, "error": str(result.error)})
-    else:
-        predictions = [asdict(prediction) for prediction in result.predictions]
-        yield output.json_line({**values, "predictions": predictions})
-
-
-_CSV_COLUMNS = ("image", "rank", "index", "label", "probability", "error")
-
-
-def _csv(result: "Result", model: str) -> Iterator[str]:
-    image = str(result.image)
-    if result.error is not None:
-        yield output.csv_line([image, "", "", "", "", str(result.error)])
-    for rank, prediction in enumerate(result.predictions, start=1):
-        yield output.csv_line([image, rank, *asdict(prediction).values(), ""])
-
-
-_FORMATS: dict[options.Format, Lines] = {
-    options.Format.TABLE: _table,
-    options.Format.JSON: _json,
-    options.Format.CSV: _csv,
-}

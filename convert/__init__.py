@@ -47,16 +47,22 @@ def load(
     MLX's default). `talk` and `progress` are told what is fetched. Raises MixerError.
     """
     chosen = backend.device(device)
-    number = backend.dtype(dtype, chosen)
-    address = locate.resolve(model)
-    path = address.path or locate.ensure(
-        address, backend.dtype_name(number), talk=talk, progress=progress
-    )
+    number = backend.dtype_name(backend.dtype(dtype, chosen))
     with mx.stream(chosen):
-        imported = import_model(path, dtype=number)
+        imported = open_model(model, dtype=number, talk=talk, progress=progress)
+    return Classifier(imported.model, imported.info, chosen)
+
+
+def open_model(
+    model: Model, *, dtype: str, talk: Talk = silent, progress: "Progress | None" = None
+) -> Imported:
+    """The model itself, which need not have a head, and what is known of it; as `load` else."""
+    address = locate.resolve(model)
+    path = address.path or locate.ensure(address, dtype, talk=talk, progress=progress)
+    imported = import_model(path, dtype=backend.dtype(dtype, backend.device()))
     for sentence in imported.assumed:
         talk(f"Assumed: {sentence}.")
-    return Classifier(imported.model, imported.info, chosen)
+    return imported
 
 
 def convert(

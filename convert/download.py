@@ -173,7 +173,7 @@ class _Transfer:
             headers |= {"Range": f"bytes={start}-", "If-Range": record.validator}
         request = Request(self.url, headers=headers)  # noqa: S310  # check_url has seen it
         try:
-            response: HTTPResponse = build_opener(_Redirects).open(request, timeout=TIMEOUT)
+            response: HTTPResponse = build_opener(Redirects).open(request, timeout=TIMEOUT)
         except HTTPError as error:
             error.close()
             if error.code == 416:  # the part is longer than the file
@@ -266,7 +266,7 @@ class _Transfer:
         self.note.unlink(missing_ok=True)
 
 
-class _Redirects(HTTPRedirectHandler):
+class Redirects(HTTPRedirectHandler):
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:

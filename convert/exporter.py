@@ -80,7 +80,7 @@ def _write_timm(path: Path, model: MlpMixer, info: ModelInfo) -> None:
             temporary / checkpoint.WEIGHTS_FILE,
             metadata={"format": "pt"},
         )
-        text = json.dumps(timm_config(info), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(timm_config(info), indent=2, allow_nan=False)
         (temporary / checkpoint.CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 

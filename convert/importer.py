@@ -1,5 +1,7 @@
 """A path -> a model of ours in memory, with what is known of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +15,7 @@ from mixer_mlx.convert.plan import Plan, make_plan
 from mixer_mlx.convert.settings import Settings
 from mixer_mlx.convert.source import Source, is_native, open_source
 from mixer_mlx.convert.timm_config import read_settings
-from mixer_mlx.errors import ConversionError
+from mixer_mlx.errors import ConversionError, SourceError
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
 
@@ -38,21 +40,34 @@ def import_model(
     Raises SourceError, ConversionError or CheckpointError before memory is taken.
     """
     path = Path(path)
-    if is_native(path):
-        info = _changed(checkpoint.read_info(path), settings)
-        return Imported(checkpoint.load(path, dtype, info), info)
-    source, plan, info, assumed = _inspect(path, settings)
-    model = checkpoint.fill(MlpMixer(plan.config), plan.apply(source.read()), dtype)
-    return Imported(model, info, assumed)
+    with _reading(path):
+        if is_native(path):
+            info = _changed(checkpoint.read_info(path), settings)
+            return Imported(checkpoint.load(path, dtype, info), info)
+        source, plan, info, assumed = _inspect(path, settings)
+        model = checkpoint.fill(MlpMixer(plan.config), plan.apply(source.read()), dtype)
+        return Imported(model, info, assumed)
 
 
 def read_info(path: str | Path, settings: Settings = NOTHING) -> tuple[ModelInfo, tuple[str, ...]]:
     """What `import_model` would say of a path and assume, without reading a tensor."""
     path = Path(path)
-    if is_native(path):
-        return _changed(checkpoint.read_info(path), settings), ()
-    _, _, info, assumed = _inspect(path, settings)
-    return info, assumed
+    with _reading(path):
+        if is_native(path):
+            return _changed(checkpoint.read_info(path), settings), ()
+        _, _, info, assumed = _inspect(path, settings)
+        return info, assumed
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(
+            f"{error.filename or path} can't be read ({error.strerror or error}); "
+            "check its permissions."
+        ) from error
 
 
 def _inspect(path: Path, settings: Settings) -> tuple[Source, Plan, ModelInfo, tuple[str, ...]]:

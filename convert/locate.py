@@ -3,7 +3,8 @@
 mixer_b16_224.sam                     a name of the catalogue
 user/repo, hf://user/repo[/file][@revision]
 https://host/file.npz
-a path                                a name wins over it: write ./name for the path
+a path                                a name wins over it: write ./name for the path;
+                                      the folder of a training run means its best/
 """
 
 import os
@@ -26,6 +27,9 @@ from mixer_mlx.errors import ConversionError, SourceError
 # them, and they would add a tenth of a prediction's time.
 if TYPE_CHECKING:
     from mixer_mlx.convert.download import Progress
+
+RUN_FILE = "run.json"
+"""Marks the folder of a training run; `mixer_mlx.training.run` writes it. It means its `best/`."""
 
 Talk = Callable[[str], None]
 """Called with sentences for the user, such as what is about to be fetched."""
@@ -85,7 +89,9 @@ def resolve(model: str | os.PathLike[str]) -> Address:
     if text.startswith(("http://", "https://", "hf://")):
         return Address(text)
     path = Path(text)
-    if path.exists():
+    if os.path.isfile(path / RUN_FILE):
+        return Address(text, path / "best")
+    if os.path.exists(path):  # raises nothing where a folder may not be read
         return Address(text, path)
     if hub_address.parse(text):
         return Address(f"hf://{text}")

@@ -8,6 +8,7 @@ the caller has checked the shapes against a model.
 import math
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -96,7 +97,12 @@ def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.g
     version = npy.read_magic(file)
     if version not in _READ_HEADER:
         raise ValueError(f"version {version} of the array format is not known")
-    shape, fortran_order, dtype = _READ_HEADER[version](file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # for headers that Python 2 wrote
+            shape, fortran_order, dtype = _READ_HEADER[version](file)
+    except Exception as error:  # NumPy runs parsers of Python on it, which raise anything at all
+        raise ValueError(f"the header of an array can't be read ({error})") from error
     if dtype.kind != "f" and dtype != np.dtype("V2"):
         raise ValueError(f"it holds {dtype}, not floating-point numbers")
     return shape, fortran_order, dtype

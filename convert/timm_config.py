@@ -61,11 +61,11 @@ def _image_size(cfg: Mapping[str, object]) -> tuple[int, int] | None:
 def _hidden_act(config: Mapping[str, object]) -> str | None:
     """timm runs the erf form, unless its model is built with another; we note ours beside it."""
     name = config.get("hidden_act", config.get("act_layer", "gelu"))
-    if name not in _ACTIVATIONS:
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise ConversionError(
             f"The model runs the activation {name!r}; only {' and '.join(_ACTIVATIONS)} are known."
         )
-    return _ACTIVATIONS[str(name)]
+    return _ACTIVATIONS[name]
 
 
 def _preprocess(cfg: Mapping[str, object]) -> dict[str, object]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ImageError,
         MixerError,
         SourceError,
+        TrainingError,
     )
     from mixer_mlx.image import Preprocess
     from mixer_mlx.model import Intermediates, MlpMixer
@@ -47,6 +48,7 @@ _HOMES = {
         "ImageError",
         "MixerError",
         "SourceError",
+        "TrainingError",
     ),
     "image": ("Preprocess",),
     "model": ("Intermediates", "MlpMixer"),
@@ -72,6 +74,7 @@ __all__ = [
     "Preprocess",
     "Result",
     "SourceError",
+    "TrainingError",
     "load",
     "save",
 ]

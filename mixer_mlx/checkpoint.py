@@ -6,6 +6,7 @@
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ def read_json(path: Path) -> dict[str, object]:
             path.read_text(encoding="utf-8"),
             object_pairs_hook=_unique_keys,
             parse_constant=_no_constant,
+            parse_float=_finite,
         )
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"it is no valid JSON ({error}).") from error
@@ -213,13 +215,21 @@ def write(folder: Path, model: MlpMixer, info: ModelInfo) -> None:
     """Write a model's two files into a folder. Raises OSError, or RuntimeError from MLX."""
     weights = str(folder / WEIGHTS_FILE)
     mx.save_safetensors(weights, _parameters(model), metadata={"format": "mlx"})
-    text = json.dumps(info.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    # ASCII, since names of files and classes may hold what UTF-8 can't say (lone surrogates).
+    text = json.dumps(info.to_dict(), indent=2, allow_nan=False)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def check_target(folder: str | os.PathLike[str], *, force: bool = False) -> None:
     """Raise CheckpointError if `save` would refuse to write to `folder`: ask before the work."""
     path = Path(folder)
+    try:
+        _check_target(path, force)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be written: {error}.") from error
+
+
+def _check_target(path: Path, force: bool) -> None:
     if not path.is_symlink() and not path.exists():
         return
     if not force:
@@ -258,6 +268,12 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(values) != len(pairs):
         raise ValueError("a key stands there twice")
     return values
+
+
+def _finite(number: str) -> float:
+    if math.isinf(value := float(number)):
+        raise ValueError(f"{number[:20]} is out of range")
+    return value
 
 
 def _no_constant(name: str) -> object:

@@ -4,14 +4,17 @@ import itertools
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, overload
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
+from numpy.typing import NDArray
 
 from mixer_mlx import backend
 from mixer_mlx.checkpoint import ModelInfo
@@ -38,6 +41,18 @@ class Result:
     image: ImageInput
     predictions: tuple[Prediction, ...] = ()
     error: ImageError | None = None
+
+
+_Decoded: TypeAlias = tuple[ImageInput, NDArray[np.uint8] | ImageError]
+
+
+class _Running(NamedTuple):
+    """What a device is computing of a batch."""
+
+    images: mx.array  # (N, H, W, in)
+    finite: mx.array  # whether all logits are
+    probabilities: mx.array  # (N, k)
+    indices: mx.array  # (N, k)
 
 
 class Classifier:
@@ -73,51 +88,71 @@ class Classifier:
         return self.info.labels
 
     @overload
-    def __call__(self, images: ImageInput, *, k: int = 5) -> list[Prediction]: ...
+    def __call__(
+        self, images: ImageInput, *, k: int = 5, exact: bool = False
+    ) -> list[Prediction]: ...
 
     @overload
-    def __call__(self, images: list[ImageInput], *, k: int = 5) -> list[list[Prediction]]: ...
+    def __call__(
+        self, images: list[ImageInput], *, k: int = 5, exact: bool = False
+    ) -> list[list[Prediction]]: ...
 
     def __call__(
-        self, images: ImageInput | list[ImageInput], *, k: int = 5
+        self, images: ImageInput | list[ImageInput], *, k: int = 5, exact: bool = False
     ) -> list[Prediction] | list[list[Prediction]]:
         """The k most probable classes of a picture, or of each of a list of pictures.
 
-        A picture is a path, a PIL image or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Raises
-        ImageError for the first that can't be read; `predict` goes on instead.
+        A picture is a path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or what
+        `pictures.find_pictures` gives; `exact` is explained at `Preprocess`. Raises ImageError for
+        the first that can't be read; `predict` goes on instead.
         """
         if not isinstance(images, list):
-            return self([images], k=k)[0]
+            return self([images], k=k, exact=exact)[0]
         results = []
-        for result in self.predict(images, k=k):
+        for result in self.predict(images, k=k, exact=exact):
             if result.error is not None:
                 raise result.error
             results.append(list(result.predictions))
         return results
 
     def predict(
-        self, images: Iterable[ImageInput], *, k: int = 5, batch_size: int = 32
+        self,
+        images: Iterable[ImageInput],
+        *,
+        k: int = 5,
+        batch_size: int = 32,
+        exact: bool = False,
     ) -> Iterator[Result]:
         """Results in the order of the pictures; one that can't be read gives a result too.
 
-        Pictures are decoded in threads, at most two batches ahead of the model.
+        Pictures are asked for as they are needed, and decoded in threads while the batch before
+        them is computed: memory doesn't depend on how many there are. The last batch is smaller.
         """
-        decoded = self._decode_ahead(images, ahead=2 * batch_size)
-        while batch := list(itertools.islice(decoded, batch_size)):
-            yield from self._predict_batch(batch, k)
+        with closing(self._decoded(images, exact)) as decoded:
+            before: list[_Decoded] = []
+            running = None
+            while batch := list(itertools.islice(decoded, batch_size)):
+                done, running = running, self._start(batch, k)
+                yield from self._results(before, done, k)
+                before = batch
+            yield from self._results(before, running, k)
 
-    def logits(self, pixels: np.ndarray) -> mx.array:
+    def logits(self, pixels: NDArray[np.uint8]) -> mx.array:
         """Pixels, uint8 (N, H, W, in) as `preprocess` makes them, to float32 logits (N, classes).
 
         Logits that are not finite are computed again in float32, with a RuntimeWarning. Raises
         CheckpointError when that does not help.
         """
         with mx.stream(self.device):
-            images = (mx.array(pixels) / 255 - self._mean) / self._std
-            logits = self.model(images).astype(mx.float32)
+            images, logits = self._forward(pixels)
             if mx.isfinite(logits).all().item():
                 return logits
             return self._logits_in_float32(images)
+
+    def _forward(self, pixels: NDArray[np.uint8]) -> tuple[mx.array, mx.array]:
+        """Normalised images and their logits, neither computed yet."""
+        images = (mx.array(pixels) / 255 - self._mean) / self._std
+        return images, self.model(images).astype(mx.float32)
 
     def _logits_in_float32(self, images: mx.array) -> mx.array:
         """Run a float32 copy of a half-precision model."""
@@ -137,55 +172,69 @@ class Classifier:
             "The model's logits are not finite even in float32; its weights must be broken."
         )
 
-    def _predict_batch(
-        self, batch: list[tuple[ImageInput, np.ndarray | ImageError]], k: int
-    ) -> Iterator[Result]:
-        pixels = [value for _, value in batch if isinstance(value, np.ndarray)]
-        found = iter(self._top(np.stack(pixels), k) if pixels else [])
+    def _start(self, batch: list[_Decoded], k: int) -> _Running | None:
+        """Have the device begin with a batch, without waiting for it; None if all are errors."""
+        pixels = [value for _, value in batch if not isinstance(value, ImageError)]
+        if not pixels:
+            return None
+        with mx.stream(self.device):
+            images, logits = self._forward(np.stack(pixels))
+            running = _Running(images, mx.isfinite(logits).all(), *_top(logits, k))
+        mx.async_eval(*running)
+        return running
+
+    def _results(self, batch: list[_Decoded], running: _Running | None, k: int) -> Iterator[Result]:
+        found = iter(self._predictions(running, k) if running else [])
         for image, value in batch:
             if isinstance(value, ImageError):
                 yield Result(image, error=value)
             else:
                 yield Result(image, next(found))
 
-    def _top(self, pixels: np.ndarray, k: int) -> list[tuple[Prediction, ...]]:
-        logits = self.logits(pixels)
-        with mx.stream(self.device):
-            probabilities = mx.softmax(logits, axis=-1)
-            order = mx.argsort(-probabilities, axis=-1)[:, :k]
-            values = mx.take_along_axis(probabilities, order, axis=-1)
-            mx.eval(order, values)
-        indices: Any = order.tolist()
-        chances: Any = values.tolist()
+    def _predictions(self, running: _Running, k: int) -> list[tuple[Prediction, ...]]:
+        """Waits for the device."""
+        probabilities, indices = running.probabilities, running.indices
+        if not running.finite.item():
+            with mx.stream(self.device):
+                probabilities, indices = _top(self._logits_in_float32(running.images), k)
+        rows: Any = zip(indices.tolist(), probabilities.tolist(), strict=True)  # type: ignore[arg-type]
         return [
             tuple(Prediction(i, self._label(i), p) for i, p in zip(*row, strict=True))
-            for row in zip(indices, chances, strict=True)
+            for row in rows
         ]
 
     def _label(self, index: int) -> str:
         return self.labels[index] if self.labels else f"class {index}"
 
-    def _decode_ahead(
-        self, images: Iterable[ImageInput], ahead: int
-    ) -> Iterator[tuple[ImageInput, np.ndarray | ImageError]]:
-        """Pictures in order with their pixels or error, decoded in threads up to `ahead` early."""
-        waiting: deque[tuple[ImageInput, Future[np.ndarray]]] = deque()
-        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
-            try:
-                for image in images:
-                    waiting.append((image, pool.submit(self.preprocess, image)))
-                    if len(waiting) > ahead:
-                        yield _finished(*waiting.popleft())
-                while waiting:
+    def _decoded(
+        self, images: Iterable[ImageInput], exact: bool
+    ) -> Generator[_Decoded, None, None]:
+        """Pictures in order with their pixels or error, decoded in threads."""
+        threads = os.cpu_count() or 1
+        pixels = partial(self.preprocess, exact=exact)
+        waiting: deque[tuple[ImageInput, Future[NDArray[np.uint8]]]] = deque()
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        try:
+            for image in images:
+                waiting.append((image, pool.submit(pixels, image)))
+                # Few, as a picture out of an archive may hold its file until it is decoded.
+                if len(waiting) > 2 * threads:
                     yield _finished(*waiting.popleft())
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            while waiting:
+                yield _finished(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _finished(
-    image: ImageInput, future: Future[np.ndarray]
-) -> tuple[ImageInput, np.ndarray | ImageError]:
+def _finished(image: ImageInput, future: Future[NDArray[np.uint8]]) -> _Decoded:
     try:
         return image, future.result()
     except ImageError as error:
         return image, error
+
+
+def _top(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
+    """The k largest of each row's softmax, (N, k), and where they stand."""
+    probabilities = mx.softmax(logits, axis=-1)
+    indices = mx.argsort(-probabilities, axis=-1)[:, :k]
+    return mx.take_along_axis(probabilities, indices, axis=-1), indices

@@ -6,7 +6,8 @@
     ├── SourceError         foreign weights that can't be reached or read
     ├── ConversionError     foreign weights that were read and are no MLP-Mixer we know
     ├── ImageError          a picture that can't be read
-    └── BackendError        a device or dtype that MLX doesn't have here
+    ├── BackendError        a device or dtype that MLX doesn't have here
+    └── TrainingError       a run that can't go on, or whose saved state can't be used
 
 Texts may quote file, class or tensor names as they came; whoever prints them to a terminal
 escapes control characters first (the command line does).
@@ -39,3 +40,7 @@ class ImageError(MixerError):
 
 class BackendError(MixerError):
     """A device or dtype that MLX doesn't have here."""
+
+
+class TrainingError(MixerError):
+    """A run that can't go on, or whose saved state can't be used."""

@@ -15,7 +15,8 @@ ROOMS = {"mixer_mlx": ROOT / "mixer_mlx", "convert": ROOT / "convert", "cli": RO
 # circle; a package (data, analysis, training) stands for all of its modules.
 LAYERS = [
     ["errors"],
-    ["atomic", "blas", "backend", "config", "activations", "decode", "image", "pictures"],
+    ["atomic", "blas", "backend", "config", "activations"],
+    ["quiet", "formats", "decode", "image", "archives", "pictures"],
     ["labels", "model"],
     ["catalog", "resolution"],
     ["checkpoint"],
@@ -28,7 +29,11 @@ LAYERS = [
 ONLY = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "PIL": {"mixer_mlx.decode", "mixer_mlx.image", "mixer_mlx.data", "mixer_mlx.analysis.draw"},
+    "PIL": {
+        *(f"mixer_mlx.{name}" for name in ("quiet", "formats", "decode", "image")),
+        *("mixer_mlx.data", "mixer_mlx.analysis"),
+    },
+    "pillow_heif": {"mixer_mlx.formats"},
     "huggingface_hub": {"convert"},
     "mlx": {"mixer_mlx", "convert"},
 }

@@ -1,5 +1,8 @@
+import os
 import threading
 import warnings
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -9,6 +12,7 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from mixer_mlx import CheckpointError, Classifier, ImageError, MlpMixer, ModelInfo, Preprocess, load
+from mixer_mlx.decode import Picture
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +170,76 @@ def test_nothing_warns(classifier: Classifier, cat: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         classifier([cat, cat])
+
+
+def test_pictures_are_asked_for_as_they_are_needed(classifier: Classifier, cat: Path) -> None:
+    asked = []
+
+    def counted() -> Iterator[Path]:
+        for i in range(1000):
+            asked.append(i)
+            yield cat
+
+    results = classifier.predict(counted(), batch_size=4)
+    for done in range(1, 100):
+        next(results)
+        assert len(asked) < done + 3 * 4 + 2 * (os.cpu_count() or 1)
+    results.close()
+
+
+def test_what_has_been_read_is_not_kept(classifier: Classifier, cat: Path) -> None:
+    """Pictures out of archives hold their files: none may stay behind."""
+
+    class Held(Picture):
+        pass
+
+    alive: weakref.WeakSet[Picture] = weakref.WeakSet()
+
+    def held() -> Iterator[Picture]:
+        for i in range(200):
+            picture = Held(str(i), cat.read_bytes)
+            alive.add(picture)
+            yield picture
+
+    most = 0
+    for i, result in enumerate(classifier.predict(held(), batch_size=4)):
+        assert str(result.image) == str(i)
+        most = max(most, len(alive))
+    assert most < 4 * 4 + 3 * (os.cpu_count() or 1) + 4
+
+
+def test_a_failing_list_of_pictures_fails_at_once(classifier: Classifier, cat: Path) -> None:
+    def failing() -> Iterator[Path]:
+        yield cat
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(classifier.predict(failing()))
+
+
+def test_all_of_a_batch_may_be_bad(classifier: Classifier, cat: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    images = [bad, bad, cat, bad, bad]
+    results = list(classifier.predict(images, batch_size=2))
+    assert [result.error is None for result in results] == [image is cat for image in images]
+
+
+def test_exact_is_handed_on(classifier: Classifier, cat: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(cat) as image:
+        image.save(tmp_path / "turned.png", exif=exif)
+        upright = classifier(image.transpose(Image.Transpose.ROTATE_180).convert("RGB"))
+    assert classifier(tmp_path / "turned.png") == upright
+    assert classifier(tmp_path / "turned.png", exact=True) == classifier(cat) != upright
+    (result,) = classifier.predict([tmp_path / "turned.png"], exact=True)
+    assert list(result.predictions) == classifier(cat)
+
+
+def test_a_result_may_be_asked_for_in_another_thread(classifier: Classifier, cat: Path) -> None:
+    results = classifier.predict([cat] * 3, batch_size=1)
+    found = [next(results)]
+    thread = threading.Thread(target=lambda: found.extend(results))
+    thread.start()
+    thread.join(timeout=60)
+    assert [result.predictions for result in found] == [tuple(classifier(cat))] * 3

@@ -1,5 +1,6 @@
 """Decoding and preprocessing, against plain Pillow, values worked out by hand, hostile files."""
 
+import base64
 import io
 import json
 import os
@@ -19,9 +20,12 @@ import pytest
 from PIL import Image, ImageOps
 
 from mixer_mlx import decode as decode_module
+from mixer_mlx import formats as formats_module
 from mixer_mlx import image as image_module
-from mixer_mlx.decode import MAX_PIXELS, decode, to_rgb
+from mixer_mlx import quiet as quiet_module
+from mixer_mlx.decode import decode, to_rgb
 from mixer_mlx.errors import ConfigError, ImageError
+from mixer_mlx.formats import MAX_PIXELS
 from mixer_mlx.image import Preprocess
 
 WHITE = (255, 255, 255)
@@ -205,7 +209,7 @@ def test_what_pillow_may_raise(error: type[Exception], monkeypatch: pytest.Monke
     def fails(*_: object) -> None:
         raise error("two\nlines")
 
-    monkeypatch.setattr(decode_module, "_READERS", [(re.compile(b"GIF"), fails)])
+    monkeypatch.setattr(formats_module, "_READERS", [(re.compile(b"GIF"), fails)])
     with pytest.raises(
         ImageError, match=r"^The[^\n]+two(?: |\\n)lines|too little memory"
     ) as caught:
@@ -223,13 +227,212 @@ def test_tiff_of_either_kind_and_order() -> None:
 
 
 def test_without_webp(monkeypatch: pytest.MonkeyPatch) -> None:
-    readers = [entry for entry in decode_module._READERS if entry[1].format != "WEBP"]
-    monkeypatch.setattr(decode_module, "_READERS", readers)
+    readers = [entry for entry in formats_module._READERS if entry[1].format != "WEBP"]
+    monkeypatch.setattr(formats_module, "_READERS", readers)
     with pytest.raises(ImageError, match="save it as one of JPEG, PNG, GIF, BMP, TIFF, AVIF"):
         decode(io.BytesIO(saved(picture(), "WEBP")))
 
 
+def rle_bmp(width: int, height: int) -> bytes:
+    """A black BMP: three rows of one run each, which is enough for pictures of three rows."""
+    palette, pixels = bytes(4 * 256), bytes([width % 256, 0, 0, 0]) * 3 + b"\0\1"
+    offset = 54 + len(palette)
+    header = struct.pack("<2sIII", b"BM", offset + len(pixels), 0, offset)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(pixels), 0, 0, 256, 0)
+    return header + info + palette + pixels
+
+
+def test_run_length_encoded_bmps_are_refused_when_large() -> None:
+    assert decode(io.BytesIO(rle_bmp(4, 3))).size == (4, 3)
+    with pytest.raises(ImageError, match=r"run-length encoded BMP of 4097x4096 pixels; .* PNG\.$"):
+        decode(io.BytesIO(rle_bmp(4097, 4096)))
+
+
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAA"
+    "AAAAAAAAAAACJpbG9jAAAAAERAAAEAAQAAAAABoQABAAAAAAAAAFwAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAAB"
+    "AABodmMxAAAAAA5waXRtAAAAAAABAAAA/WlwcnAAAADdaXBjbwAAAHZodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADw"
+    "NgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAA"
+    "AAMDIAAAAwAhYgABAAZEAcFzwIkAAAATY29scm5jbHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcA"
+    "AAADAAAAABAAAAIAAAAAH////wAAAAAv///+AAAAACAAAAEHBpeGkAAAAAAwgICAAAABhpcG1hAAAAAAAAAAEAAQWB"
+    "AgMFhAAAAGRtZGF0AAAAWCgBrwng40ecVP/5he//ak7L2iOJVAj/aGDvKff/jtUG+EnHEqIIAc4YSXn6CzlBFzdMt7"
+    "F3fb8/d0KQkkktkIncjXxq1XYmyu0cZAUZ2Eg+gAJMwUGZp6A="
+)  # 48 x 32 pixels, the left half (200, 30, 40), the right one (20, 60, 220)
+
+
+def test_heic() -> None:
+    pytest.importorskip("pillow_heif", reason="NOT RUN: needs the extra heif (pillow-heif)")
+    decoded = np.asarray(decode(io.BytesIO(HEIC))).astype(int)
+    assert decoded.shape == (32, 48, 3)
+    assert abs(decoded[4:28, 4:20] - (200, 30, 40)).max() < 12  # the left half was red
+    assert abs(decoded[4:28, 28:44] - (20, 60, 220)).max() < 12
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1"])
+def test_heic_without_pillow_heif(brand: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"pip install 'mixer-mlx\[heif\]'"):
+        decode(io.BytesIO(HEIC[:8] + brand + HEIC[12:]))
+
+
+def test_brands_tell_avif_from_heic() -> None:
+    data = saved(picture(), "AVIF")
+    assert data[8:12] == b"avif"
+    assert data.index(b"avif", 12) < 64
+    decoded = decode(io.BytesIO(data[:8] + b"mif1" + data[12:]))
+    assert decoded.tobytes() == decode(io.BytesIO(data)).tobytes()
+
+
+# Reduced JPEGs
+
+
+def photo(cat: Path, *options: object) -> bytes:
+    """1600 x 1200 pixels as sharp as the example is: the photograph beside its mirror images."""
+    with Image.open(cat) as image:
+        tile = np.asarray(image.convert("RGB"))
+    tile = np.concatenate([tile, tile[:, ::-1]], 1)
+    tile = np.concatenate([tile, tile[::-1]], 0)
+    return saved(Image.fromarray(np.tile(tile, (2, 2, 1))[:1200, :1600]), "JPEG", **dict(options))
+
+
+def smooth() -> bytes:
+    y, x = np.mgrid[0:1200, 0:1600]
+    pixels = np.dstack([x * 255 / 1600, y * 255 / 1200, (x + y) * 255 / 2800])
+    return saved(Image.fromarray(pixels.astype(np.uint8)), "JPEG", quality=90)
+
+
+@pytest.mark.parametrize(("size", "scale"), [(109, 2), (54, 4), (27, 8)])
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_reduced_jpegs_stay_within_3(
+    size: int,
+    scale: int,
+    subsampling: int,
+    interpolation: str,
+    cat: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+    fit = Preprocess._fit
+
+    def spy(self: Preprocess, image: Image.Image) -> Image.Image:
+        sizes.append(image.size)
+        return fit(self, image)
+
+    monkeypatch.setattr(Preprocess, "_fit", spy)
+    preprocess = Preprocess((size, size), crop_pct=1.0, interpolation=interpolation)
+    for data in (photo(cat, ("quality", 90), ("subsampling", subsampling)), smooth()):
+        with Image.open(io.BytesIO(data)) as image:
+            full = preprocess(image.convert("RGB")).astype(int)
+        reduced = preprocess(io.BytesIO(data))
+        assert sizes[-2:] == [(1600, 1200), (1600 // scale, 1200 // scale)]
+        assert abs(reduced - full).max() <= 3
+        np.testing.assert_array_equal(preprocess(io.BytesIO(data), exact=True), full)
+        assert sizes[-1] == (1600, 1200)
+
+
+@pytest.mark.parametrize(
+    ("size", "at_least", "expected"),
+    [
+        ((64, 48), None, (64, 48)),
+        ((64, 48), 6, (8, 6)),
+        ((64, 48), 7, (16, 12)),
+        ((64, 48), 12, (16, 12)),
+        ((64, 48), 13, (32, 24)),
+        ((64, 48), 24, (32, 24)),
+        ((64, 48), 25, (64, 48)),
+        ((48, 64), 13, (24, 32)),
+        ((66, 48), 6, (33, 24)),  # an eighth would cut a pixel in four
+        ((65, 48), 6, (65, 48)),
+    ],
+)
+def test_how_far_a_jpeg_is_reduced(
+    size: tuple[int, int], at_least: int | None, expected: tuple[int, int]
+) -> None:
+    for mode in ("RGB", "L", "CMYK"):
+        data = saved(Image.new(mode, size), "JPEG")
+        assert decode(io.BytesIO(data), at_least=at_least).size == expected
+        assert decode(io.BytesIO(data), at_least=at_least, exact=True).size == size
+    data = saved(Image.new("RGB", size), "PNG")
+    assert decode(io.BytesIO(data), at_least=at_least).size == size
+
+
+def test_huge_jpegs_are_refused_at_any_scale() -> None:
+    data = bytearray(saved(picture(), "JPEG"))
+    start = data.index(b"\xff\xc0") + 5
+    data[start : start + 4] = struct.pack(">HH", 65_496, 65_496)
+    with pytest.raises(ImageError, match="65496x65496 pixels"):
+        decode(io.BytesIO(data), at_least=100)
+
+
+def test_a_picture_that_is_given_is_not_changed() -> None:
+    data = saved(Image.new("RGB", (640, 480)), "JPEG")
+    with Image.open(io.BytesIO(data)) as image:
+        Preprocess((8, 8))(image)
+        assert image.size == (640, 480)
+
+
+# Memory
+
+
+def test_memory_is_lent_to_threads() -> None:
+    room, most, lock = decode_module._Room(100), [0, 0], threading.Lock()
+
+    def run(size: int) -> None:
+        for _ in range(200):
+            with room.taken(size):
+                with lock:
+                    most[0] += min(size, 100)
+                    most[1] = max(most)
+                with lock:
+                    most[0] -= min(size, 100)
+
+    threads = [threading.Thread(target=run, args=(size,)) for size in (30, 40, 60, 100, 1000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert most[0] == 0
+    assert 60 <= most[1] <= 100
+    with pytest.raises(RuntimeError), room.taken(100):
+        raise RuntimeError
+    with room.taken(100):  # it was given back
+        pass
+
+
+def test_decoding_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = decode_module._Room(4 * 24 * 16)
+    monkeypatch.setattr(decode_module, "_ROOM", room)
+    done = threading.Event()
+
+    def run() -> None:
+        decode(io.BytesIO(saved(picture(), "PNG")))
+        done.set()
+
+    with room.taken(1):
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert not done.wait(0.2)
+    assert done.wait(60)
+    thread.join()
+
+
 # Orientation
+
+
+def test_exact_leaves_the_orientation() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for file_format in ("JPEG", "PNG", "WEBP"):
+        data = saved(picture(), file_format, exif=exif)
+        with Image.open(io.BytesIO(data)) as image:
+            expected = np.asarray(image.convert("RGB"))
+            straight = Preprocess((16, 24), "squash", 1.0)
+            np.testing.assert_array_equal(straight(image, exact=True), expected)
+        exact = decode(io.BytesIO(data), exact=True)
+        np.testing.assert_array_equal(np.asarray(exact), expected)
+        np.testing.assert_array_equal(straight(io.BytesIO(data), exact=True), expected)
+        np.testing.assert_array_equal(straight(exact), expected)  # nor later
 
 
 @pytest.mark.parametrize("orientation", range(10))
@@ -356,8 +559,8 @@ def test_what_has_no_rgb() -> None:
 
 
 def libtiff_handler() -> int | None:
-    handler = decode_module._QUIET._set_libtiff_handler(None)
-    decode_module._QUIET._set_libtiff_handler(handler)
+    handler = quiet_module._QUIET._set_libtiff_handler(None)
+    quiet_module._QUIET._set_libtiff_handler(handler)
     return handler
 
 
@@ -384,13 +587,13 @@ def test_eight_threads_decode_what_warns() -> None:
     assert right == [True] * 400
     assert list(warnings.filters) == before
     assert libtiff_handler() == handler
-    assert decode_module._QUIET._changed == []
+    assert quiet_module._QUIET._changed == []
     with pytest.warns(UserWarning, match="tag 284 had too many"):
         Image.open(io.BytesIO(WARNING_TIFF)).load()
 
 
 def test_filters_that_others_change_meanwhile() -> None:
-    quiet, before, inner = decode_module._QUIET, list(warnings.filters), warnings.catch_warnings()
+    quiet, before, inner = quiet_module._QUIET, list(warnings.filters), warnings.catch_warnings()
     with quiet:
         inner.__enter__()  # takes a copy, with ours in it
     assert quiet._filter not in warnings.filters

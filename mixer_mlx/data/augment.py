@@ -23,7 +23,7 @@ def generator(seed: int, epoch: int, index: int) -> Rng:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A random part of the picture, resized, and mirrored in half the cases.
+    """A random part of the picture, resized, and with `flip` mirrored in half the cases.
 
     `area` and `aspect` (width / height) are the ranges of Szegedy et al. (arXiv 1409.4842), with
     the 0.05 to 1 of google-research/vision_transformer; the aspect is drawn uniformly in its
@@ -31,6 +31,7 @@ class RandomCrop:
     """
 
     preprocess: Preprocess
+    flip: bool = True
     area: tuple[float, float] = (0.05, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
 
@@ -39,7 +40,12 @@ class RandomCrop:
         box = self._box(picture.size, rng)
         filtered = INTERPOLATIONS[self.preprocess.interpolation]
         part = picture.resize((width, height), filtered, box)
-        return _finished(part, self.preprocess.in_channels, rng)
+        if self.flip and rng.random() < 0.5:
+            part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        channels = self.preprocess.in_channels
+        return np.array(part.convert("L") if channels == 1 else part).reshape(
+            height, width, channels
+        )
 
     def _box(self, size: tuple[int, int], rng: Rng) -> tuple[int, int, int, int]:
         width, height = size
@@ -60,10 +66,12 @@ class RandomCrop:
 class PaddedCrop:
     """For small pictures: the evaluated picture with a black border of 1/8, cut at random.
 
-    Mirrored in half the cases. The usual augmentation of CIFAR (He et al., arXiv 1512.03385).
+    With `flip` mirrored in half the cases. The usual augmentation of CIFAR (He et al., arXiv
+    1512.03385).
     """
 
     preprocess: Preprocess
+    flip: bool = True
 
     def __call__(self, picture: Image.Image, rng: Rng) -> NDArray[np.uint8]:
         height, width = self.preprocess.image_size
@@ -73,19 +81,30 @@ class PaddedCrop:
         top = int(rng.integers(2 * (height // 8) + 1))
         left = int(rng.integers(2 * (width // 8) + 1))
         part = padded[top : top + height, left : left + width]
-        return np.ascontiguousarray(part[:, ::-1] if rng.random() < 0.5 else part)
+        return np.ascontiguousarray(part[:, ::-1] if self.flip and rng.random() < 0.5 else part)
 
 
-def _finished(picture: Image.Image, channels: int, rng: Rng) -> NDArray[np.uint8]:
-    if rng.random() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = np.array(picture.convert("L") if channels == 1 else picture)
-    return pixels.reshape(*pixels.shape[:2], channels)
+@dataclass(frozen=True)
+class NoAugmentation:
+    """The picture as the model sees it when it predicts."""
+
+    preprocess: Preprocess
+
+    def __call__(self, picture: Image.Image, rng: Rng) -> NDArray[np.uint8]:
+        return self.preprocess(picture)
 
 
-Augmentation = RandomCrop | PaddedCrop
+Augmentation = RandomCrop | PaddedCrop | NoAugmentation
 
 
-def default_augmentation(preprocess: Preprocess) -> Augmentation:
-    """Padded crops for images of up to 64 pixels, which have nothing to spare; else parts."""
-    return PaddedCrop(preprocess) if max(preprocess.image_size) <= 64 else RandomCrop(preprocess)
+def augmentation(kind: str, preprocess: Preprocess, *, flip: bool) -> Augmentation:
+    """What a recipe calls "crop", "pad", "none", or "auto".
+
+    Auto means padded crops for images of up to 64 pixels, which have nothing to spare, and else
+    random parts.
+    """
+    if kind == "auto":
+        kind = "pad" if max(preprocess.image_size) <= 64 else "crop"
+    if kind == "none":
+        return NoAugmentation(preprocess)
+    return (PaddedCrop if kind == "pad" else RandomCrop)(preprocess, flip)

@@ -60,7 +60,7 @@ class Pictures:
             return kept
         path = self.dataset.paths[index]
         try:
-            picture = decode(path)
+            picture = decode(path, exact=self.exact)
         except ImageError as error:
             with self._lock:
                 known, self.bad[index] = index in self.bad, error

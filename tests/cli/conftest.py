@@ -1,11 +1,15 @@
 """`mixer("predict", ...)` runs the command in this process and gives code, stdout and stderr."""
 
+import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mixer_mlx.cli.main import main
 
@@ -14,6 +18,29 @@ class Run(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def _our_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The command takes over signals for good, as it has a process of its own."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """A folder of 11 pictures; `04.png` can't be read."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(11):
+        pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    (folder / "04.png").write_text("This is no picture.")
+    return folder
 
 
 @pytest.fixture

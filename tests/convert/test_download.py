@@ -490,7 +490,7 @@ def test_no_redirect_from_https_to_http() -> None:
     request = module.Request("https://127.0.0.1/a.npz")
 
     def follow(target: str) -> str:
-        new = module._Redirects().redirect_request(request, BytesIO(), 302, "", {}, target)
+        new = module.Redirects().redirect_request(request, BytesIO(), 302, "", {}, target)
         return new.full_url
 
     assert follow("https://127.0.0.1/b.npz") == "https://127.0.0.1/b.npz"

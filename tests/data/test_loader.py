@@ -7,7 +7,13 @@ import pytest
 from PIL import Image
 
 from mixer_mlx import ConfigError, ImageError, Preprocess
-from mixer_mlx.data.augment import PaddedCrop, RandomCrop, default_augmentation, generator
+from mixer_mlx.data.augment import (
+    NoAugmentation,
+    PaddedCrop,
+    RandomCrop,
+    augmentation,
+    generator,
+)
 from mixer_mlx.data.dataset import Dataset, read_folder
 from mixer_mlx.data.loader import EvaluationBatches, Pictures, TrainingBatches, in_threads
 
@@ -192,12 +198,23 @@ def test_padded_crops_are_shifts_with_a_black_border() -> None:
 
 
 def test_small_images_are_padded_and_large_ones_cut() -> None:
-    assert isinstance(default_augmentation(Preprocess((32, 32))), PaddedCrop)
-    assert isinstance(default_augmentation(Preprocess((224, 224))), RandomCrop)
+    assert isinstance(augmentation("auto", Preprocess((32, 32)), flip=True), PaddedCrop)
+    assert isinstance(augmentation("auto", Preprocess((224, 224)), flip=True), RandomCrop)
+    assert isinstance(augmentation("none", Preprocess((224, 224)), flip=True), NoAugmentation)
+
+
+def test_without_flip_nothing_is_mirrored() -> None:
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8))
+    for i in range(20):
+        box = RandomCrop(SMALL)._box(picture.size, generator(0, 0, i))
+        plain = np.array(picture.resize((8, 8), Image.Resampling.BICUBIC, box))
+        found = augmentation("crop", SMALL, flip=False)(picture, generator(0, 0, i))
+        assert np.array_equal(found, plain)
 
 
 def test_grey_models_get_one_channel() -> None:
     grey = Preprocess((8, 8), mean=(0.5,), std=(0.5,))
     picture = Image.new("RGB", (20, 20), "red")
-    for augmentation in (RandomCrop(grey), PaddedCrop(grey)):
-        assert augmentation(picture, generator(0, 0, 0)).shape == (8, 8, 1)
+    for kind in ("crop", "pad", "none"):
+        found = augmentation(kind, grey, flip=True)(picture, generator(0, 0, 0))
+        assert found.shape == (8, 8, 1)

@@ -1,0 +1,181 @@
+"""The work of `mixer predict`: what was asked for, and the loop over the results."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixer_mlx.cli import parquet, sheet
+from mixer_mlx.cli.part_file import PartFile
+from mixer_mlx.cli.predict_output import (
+    Lines,
+    PredictFormat,
+    csv_lines,
+    error_lines,
+    json_lines,
+    table_lines,
+)
+from mixer_mlx.cli.predict_resume import Kept, without
+from mixer_mlx.cli.predict_select import class_names, find_classes, select
+from mixer_mlx.cli.predict_writer import Writer, to_file, to_stdout
+from mixer_mlx.cli.progress import Tick, progress
+from mixer_mlx.cli.sort_into import Sorter, folder_names
+from mixer_mlx.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from mixer_mlx import Classifier
+    from mixer_mlx.decode import ImageInput
+
+_RESUMABLE = (PredictFormat.JSON, PredictFormat.CSV)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The options of `mixer predict`, by their names."""
+
+    images: Sequence[str | os.PathLike[str]]
+    model: str
+    k: int
+    batch_size: int
+    threshold: float
+    only: tuple[str, ...]
+    style: PredictFormat
+    out: Path | None
+    resume: bool
+    sort_into: Path | None
+    link: bool
+    dry_run: bool
+    sheet: Path | None
+    force: bool
+    quiet: bool
+    exact: bool = False
+
+    @property
+    def target(self) -> PartFile | None:
+        """The file of -o."""
+        if self.out is None:
+            return None
+        # What --only leaves out is not on record, and a sheet needs all pictures.
+        resumable = self.style in _RESUMABLE and not (self.only or self.sheet)
+        needs_end = self.style is PredictFormat.PARQUET
+        return PartFile(self.out, resumable, needs_end, force=self.force, resume=self.resume)
+
+    def misuse(self) -> str | None:
+        """What is wrong with the options together."""
+        rules = {
+            "--resume needs -o FILE.": self.resume and not self.out,
+            "--resume goes with json and csv only.": self.resume and self.style not in _RESUMABLE,
+            "--resume can't go with --only or --sheet.": self.resume and (self.only or self.sheet),
+            "parquet needs -o FILE.": self.style is PredictFormat.PARQUET and not self.out,
+            "--link needs --sort-into DIR.": self.link and not self.sort_into,
+            "--dry-run needs --sort-into DIR.": self.dry_run and not self.sort_into,
+            "--dry-run writes nothing; leave out -o and --sheet.": self.dry_run
+            and (self.out or self.sheet),
+        }
+        return next((rule for rule, broken in rules.items() if broken), None)
+
+    def check(self) -> None:
+        """Raises MixerError for what can be known to fail before a model is loaded."""
+        if self.target:
+            self.target.check()
+        if self.style is PredictFormat.PARQUET:
+            parquet.check()
+        if self.sheet:
+            sheet.check(self.sheet, force=self.force)
+        for folder in filter(Path.is_dir, map(Path, self.images)):
+            if self.sort_into and self.sort_into.resolve().is_relative_to(folder.resolve()):
+                raise ConfigError(
+                    f"{self.sort_into} lies in {folder}, whose pictures are to be sorted; "
+                    "choose a folder beside it."
+                )
+
+
+@dataclass
+class Tally:
+    """How many pictures there were, and how many of these can't be read."""
+
+    found: int
+    failed: int
+
+
+def run(job: Job, classifier: "Classifier", pictures: "Iterable[ImageInput]") -> Tally:
+    """Classify and write everything that was asked for.
+
+    Raises MixerError, ImageError where there are no pictures at all.
+    """
+    only = find_classes(job.only, class_names(classifier))
+    extras = _extras(job, classifier)
+    with _writer(job, classifier) as (writer, kept), _progress(job) as tick:
+        tally = Tally(kept.count, kept.failed)
+        left = without(pictures, kept, job.style)
+        for result in classifier.predict(left, k=job.k, batch_size=job.batch_size, exact=job.exact):
+            tally.found += 1
+            tally.failed += result.error is not None
+            if shown := select(result, job.threshold, only):
+                # Extras first: what a file has, for --resume to leave out, has been through them.
+                for extra in extras:
+                    extra.add(shown)
+                writer.add(shown)
+            if tally.found % job.batch_size == 0:
+                writer.flush()
+            tick(tally.found, tally.failed)
+        if not tally.found:
+            raise ImageError("There are no pictures in these folders; name the files themselves.")
+        for extra in extras:
+            extra.finish()
+    return tally
+
+
+def _extras(job: Job, classifier: "Classifier") -> list[Sorter | sheet.Sheet]:
+    extras: list[Sorter | sheet.Sheet] = []
+    if job.sort_into:
+        folders = folder_names(class_names(classifier))
+        extras.append(Sorter(job.sort_into, folders, job.link, job.dry_run, job.quiet))
+    if job.sheet:
+        extras.append(sheet.Sheet(job.sheet))
+    return extras
+
+
+@contextmanager
+def _writer(job: Job, classifier: "Classifier") -> Iterator[tuple[Writer, Kept]]:
+    lines = error_lines if job.dry_run else _lines(job)
+    if job.target is None:
+        with to_stdout(lines, job.style) as writer:
+            yield writer, Kept()
+        return
+    settings = _settings(job, classifier)
+    sizes = {"k": job.k, "batch_size": job.batch_size}
+    with to_file(job.target, lines, job.style, settings, **sizes) as both:
+        yield both
+
+
+def _lines(job: Job) -> Lines:
+    if job.style is PredictFormat.JSON:
+        return json_lines(job.model)
+    return csv_lines if job.style is PredictFormat.CSV else table_lines(job.threshold)
+
+
+def _settings(job: Job, classifier: "Classifier") -> dict[str, object]:
+    """All that the bytes of the output depend on, beside the pictures."""
+    from mixer_mlx import backend
+
+    return {
+        "model": job.model,
+        "weights": classifier.info.source.get("sha256"),
+        "dtype": backend.dtype_name(classifier.model.dtype),
+        "device": classifier.device.type.name,
+        "format": str(job.style),
+        "k": job.k,
+        "batch size": job.batch_size,
+        "threshold": job.threshold,
+        "exact": job.exact,
+    }
+
+
+def _progress(job: Job) -> AbstractContextManager[Tick]:
+    # Tables on the same terminal show the progress themselves, and a bar would be in their way.
+    shown = not job.quiet and (job.out is not None or not sys.stdout.isatty())
+    return progress(shown, job.images)

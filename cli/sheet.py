@@ -1,0 +1,82 @@
+"""`--sheet`: predictions as pages of pictures."""
+
+import itertools
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixer_mlx.atomic import replacing_file
+from mixer_mlx.errors import ImageError, MixerError
+
+if TYPE_CHECKING:
+    from mixer_mlx import Result
+    from mixer_mlx.analysis.draw import Tile
+
+PAGE = 100
+
+
+class Sheet:
+    """Takes results and writes FILE.png, FILE-2.png ... with PAGE pictures each."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._page = itertools.count(1)
+        self._results: list[Result] = []
+
+    def add(self, result: "Result") -> None:
+        """Take a picture; a full page is written."""
+        self._results.append(result)
+        if len(self._results) == PAGE:
+            self._write()
+
+    def finish(self) -> None:
+        """Write the last page."""
+        if self._results:
+            self._write()
+
+    def _write(self) -> None:
+        from mixer_mlx.analysis.draw import contact_sheet
+
+        with ThreadPoolExecutor() as pool:
+            tiles = list(pool.map(_tile, self._results))
+        self._results.clear()
+        path = _page_path(self._path, next(self._page))
+        try:
+            with replacing_file(path) as temporary:
+                contact_sheet(tiles).save(temporary, "PNG")
+        except OSError as error:
+            raise MixerError(f"{path} can't be written: {error.strerror}.") from error
+
+
+def check(path: Path, *, force: bool) -> None:
+    """Raises MixerError for a sheet that can't be written, or would replace one unasked."""
+    if path.suffix.lower() != ".png":
+        raise MixerError(f"A sheet is a PNG; call it {path.with_suffix('.png')}.")
+    if not path.parent.is_dir():
+        raise MixerError(f"There is no folder {path.parent}; make it first.")
+    pages = re.compile(re.escape(path.stem) + r"-\d+" + re.escape(path.suffix))
+    there = [other for other in path.parent.iterdir() if pages.fullmatch(other.name)]
+    if not force and (path.exists() or there):
+        found = path if path.exists() else there[0]
+        raise MixerError(f"{found} exists; choose another name, or replace it with --force.")
+
+
+def _page_path(path: Path, number: int) -> Path:
+    return path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+
+
+def _tile(result: "Result") -> "Tile":
+    from mixer_mlx.analysis.draw import SIDE, Tile, thumbnail
+    from mixer_mlx.decode import opened, rgb
+
+    name = Path(str(result.image)).name
+    try:
+        with opened(result.image, at_least=SIDE) as file:
+            image = thumbnail(rgb(file))
+    except ImageError:
+        return Tile(None, name, "can't be read")
+    if result.error is not None or not result.predictions:
+        return Tile(image, name, None)
+    best = result.predictions[0]
+    return Tile(image, name, best.label, best.probability)

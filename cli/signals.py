@@ -1,0 +1,85 @@
+"""Ctrl-C and SIGTERM: one sentence, exit code 130 or 143, no traceback, no waiting for long.
+
+The first signal raises `Interrupted` wherever the main thread is, so that files are closed and
+temporary ones removed; it derives from BaseException alone, as nobody is to treat it as an error.
+A second one ends the process at once. Where Python can only print an exception and go on (in the
+cleaning up of an object, while threads are joined at the end), the first does that too.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = "\x1b[?25h"
+
+_caught: int | None = None
+
+
+class Interrupted(BaseException):
+    """A signal came; notes (PEP 678) are sentences on how to go on."""
+
+
+def listen() -> None:
+    """Take over both signals, unless they are ignored (nohup, background jobs)."""
+    global _caught
+    _caught = None
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _first)
+    sys.unraisablehook = _unraisable
+
+
+def exit_code() -> int | None:
+    """130 or 143 once a signal has come."""
+    return None if _caught is None else 128 + _caught
+
+
+def _first(number: int, frame: FrameType | None) -> None:
+    global _caught
+    _caught = number
+    for other in _SIGNALS:
+        signal.signal(other, _second)
+    raise Interrupted("Interrupted.")
+
+
+def _second(number: int, frame: FrameType | None) -> None:
+    _leave(128 + number)
+
+
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    if isinstance(unraisable.exc_value, Interrupted):
+        os.write(2, b"Interrupted.\n")
+        _leave(exit_code() or 1)
+    sys.__unraisablehook__(unraisable)
+
+
+def _leave(code: int) -> None:
+    if sys.__stderr__ is not None and sys.__stderr__.isatty():
+        os.write(2, _SHOW_CURSOR.encode())  # a progress bar may have hidden it
+    os._exit(code)
+
+
+@contextmanager
+def deferred() -> Iterator[Callable[[], bool]]:
+    """Inside, the first signal raises nothing; the function given tells whether it has come."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        global _caught
+        _caught = number
+        for other in _SIGNALS:
+            signal.signal(other, _second)
+
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield lambda: _caught is not None
+    finally:
+        if _caught is None:
+            for number, handler in before.items():
+                signal.signal(number, handler)

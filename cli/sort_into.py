@@ -1,0 +1,197 @@
+"""`--sort-into`: pictures into a folder for each class, by copies or links.
+
+Nothing is ever moved, deleted or overwritten. A name that is taken gets a number (`cat-2.jpg`),
+unless the same content has the name already: then there is nothing to do.
+"""
+
+import filecmp
+import itertools
+import os
+import shutil
+import unicodedata
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from mixer_mlx.cli import output
+from mixer_mlx.errors import ImageError, MixerError
+
+if TYPE_CHECKING:
+    from mixer_mlx import Result
+    from mixer_mlx.decode import Picture
+
+    Source = Path | Picture
+
+UNSURE = "unsure"
+_MOST_BYTES = 100
+
+
+def folder_names(labels: Sequence[str]) -> list[str]:
+    """A safe and different folder name for each class.
+
+    What some file system can't have in a name becomes `_`; control and direction characters
+    become escapes; dots and spaces at the ends go; what is long is cut. A name that a file system
+    could take for one before it, or for `unsure`, gets the index of its class: `crane-517`.
+    """
+    taken = {UNSURE}
+    names = []
+    for index, label in enumerate(labels):
+        name = _safe(label) or f"class {index}"
+        if _key(name) in taken:
+            name = f"{name}-{index}"
+        while _key(name) in taken:
+            name += "_"
+        taken.add(_key(name))
+        names.append(name)
+    return names
+
+
+def _safe(label: str) -> str:
+    text = output.printable(unicodedata.normalize("NFC", label))
+    text = "".join("_" if char in '/\\:*?"<>|' else char for char in text)
+    return text.strip(". ").encode()[:_MOST_BYTES].decode("utf-8", "ignore").rstrip(". ")
+
+
+def _key(name: str) -> str:
+    """Equal for names that are one on a disk that knows no case, as macOS's."""
+    return unicodedata.normalize("NFD", name).casefold()
+
+
+@dataclass
+class Sorter:
+    """Takes results; `folders` has a name for each class, `dry_run` only prints.
+
+    A link leads to a file by its absolute path. Pictures out of archives can be copied, not linked.
+    """
+
+    root: Path
+    folders: Sequence[str]
+    link: bool = False
+    dry_run: bool = False
+    quiet: bool = False
+    _done: int = 0
+    _left_out: int = 0
+    _planned: dict[Path, "Source"] = field(default_factory=dict)
+
+    def add(self, result: "Result") -> None:
+        """Put a picture where it belongs; one that can't be read is left out."""
+        if result.error is not None:
+            return
+        source = self._source(result.image)
+        if source is None:
+            self._left_out += 1
+            return
+        best = result.predictions[0].index if result.predictions else None
+        folder = UNSURE if best is None else self.folders[best]
+        try:
+            target = self._place(source, self.root / folder)
+        except ImageError:  # what was in an archive is there no more
+            self._left_out += 1
+            return
+        except OSError as error:
+            raise MixerError(
+                f"{source} can't be put into {self.root / folder}: {error.strerror}. "
+                "What is sorted stays, and the same command leaves it as it is."
+            ) from error
+        if target is not None:
+            self._done += 1
+
+    def finish(self) -> None:
+        """Say what was done."""
+        if self._left_out:
+            output.say(
+                f"Left out as no files of their own: {_pictures(self._left_out)}; "
+                + ("without --link they are copied." if self.link else "save them as files first.")
+            )
+        if not self.quiet and not self.dry_run:
+            verb = "Linked" if self.link else "Copied"
+            output.say(f"{verb} {_pictures(self._done)} into {self.root}.")
+
+    def _source(self, image: object) -> "Source | None":
+        from mixer_mlx.decode import Picture
+
+        if isinstance(image, str | os.PathLike):
+            return Path(image)
+        return image if isinstance(image, Picture) and not self.link else None
+
+    def _place(self, source: "Source", folder: Path) -> Path | None:
+        """Where the picture now is; None if it was there before."""
+        if not self.dry_run:
+            folder.mkdir(parents=True, exist_ok=True)
+        base = PurePosixPath(str(source)).name
+        name = source if isinstance(source, Path) else Path(_safe(base) or "picture")
+        for number in itertools.count(1):
+            target = folder / (f"{name.stem}-{number}{name.suffix}" if number > 1 else name.name)
+            if self._create(source, target):
+                return target
+            if self._same(source, target):
+                if not self.quiet:
+                    output.say(f"{source} is already there, as {target}.")
+                return None
+        raise AssertionError  # the numbers have no end
+
+    def _create(self, source: "Source", target: Path) -> bool:
+        """Copy or link, if nothing has the name yet."""
+        if target in self._planned or os.path.lexists(target):
+            return False
+        if self.dry_run:
+            self._planned[target] = source
+            verb = "link" if self.link else "copy"
+            print(f"{verb} {output.printable(source)} -> {output.printable(target)}")
+            return True
+        try:
+            if self.link:
+                target.symlink_to(_absolute(source))
+            else:
+                _copy(source, target)
+        except FileExistsError:
+            return False
+        return True
+
+    def _same(self, source: "Source", target: Path) -> bool:
+        there = self._planned.get(target, target)
+        if self.link and there is target:
+            return os.path.islink(target) and os.readlink(target) == str(_absolute(source))
+        if self.link:
+            return _absolute(there) == _absolute(source)
+        if isinstance(there, Path) and not there.is_file():
+            return False
+        if isinstance(there, Path) and isinstance(source, Path):
+            return filecmp.cmp(source, there, shallow=False)
+        return _content(source) == _content(there)
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count:,} pictures"
+
+
+def _content(source: "Source") -> bytes:
+    return source.read_bytes() if isinstance(source, Path) else source.read()
+
+
+def _absolute(source: "Source") -> Path:
+    """Without links and `..` in the folder; if the file is a link itself, the link."""
+    path = Path(str(source))
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def _copy(source: "Source", target: Path) -> None:
+    """A copy, whole or not at all, with a file's times. Raises FileExistsError, never replaces."""
+    temporary = target.parent / f".{uuid.uuid4().hex}.part"
+    try:
+        if isinstance(source, Path):
+            shutil.copy2(source, temporary)
+        else:
+            temporary.write_bytes(source.read())
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if os.path.lexists(target):
+                raise FileExistsError(target) from None
+            temporary.rename(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,59 @@
+"""One picture from the web into memory; `mixer_mlx.pictures.find_pictures` is handed `fetch`."""
+
+import time
+from http.client import HTTPException, HTTPResponse
+from urllib.error import HTTPError
+from urllib.request import Request, build_opener
+
+from mixer_mlx import __version__
+from mixer_mlx.convert.download import Redirects, check_url
+from mixer_mlx.errors import ImageError, SourceError
+
+MAX_BYTES = 2**28
+TIMEOUT = 15.0
+"""Seconds until a connection, or a silence within one, counts as failed."""
+DEADLINE = 120.0
+"""Seconds that a picture may take altogether."""
+
+_CHUNK = 2**18
+
+
+def fetch(url: str) -> bytes:
+    """The file behind an http(s) URL; a redirect from https to http is refused.
+
+    Raises ImageError, once: nothing is tried again. Its text doesn't name the URL, except where it
+    is the URL or a redirect that is refused.
+    """
+    try:
+        check_url(url)
+        request = Request(url, headers={"User-Agent": f"mixer-mlx/{__version__}"})  # noqa: S310
+        with build_opener(Redirects).open(request, timeout=TIMEOUT) as response:
+            return _content(response)
+    except SourceError as error:
+        raise ImageError(str(error)) from error
+    except HTTPError as error:
+        error.close()
+        raise ImageError(f"{_refusal(error)}; check the address.") from error
+    except (OSError, HTTPException, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        raise ImageError(f"It can't be fetched ({why}); check the address and network.") from error
+
+
+def _refusal(error: HTTPError) -> str:
+    if 300 <= error.code < 400:
+        return f"The server redirects in circles or to nowhere ({error.code})"
+    return f"The server answers {error.code} ({' '.join(str(error.reason).split())})"
+
+
+def _content(response: HTTPResponse) -> bytes:
+    content = bytearray()
+    end = time.monotonic() + DEADLINE
+    while chunk := response.read1(_CHUNK):
+        content += chunk
+        if len(content) + (response.length or 0) > MAX_BYTES:
+            raise ImageError(f"The file has more than {MAX_BYTES:,} bytes; use a smaller one.")
+        if time.monotonic() > end:
+            raise ImageError(f"The file takes over {DEADLINE:g} seconds; fetch it in another way.")
+    if response.length:  # what the server promised and did not send
+        raise ImageError(f"The file lacks its last {response.length:,} bytes; try again.")
+    return bytes(content)

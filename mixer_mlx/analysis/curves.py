@@ -1,0 +1,86 @@
+"""Curves of a run, from its log, as a picture."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+_WIDTH, _HEIGHT = 760, 420
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 56, 48
+_INK, _FAINT, _PAPER = "#1d1d1b", "#d9d9d5", "#ffffff"
+_COLOURS = ("#3b6fb6", "#d1642e", "#2f8f5b", "#8a5aa8")
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One diagram: up to four named curves of (step, value)."""
+
+    title: str
+    curves: Mapping[str, Points]
+
+
+def draw_panels(panels: Sequence[Panel]) -> Image.Image:
+    """Diagrams below one another -> an RGB picture. A curve of no points is left out."""
+    page = Image.new("RGB", (_WIDTH, _HEIGHT * len(panels)), _PAPER)
+    draw = ImageDraw.Draw(page)
+    for number, panel in enumerate(panels):
+        _draw_panel(draw, panel.title, panel.curves, number * _HEIGHT)
+    return page
+
+
+def smoothed(points: Points, most: int = 400) -> Points:
+    """At most so many points, each the mean of as many neighbours."""
+    size = max(1, math.ceil(len(points) / most))
+    parts = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
+
+
+def _draw_panel(
+    draw: ImageDraw.ImageDraw, title: str, curves: Mapping[str, Points], top: int
+) -> None:
+    font = ImageFont.load_default(15)
+    draw.text((_LEFT, top + 14), title, _INK, font)
+    finite = [(x, y) for points in curves.values() for x, y in points if math.isfinite(y)]
+    if not finite:
+        draw.text((_LEFT, top + _TOP), "nothing yet", _INK, font)
+        return
+    x_ticks = ticks(0, max(x for x, _ in finite))
+    y_ticks = ticks(min(y for _, y in finite), max(y for _, y in finite))
+    box = (_LEFT, top + _TOP, _WIDTH - _RIGHT, top + _HEIGHT - _BOTTOM)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return box[0] + across * (box[2] - box[0]), box[3] - up * (box[3] - box[1])
+
+    small = ImageFont.load_default(13)
+    for y in y_ticks:
+        _, height = place(0, y)
+        draw.line((box[0], height, box[2], height), _FAINT)
+        draw.text((box[0] - 8, height), f"{y:g}", _INK, small, anchor="rm")
+    for x in x_ticks:
+        draw.text((place(x, y_ticks[0])[0], box[3] + 8), f"{x:g}", _INK, small, anchor="ma")
+    left = float(box[2])
+    for (name, points), colour in reversed(list(zip(curves.items(), _COLOURS, strict=False))):
+        if not points:
+            continue
+        line = [place(x, y) for x, y in points if math.isfinite(y)]
+        draw.line(line, colour, 2, joint="curve")
+        if len(line) == 1:
+            x, y = line[0]
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), colour)
+        left -= draw.textlength(name, small) + 28
+        draw.line((left, top + 23, left + 16, top + 23), colour, 3)
+        draw.text((left + 21, top + 23), name, _INK, small, anchor="lm")
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from at most `low` to at least `high`, two or more."""
+    span = high - low or abs(high) or 1.0
+    unit = 10 ** math.floor(math.log10(span / about))
+    step = next(k * unit for k in (1, 2, 5, 10) if span / (k * unit) <= about)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]

@@ -1,0 +1,110 @@
+"""Contact sheets: pictures with what they were taken for. The one place that draws."""
+
+import functools
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+SIDE = 160
+"""A tile shows a picture in so many pixels, at most, in width and height."""
+
+_GAP = 16
+_TEXT_HEIGHT = 46
+_MOST_COLUMNS = 10
+
+_PAPER, _MOUNT, _INK, _FAINT = "#ffffff", "#f1f1ef", "#1d1d1b", "#8a8a86"
+_TRACK, _BAR = "#e4e4e0", "#3b6fb6"
+
+_ELLIPSIS = "…"
+_REPLACEMENT = "?"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a sheet. `image` is RGB, or None for one that can't be shown.
+
+    `title` and `probability` (0 to 1) are what it was taken for, None where that is open;
+    `caption` stands below, cut at its start to fit.
+    """
+
+    image: Image.Image | None
+    caption: str
+    title: str | None = None
+    probability: float | None = None
+
+
+def thumbnail(image: Image.Image) -> Image.Image:
+    """An RGB picture scaled to what a tile shows, so that a page takes little memory."""
+    scale = min(SIDE / image.width, SIDE / image.height)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def contact_sheet(tiles: Sequence[Tile]) -> Image.Image:
+    """Tiles in rows, about as many as columns (at most 10) -> an RGB page."""
+    columns = max(1, min(_MOST_COLUMNS, math.ceil(math.sqrt(len(tiles)) * 1.1)))
+    rows = math.ceil(len(tiles) / columns)
+    width, height = SIDE + _GAP, SIDE + _TEXT_HEIGHT + _GAP
+    page = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _PAPER)
+    draw = ImageDraw.Draw(page)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        _draw_tile(page, draw, tile, _GAP + column * width, _GAP + row * height)
+    return page
+
+
+def _draw_tile(page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, x: int, y: int) -> None:
+    draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), fill=_MOUNT)
+    if tile.image is None:
+        low, high = SIDE // 3, SIDE - SIDE // 3
+        for ends in ((low, low, high, high), (low, high, high, low)):
+            left, top, right, bottom = ends
+            draw.line((x + left, y + top, x + right, y + bottom), fill=_FAINT, width=2)
+    else:
+        small = thumbnail(tile.image)
+        page.paste(small, (x + (SIDE - small.width) // 2, y + (SIDE - small.height) // 2))
+    below = y + SIDE
+    if tile.probability is not None:
+        draw.rectangle((x, below, x + SIDE - 1, below + 4), fill=_TRACK)
+        draw.rectangle((x, below, x + SIDE * min(1, tile.probability), below + 4), fill=_BAR)
+    _draw_text(draw, tile, x, below + 9)
+
+
+def _draw_text(draw: ImageDraw.ImageDraw, tile: Tile, x: int, y: int) -> None:
+    large, small = _font(15), _font(12)
+    share = "" if tile.probability is None else f"{tile.probability:.1%}"
+    share_width = math.ceil(large.getlength(share))
+    title = "unsure" if tile.title is None else tile.title
+    room = SIDE - share_width - (8 if share else 0)
+    ink = _FAINT if tile.probability is None else _INK
+    draw.text((x, y), fit(title, large, room), fill=ink, font=large)
+    draw.text((x + SIDE - share_width, y), share, fill=_INK, font=large)
+    draw.text((x, y + 20), fit(tile.caption, small, SIDE, cut_start=True), fill=_FAINT, font=small)
+
+
+def fit(text: str, font: ImageFont.FreeTypeFont, width: int, *, cut_start: bool = False) -> str:
+    """Text in one line of at most `width` pixels, cut with `…`.
+
+    Accents are left out, as the font has none; what can't be printed is `?`.
+    """
+    plain = "".join(char if char.isprintable() else _REPLACEMENT for char in text)
+    letters = unicodedata.normalize("NFKD", plain)
+    text = "".join(char for char in letters if not unicodedata.combining(char))
+    text = text[-500:] if cut_start else text[:500]
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + _ELLIPSIS) > width:
+        text = text[1:] if cut_start else text[:-1]
+    return _ELLIPSIS + text.lstrip() if cut_start else text.rstrip() + _ELLIPSIS
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The font in Pillow itself. It has ASCII; other letters show as empty boxes."""
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise ImportError("Pillow was built without FreeType; install it from a wheel.")
+    return font

@@ -1,0 +1,111 @@
+"""Pillow in silence: nothing on stderr, and every way it fails as one ImageError."""
+
+import ctypes
+import logging
+import re
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from PIL import Image, _imaging
+
+from mixer_mlx.errors import ImageError
+
+# All that Pillow 12.3 to 13 was seen, or can be read, to raise on damaged files.
+RAISED_BY_PILLOW = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,
+    Image.DecompressionBombError,
+    struct.error,
+    zlib.error,
+)
+
+# Without any handler, logging writes Pillow's errors to stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+@contextmanager
+def quietly(verb: str, advice: str) -> Iterator[None]:
+    """Run Pillow in silence and turn what it raises into ImageError."""
+    with _QUIET:
+        try:
+            yield
+        except MemoryError as error:
+            raise ImageError("There is too little memory for the picture; shrink it.") from error
+        except RAISED_BY_PILLOW as error:
+            why = reason(error)
+            raise ImageError(f"The picture can't be {verb} ({why}); {advice}.") from error
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+class _Quiet:
+    """While any thread is inside, neither Pillow's warnings nor libtiff's lines reach stderr.
+
+    `warnings.catch_warnings` won't do: before Python 3.14 threads that leave it in another order
+    than they came restore each other's filters. Here one filter, for Pillow's modules alone, is put
+    into the list of filters and taken out of that very list when the last thread leaves. libtiff
+    writes its errors to file descriptor 2 by itself, unless its error handler is taken away.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filter = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\."), 0)
+        self._changed: list[list[Any]] = []
+        self._set_libtiff_handler = _libtiff_error_setter()
+        self._libtiff_handler: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._libtiff_handler = self._set_libtiff_handler(None)
+            self._inside += 1
+            filters: Any = warnings.filters
+            if filters[:1] != [self._filter]:
+                filters.insert(0, self._filter)
+                self._changed.append(filters)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside:
+                return
+            self._set_libtiff_handler(self._libtiff_handler)
+            # The present list may be a copy, made while we were inside, of one that we changed.
+            present: Any = warnings.filters
+            for filters in (*self._changed, present):
+                while self._filter in filters:
+                    filters.remove(self._filter)
+            self._changed.clear()
+
+
+def _libtiff_error_setter() -> Callable[[int | None], int | None]:
+    """libtiff's TIFFSetErrorHandler (new handler -> old one), from the copy that Pillow uses."""
+    try:
+        setter = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+    except (AttributeError, OSError):  # a Pillow without libtiff, or with it linked out of sight
+        return lambda handler: handler
+    setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+    return setter
+
+
+_QUIET = _Quiet()

@@ -1,0 +1,180 @@
+"""--sort-into, --threshold and --only."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mixer_mlx.cli.sort_into import folder_names
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def best(mixer, *images: Path) -> list[dict[str, object]]:  # type: ignore[no-untyped-def]
+    out = mixer("predict", *images, "-m", "cifar10", "--format", "json", "-k", 1).out
+    found = [json.loads(line) for line in out.splitlines()]
+    return [result["predictions"][0] for result in found if "predictions" in result]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["cat", "dog"], ["cat", "dog"]),
+        (["crane", "tench, Tinca tinca", "crane"], ["crane", "tench, Tinca tinca", "crane-2"]),
+        (["Cat", "cat", "cat-1"], ["Cat", "cat-1", "cat-1-2"]),
+        (["a/b", "..", "../x", "/", ".hidden"], ["a_b", "class 1", "_x", "_", "hidden"]),
+        (["unsure", "x\x1b[2J", "a\nb"], ["unsure-0", "x_x1b[2J", "a_x0ab"]),
+        (["\u00e9", "e\u0301", "\udcff", ""], ["\u00e9", "\u00e9-1", "_U0000dcff", "class 3"]),
+        (["x" * 500, "x" * 501, "\u732b" * 99], ["x" * 100, "x" * 100 + "-1", "\u732b" * 33]),
+    ],
+)
+def test_folder_names(labels: list[str], names: list[str]) -> None:
+    assert folder_names(labels) == names
+
+
+def test_copies_by_class(mixer, cat: Path, album: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    before = tree(album)
+    run = mixer("predict", cat, album, "-m", "cifar10", "--sort-into", tmp_path / "out")
+    assert run.code == 1
+    assert f"Copied 11 pictures into {tmp_path}/out." in run.err
+    classes = [entry["label"] for entry in best(mixer, cat, album)]
+    names = ["cat.png", *(f"{n:02}.png" for n in range(11) if n != 4)]
+    there = tree(tmp_path / "out")
+    assert set(there) == {f"{label}/{name}" for label, name in zip(classes, names, strict=True)}
+    assert there["cat/cat.png"] == cat.read_bytes()
+    assert tree(album) == before
+
+
+def test_nothing_is_overwritten_and_nothing_copied_twice(  # type: ignore[no-untyped-def]
+    mixer, cat: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "out" / "cat"
+    there.mkdir(parents=True)
+    (there / "cat.png").write_bytes(b"precious")
+    (there / "cat-2.png").symlink_to("nowhere")
+    args = ("predict", cat, "-m", "cifar10", "--sort-into", tmp_path / "out")
+    mixer(*args)
+    assert tree(there) == {"cat.png": b"precious", "cat-3.png": cat.read_bytes()}
+    run = mixer(*args)
+    assert f"{cat} is already there, as {there}/cat-3.png." in run.err
+    assert sorted(os.listdir(there)) == ["cat-2.png", "cat-3.png", "cat.png"]
+    assert os.stat(there / "cat-3.png").st_mtime == cat.stat().st_mtime
+
+
+def test_links_lead_to_the_pictures(  # type: ignore[no-untyped-def]
+    mixer, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(cat.parent)
+    args = ("predict", cat.name, "-m", "cifar10", "--link", "--sort-into", tmp_path / "out")
+    mixer(*args)
+    link = tmp_path / "out" / "cat" / "cat.png"
+    assert os.readlink(link) == str(cat.resolve())
+    assert "already there" in mixer(*args).err
+    assert os.listdir(link.parent) == ["cat.png"]
+
+
+def test_a_dry_run_says_what_would_be_done(  # type: ignore[no-untyped-def]
+    mixer, cat: Path, album: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "cat.png"
+    other.parent.mkdir()
+    other.write_bytes(cat.read_bytes() + b"\n")
+    args = ("predict", cat, other, cat, album, "-m", "cifar10", "--sort-into", tmp_path / "out")
+    run = mixer(*args, "--dry-run")
+    assert not (tmp_path / "out").exists()
+    lines = run.out.splitlines()
+    assert lines[:2] == [
+        f"copy {cat} -> {tmp_path}/out/cat/cat.png",
+        f"copy {other} -> {tmp_path}/out/cat/cat-2.png",
+    ]
+    assert f"{cat} is already there" in run.err
+    assert "04.png: The file is no picture" in run.err
+    mixer(*args)
+    assert {line.split(" -> ")[1] for line in lines} == {
+        f"{tmp_path}/out/{name}" for name in tree(tmp_path / "out")
+    }
+
+
+def test_pictures_of_an_archive_are_copied_not_linked(  # type: ignore[no-untyped-def]
+    mixer, cat: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(cat, "some/cat.png")
+    args = ("predict", tmp_path / "a.zip", "-m", "cifar10", "--sort-into", tmp_path / "out")
+    assert "Left out as no files of their own: 1 picture" in mixer(*args, "--link").err
+    mixer(*args)
+    mixer(*args)
+    assert tree(tmp_path / "out") == {"cat/cat.png": cat.read_bytes()}
+
+
+def test_a_folder_is_not_sorted_into_itself(mixer, album: Path) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("predict", album, "-m", "cifar10", "--sort-into", album / "sorted")
+    assert run.code == 1
+    assert "choose a folder beside it" in run.err
+    assert not (album / "sorted").exists()
+
+
+def test_threshold(mixer, cat: Path, album: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    shares = [entry["probability"] for entry in best(mixer, cat, album)]
+    sure = sum(share >= 0.9 for share in shares)
+    assert 0 < sure < len(shares)
+    args = ("predict", cat, album / "04.png", album, "-m", "cifar10", "--threshold", 0.9)
+    table = mixer(*args).out
+    assert table.count("  nothing above 90.0%\n") == len(shares) - sure
+    assert table.count("%\n") == len(shares)
+    found = [json.loads(line) for line in mixer(*args, "--format", "json").out.splitlines()]
+    assert [len(result.get("predictions", "error")) for result in found[:2]] == [1, 5]
+    assert sum(result.get("predictions") == [] for result in found) == len(shares) - sure
+    assert mixer(*args, "--format", "csv").out.count(".png,,,,,\n") == len(shares) - sure
+    mixer(*args, "--sort-into", tmp_path / "out")
+    assert len(os.listdir(tmp_path / "out" / "unsure")) == len(shares) - sure
+
+
+@pytest.mark.parametrize("wanted", [["cat"], ["3"], ["CAT", "truck"]])
+def test_only(mixer, cat: Path, album: Path, tmp_path: Path, wanted: list[str]) -> None:  # type: ignore[no-untyped-def]
+    indices = {"cat": {3}, "3": {3}, "CAT": {3, 9}}[wanted[0]]
+    names = [cat, *(album / f"{n:02}.png" for n in range(11) if n != 4)]
+    expected = [
+        str(name)
+        for name, entry in zip(names, best(mixer, *names), strict=True)
+        if entry["index"] in indices
+    ]
+    only = [part for name in wanted for part in ("--only", name)]
+    args = ("predict", *names, "-m", "cifar10", *only, "--sort-into", tmp_path / "out")
+    run = mixer(*args, "--format", "json")
+    assert [json.loads(line)["image"] for line in run.out.splitlines()] == expected
+    assert len(tree(tmp_path / "out")) == len(expected) >= 1
+    assert run.code == 0
+
+
+@pytest.mark.parametrize("text", ["ct", "10", "-1", ""])
+def test_no_such_class(mixer, cat: Path, text: str) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("predict", cat, "-m", "cifar10", f"--only={text}")
+    assert run.code == 1
+    assert "an index from 0 to 9" in run.err
+    assert ("cat" in run.err) == (text == "ct")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--link"], "--sort-into"),
+        (["--dry-run"], "--sort-into"),
+        (["--dry-run", "--sort-into", "x", "-o", "y.csv"], "-o"),
+        (["--resume"], "-o"),
+        (["--resume", "-o", "x.txt"], "json and csv"),
+        (["--resume", "-o", "x.parquet"], "json and csv"),
+        (["--resume", "-o", "x.csv", "--only", "cat"], "--only"),
+        (["--format", "parquet"], "-o"),
+        (["--threshold", "2"], "--threshold"),
+    ],
+)
+def test_options_that_do_not_fit(mixer, cat: Path, args: list[str], says: str) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("predict", cat, *args)
+    assert run.code == 2
+    assert says in run.err
