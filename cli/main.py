@@ -15,12 +15,14 @@ from mixer_mlx.cli import (
     env,
     evaluate,
     export,
+    fine_tune,
     info,
     models,
     output,
     predict,
     resize,
     signals,
+    train,
 )
 from mixer_mlx.errors import MixerError
 
@@ -36,6 +38,8 @@ app.command("predict")(predict.predict)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("resize")(resize.resize)
+app.command("train")(train.train)
+app.command("fine-tune")(fine_tune.fine_tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("models")(models.models)
 app.command("info")(info.info)

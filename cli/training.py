@@ -1,0 +1,158 @@
+"""What `train` and `fine-tune` do alike: prepare, follow the run, say how it went."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from mixer_mlx.cli import output, signals
+from mixer_mlx.cli.training_options import Common
+from mixer_mlx.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from mixer_mlx.checkpoint import ModelInfo
+    from mixer_mlx.model import MlpMixer
+    from mixer_mlx.training.loop import EpochDone, Event
+    from mixer_mlx.training.recipe import Recipe
+    from mixer_mlx.training.run import Run
+
+Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
+"""(classes, recipe) -> the model to train."""
+
+
+def train(command: str, common: Common, build: Build, origin: str) -> None:
+    """Train what `build` gives on the pictures in `common.data`."""
+    from mixer_mlx.data.dataset import read_splits
+    from mixer_mlx.training import prepare
+    from mixer_mlx.training.loop import fit
+    from mixer_mlx.training.run import Run, Start
+
+    if common.out is None and not common.plan:
+        raise typer.BadParameter("give the run's folder: -o RUN.")
+    train, val = read_splits(common.data, val_fraction=common.val_fraction, seed=common.recipe.seed)
+    recipe = common.recipe
+    recipe = recipe.replace(batch_size=recipe.batch_size_for(len(train)), batch_fraction=1.0)
+    model, info = build(train.classes, recipe)
+    on_bad = _refuse if common.strict else _say_bad
+    batches = prepare.training_batches(train, recipe, info.preprocess, on_bad)
+    total = recipe.total_steps(len(batches))
+    if common.plan:
+        print_plan(prepare.plan(model, info.preprocess, recipe, total))
+        return
+    start = Start(command, recipe, common.recipe_name, info, train, val, origin)
+    run = Run(Path(str(common.out)), start)
+    state = run.resumed(model) if common.resume else None
+    if state is None:
+        run.begin(force=common.force or common.resume)
+    elif state.progress.end:
+        output.say(f"The run in {run.folder} is finished; its best model is {run.folder}/best.")
+        return
+    if not common.quiet:
+        _say_start(start, total, state.progress.step if state else 0)
+    events = fit(
+        model,
+        batches,
+        prepare.validation(val, info, recipe.batch_size, on_bad),
+        recipe,
+        preprocess=info.preprocess,
+        folder=run.state_folder,
+        resume=state,
+    )
+    _follow(run, run.follow(events, model), total, quiet=common.quiet)
+
+
+def _follow(run: "Run", events: Iterator["Event"], total: int, *, quiet: bool) -> None:
+    from mixer_mlx.training.loop import EpochDone, StepDone
+
+    with signals.deferred() as stopped, _bar(total, quiet=quiet) as show:
+        for event in events:
+            if isinstance(event, StepDone):
+                show(event.step, f"loss {event.loss:.3f}  {event.images_per_second:,.0f} images/s")
+            elif isinstance(event, EpochDone) and not quiet:
+                output.say(_epoch_line(event, total))
+            if stopped():
+                event.state.save(run.state_folder)
+                interrupted = signals.Interrupted("Interrupted.")
+                interrupted.add_note(
+                    f"Step {event.state.progress.step} of {total} is saved; give the same command "
+                    "with --resume to go on."
+                )
+                raise interrupted
+    best = run.best()
+    if best and not quiet:
+        weights = "average" if best["best"] == "ema" else "raw weights"
+        metrics = best["ema" if best["best"] == "ema" else "raw"]
+        output.say(
+            f"Wrote {run.folder}: its best model has top-1 {metrics['top1']:.1%} on the "  # type: ignore[index]
+            f"validation pictures ({weights} of epoch {int(str(best['epoch'])) + 1}); use it with "
+            f"-m {run.folder}."
+        )
+
+
+@contextmanager
+def _bar(total: int, *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
+    import sys
+
+    if quiet or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Left
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), Left())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("", total=total)
+        yield lambda step, text: bars.update(bar, completed=step, description=text)
+
+
+def _epoch_line(event: "EpochDone", total: int) -> str:
+    parts = [f"epoch {event.epoch + 1}", f"step {event.step} of {total}"]
+    for name, metrics in (("validation", event.raw), ("average", event.ema)):
+        if metrics:
+            parts.append(f"{name} {metrics.top1:.1%} (loss {metrics.loss:.3f})")
+    return "  ".join([*parts, "best so far"] if event.best else parts)
+
+
+def _say_start(start: object, total: int, step: int) -> None:
+    from mixer_mlx.training.run import Start
+
+    assert isinstance(start, Start)  # noqa: S101
+    config = start.info.config
+    begun = f", {step} done" if step else ""
+    output.say(
+        f"{len(start.train)} pictures of {len(start.train.classes)} classes, {len(start.val)} to "
+        f"validate; {config.num_parameters:,} parameters; {total} steps of "
+        f"{start.recipe.batch_size}{begun}."
+    )
+
+
+def print_plan(plan: object) -> None:
+    """Print what `--plan` measured."""
+    from mixer_mlx import backend
+    from mixer_mlx.training.prepare import Plan
+
+    assert isinstance(plan, Plan)  # noqa: S101
+    known = backend.describe()
+    memory = known.get("gpu_memory_gb") or known["memory_gb"]
+    gib = plan.peak_memory / 2**30
+    print(f"steps              {plan.steps:,}")
+    print(f"images per second  {plan.images_per_second:,.1f}")
+    print(f"time               {time.strftime('%H:%M:%S', time.gmtime(plan.seconds))}")
+    print(f"peak memory        {gib:.2f} GiB of {memory} GiB")
+    if gib > 0.6 * float(str(memory)):
+        print(
+            "advice             over 60 % of the memory: take a smaller -b, --accumulation, or "
+            "--gradient-checkpointing"
+        )
+
+
+def _say_bad(path: Path, error: ImageError) -> None:
+    output.say(f"{path} is left out: {error}")
+
+
+def _refuse(path: Path, error: ImageError) -> None:
+    raise ConfigError(f"{path} can't be read: {error}") from error

@@ -1,0 +1,1 @@
+"""Training and fine-tuning: `fit`, and the recipes as data."""

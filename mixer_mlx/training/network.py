@@ -1,0 +1,98 @@
+"""A Mixer's forward pass in training: stochastic depth, dropout, recomputed blocks.
+
+Random numbers are drawn outside of the pass, by `draw`, and go into it as arrays: a block that is
+computed a second time for its gradient (`mx.checkpoint`) would draw others.
+"""
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mixer_mlx.config import MixerConfig
+from mixer_mlx.model import MixerBlock, MlpMixer
+from mixer_mlx.training.optimizer import Weights
+from mixer_mlx.training.recipe import Recipe
+
+Noise = dict[str, mx.array]
+"""What is drawn for a batch of N, as factors: "depth" (blocks, 2, N, 1, 1), "features" (N, C)."""
+
+
+def weights_of(model: MlpMixer) -> Weights:
+    """All parameters by name, as float32."""
+    parameters = dict(tree_flatten(model.parameters()))
+    return {name: w.astype(mx.float32) for name, w in parameters.items()}
+
+
+def put(model: MlpMixer, weights: Weights) -> None:
+    """Give a model these parameters; others stay."""
+    model.update(tree_unflatten(list(weights.items())))
+
+
+def trained_names(config: MixerConfig, recipe: Recipe, names: list[str]) -> set[str]:
+    """The names of the parameters that the recipe doesn't freeze."""
+    if recipe.freeze is None:
+        return set(names)
+    parts = ["head."]
+    if recipe.unfreeze_last:
+        first = max(0, config.num_blocks - recipe.unfreeze_last)
+        parts += ["norm.", *(f"blocks.{i}." for i in range(first, config.num_blocks))]
+    return {name for name in names if name.startswith(tuple(parts))}
+
+
+def draw(key: mx.array, size: int, config: MixerConfig, recipe: Recipe) -> Noise:
+    """The noise of a batch of `size` examples; empty for a recipe without any.
+
+    Block i of L drops both of its sub-layers, each by a draw for each example, with probability
+    i / (L - 1) * drop_path, as big_vision does; there what is kept isn't rescaled.
+    """
+    depth_key, feature_key = mx.random.split(key)
+    noise = {}
+    if recipe.drop_path:
+        L = config.num_blocks
+        keep = 1 - recipe.drop_path * mx.arange(L) / max(1, L - 1)
+        keep = keep.reshape(L, 1, 1, 1, 1)
+        kept = mx.random.uniform(shape=(L, 2, size, 1, 1), key=depth_key) < keep
+        noise["depth"] = kept / keep if recipe.drop_path_rescale else kept.astype(mx.float32)
+    if recipe.dropout:
+        shape = (size, config.hidden_dim)
+        kept = mx.random.uniform(shape=shape, key=feature_key) < 1 - recipe.dropout
+        noise["features"] = kept / (1 - recipe.dropout)
+    return noise
+
+
+def part(noise: Noise, start: int, end: int) -> Noise:
+    """The noise of some examples of the batch."""
+    cut = {"depth": (slice(None), slice(None)), "features": ()}
+    return {name: value[(*cut[name], slice(start, end))] for name, value in noise.items()}
+
+
+def forward(model: MlpMixer, x: mx.array, noise: Noise, *, checkpoint: bool) -> mx.array:
+    """Normalised images (N, H, W, in) -> logits; without noise the same numbers as `model(x)`.
+
+    `checkpoint`: a block keeps its input alone, and is computed again for its gradient.
+    """
+    x = model.embed(x)
+    for i, block in enumerate(model.blocks):
+        keep = noise["depth"][i].astype(x.dtype) if "depth" in noise else None
+        x = _recomputed(block, x, keep) if checkpoint else _run(block, x, keep)
+    features = model.pool(x)
+    if "features" in noise:
+        features = features * noise["features"].astype(features.dtype)
+    return model.classify(features)
+
+
+def _run(block: MixerBlock, x: mx.array, keep: mx.array | None) -> mx.array:
+    """`block(x)` with its two sub-layers multiplied by keep[0] and keep[1], (N, 1, 1)."""
+    if keep is None:
+        return block(x)
+    x = x + keep[0] * block.token_mixing(block.norm1(x))
+    return x + keep[1] * block.channel_mixing(block.norm2(x))
+
+
+def _recomputed(block: MixerBlock, x: mx.array, keep: mx.array | None) -> mx.array:
+    def run(parameters: dict[str, object], x: mx.array, *keep: mx.array) -> mx.array:
+        block.update(parameters)
+        return _run(block, x, *keep or (None,))
+
+    # All that the result depends on must be an argument: gradients flow through those alone.
+    arguments = () if keep is None else (keep,)
+    return mx.checkpoint(run)(block.parameters(), x, *arguments)

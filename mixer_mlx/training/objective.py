@@ -1,0 +1,35 @@
+"""What training makes smaller: the loss of each example, in float32."""
+
+import mlx.core as mx
+
+
+def softmax_loss(logits: mx.array, labels: mx.array, smoothing: float) -> mx.array:
+    """Cross-entropy in nats: logits (N, K), labels (N,) -> (N,).
+
+    The target is 1 - smoothing for the label plus smoothing / K for every class, as in PyTorch
+    (Szegedy et al., arXiv 1512.00567).
+    """
+    logits = logits.astype(mx.float32)
+    log_sum = mx.logsumexp(logits, axis=-1)
+    right = mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    return log_sum - (1 - smoothing) * right - smoothing * logits.mean(axis=-1)
+
+
+def sigmoid_loss(logits: mx.array, labels: mx.array, smoothing: float) -> mx.array:
+    """A yes-or-no cross-entropy for each class, summed over them: (N, K), (N,) -> (N,).
+
+    As big_vision's `sigmoid_xent`; smoothing moves the targets as in `softmax_loss`.
+    """
+    logits = logits.astype(mx.float32)
+    right = mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    # -log sigmoid(x) t - log sigmoid(-x) (1 - t) = log(1 + exp x) - t x
+    softplus = mx.logaddexp(logits, 0.0).sum(axis=-1)
+    return softplus - (1 - smoothing) * right - smoothing * logits.mean(axis=-1)
+
+
+LOSSES = {"softmax": softmax_loss, "sigmoid": sigmoid_loss}
+
+
+def correct(logits: mx.array, labels: mx.array) -> mx.array:
+    """How many labels have the highest logit, a float32 number."""
+    return (mx.argmax(logits, axis=-1) == labels).astype(mx.float32).sum()

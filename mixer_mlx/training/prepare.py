@@ -1,0 +1,131 @@
+"""A dataset and a model -> what `fit` needs: the network to train, its batches, its validation."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from mixer_mlx import resolution
+from mixer_mlx.analysis.evaluate import Metrics, evaluate
+from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.classify import Classifier
+from mixer_mlx.config import MixerConfig
+from mixer_mlx.data.augment import augmentation
+from mixer_mlx.data.dataset import Dataset
+from mixer_mlx.data.loader import EvaluationBatches, OnBad, Pictures, TrainingBatches
+from mixer_mlx.image import Preprocess
+from mixer_mlx.model import MlpMixer
+from mixer_mlx.training.loop import Validate, fit
+from mixer_mlx.training.recipe import Recipe
+
+
+def new_model(
+    config: MixerConfig, preprocess: Preprocess, classes: tuple[str, ...], recipe: Recipe
+) -> tuple[MlpMixer, ModelInfo]:
+    """A model that was never trained, for these classes; drawn by the recipe's seed."""
+    mx.random.seed(recipe.seed)
+    model = MlpMixer(config.replace(num_classes=len(classes)))
+    model.head.bias = mx.full(len(classes), recipe.head_bias)
+    mx.eval(model.parameters())
+    return model, ModelInfo(model.config, preprocess, classes)
+
+
+def adapted(
+    trained: MlpMixer,
+    info: ModelInfo,
+    classes: tuple[str, ...],
+    recipe: Recipe,
+    image_size: tuple[int, int] | None = None,
+) -> tuple[MlpMixer, ModelInfo]:
+    """A trained model made ready for other classes and perhaps larger images, as float32.
+
+    The head is kept, in the new order, where the classes are the same; else it is a new one of
+    zeros. Raises ConfigError for an image size that is no whole multiple of the trained one.
+    """
+    if image_size and image_size != info.config.image_size:
+        trained = resolution.resize(trained, image_size)
+    config = trained.config.replace(num_classes=len(classes))
+    model = MlpMixer(config)
+    parameters = trained.parameters()
+    head = parameters.pop("head", None)
+    model.update(parameters)
+    if head is not None and sorted(info.labels) == sorted(classes):
+        order = mx.array([info.labels.index(name) for name in classes])
+        model.update({"head": {name: value[order] for name, value in head.items()}})
+    else:
+        model.head.bias = mx.full(len(classes), recipe.head_bias)
+    model.set_dtype(mx.float32)
+    mx.eval(model.parameters())
+    preprocess = dataclasses.replace(info.preprocess, image_size=config.image_size)
+    source = {key: value for key, value in info.source.items() if key in _ORIGIN}
+    return model, ModelInfo(config, preprocess, classes, {"fine_tuned_from": source})
+
+
+_ORIGIN = ("name", "address", "revision", "license", "sha256", "fine_tuned_from")
+
+
+def training_batches(
+    dataset: Dataset, recipe: Recipe, preprocess: Preprocess, on_bad: OnBad
+) -> TrainingBatches:
+    """The batches that `fit` trains on."""
+    augmented = augmentation(recipe.augmentation, preprocess, flip=recipe.flip)
+    return TrainingBatches(Pictures(dataset, on_bad), augmented, recipe.batch_size, recipe.seed)
+
+
+def validation(dataset: Dataset, info: ModelInfo, batch_size: int, on_bad: OnBad) -> Validate:
+    """How `fit` validates: the same code as `mixer evaluate`, pictures turned upright."""
+    pictures = Pictures(dataset, on_bad)
+
+    def validate(model: MlpMixer) -> Metrics:
+        batches = EvaluationBatches(pictures, info.preprocess, batch_size)
+        return evaluate(Classifier(model, info).logits, batches)
+
+    return validate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take, as measured on a few steps with pictures of noise."""
+
+    steps: int
+    images_per_second: float
+    seconds: float
+    peak_memory: int
+
+
+class _Noise:
+    """As many batches as a plan measures."""
+
+    def __init__(self, config: MixerConfig, batch_size: int, steps: int) -> None:
+        rng = np.random.default_rng(0)
+        shape = (batch_size, *config.image_size, config.in_channels)
+        self.pixels = rng.integers(0, 256, shape, np.uint8)
+        self.labels = (np.arange(batch_size) % config.num_classes).astype(np.int32)
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
+        return iter([(self.pixels, self.labels)] * (self.steps - start))
+
+
+def plan(model: MlpMixer, preprocess: Preprocess, recipe: Recipe, total_steps: int) -> Plan:
+    """Measure a few steps of the real thing on a copy of the model; takes their time and memory.
+
+    Decoding pictures and validating come on top, where they are slower than the network.
+    """
+    copy = MlpMixer(model.config)
+    copy.update(model.parameters())
+    steps = 4
+    short = recipe.replace(steps=steps, save_every=None, warmup=0)
+    mx.reset_peak_memory()
+    rates = []
+    for event in fit(
+        copy, _Noise(model.config, recipe.batch_size, steps), None, short, preprocess=preprocess
+    ):
+        rates.append(getattr(event, "images_per_second", None))
+    rate = max(value for value in rates[1:] if value)
+    seconds = total_steps * recipe.batch_size / rate
+    return Plan(total_steps, rate, seconds, mx.get_peak_memory())

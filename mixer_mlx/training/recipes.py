@@ -1,0 +1,123 @@
+"""Recipes by name, with what to expect of them and where they come from."""
+
+from dataclasses import dataclass
+
+from mixer_mlx.errors import ConfigError
+from mixer_mlx.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """`about` tells what it is for, the command, the expected result, and the source."""
+
+    recipe: Recipe
+    about: str
+
+
+RECIPES = {
+    "quick": NamedRecipe(
+        Recipe(
+            steps=400,
+            batch_size=32,
+            batch_fraction=0.25,
+            lr=5e-4,
+            weight_decay=0.05,
+            label_smoothing=0.1,
+            ema_decay=0.99,
+        ),
+        """Fine-tunes on 50 to 5,000 pictures, in as many steps for few pictures as for many.
+
+Command   mixer fine-tune photos/ -o my-model
+Expect    on 400 CIFAR-10 pictures in four classes, turned by 0, 90, 180 and 270 degrees, from the
+          model `cifar10`: see docs/training.md
+Source    this project's own: AdamW and an average of the weights, which small sets forgive most
+""",
+    ),
+    "paper-finetune": NamedRecipe(
+        Recipe(
+            steps=10_000,
+            batch_size=512,
+            optimizer="sgd",
+            lr=0.03,
+            warmup=500,
+            augmentation="crop",
+        ),
+        """Fine-tunes as the paper does: SGD with momentum 0.9, no weight decay, new zero head.
+
+Command   mixer fine-tune cifar10/ -m mixer_b16_224.goog_in21k --recipe paper-finetune -o my-model
+Expect    CIFAR-10 from the ImageNet-21k weights: B/16 96.82 %, L/16 98.34 %; from the ImageNet
+          weights: B/16 96.72 %, L/16 96.59 % (published; not run here)
+Source    arXiv 2105.01601, section 3 and appendix; google-research/vision_transformer. 10,000 steps
+          are CIFAR's; the paper gives ImageNet 20,000, Pets and Flowers 500, VTAB 2,500
+""",
+    ),
+    "paper-imagenet": NamedRecipe(
+        Recipe(
+            epochs=300,
+            batch_size=4096,
+            lr=1e-3,
+            end_lr=1e-5,
+            warmup=10_000,
+            schedule="linear",
+            weight_decay=0.1,
+            loss="sigmoid",
+            head_bias=-6.9,
+            drop_path=0.1,
+            augmentation="crop",
+        ),
+        """Trains on ImageNet from nothing, in the form that big_vision runs.
+
+Command   mixer train imagenet/ --variant B/16 --recipe paper-imagenet -o my-model
+Expect    B/16 76.44 %, L/16 71.76 % (paper); B/16 76.3 % (big_vision, whose 60 epochs give 70.5 %).
+          These are with RandAugment 15 and mixup 0.5, which this recipe doesn't have: expect less
+Source    arXiv 2105.01601, table 4; big_vision `configs/mlp_mixer_i1k.py`: sigmoid loss, head bias,
+          stochastic depth that isn't rescaled, decay 0.1 x learning rate on kernels alone
+""",
+    ),
+    "paper-imagenet21k": NamedRecipe(
+        Recipe(
+            epochs=300,
+            batch_size=4096,
+            lr=1e-3,
+            end_lr=1e-5,
+            warmup=10_000,
+            schedule="linear",
+            weight_decay=0.1,
+            loss="sigmoid",
+            head_bias=-6.9,
+            drop_path=0.1,
+            augmentation="crop",
+        ),
+        """Trains on ImageNet-21k from nothing.
+
+Command   mixer train imagenet21k/ --variant B/16 --recipe paper-imagenet21k -o my-model
+Expect    after fine-tuning on ImageNet at 224 pixels B/16 80.64 %, L/16 82.89 % (paper), with
+          RandAugment (B 10, L 20) and mixup (B 0.2, L 0.5), which this recipe doesn't have
+Source    arXiv 2105.01601, table 4; the loss and the head bias as in `paper-imagenet`
+""",
+    ),
+    "cifar": NamedRecipe(
+        Recipe(
+            epochs=40,
+            batch_size=128,
+            lr=2e-3,
+            weight_decay=0.05,
+            label_smoothing=0.1,
+            augmentation="pad",
+        ),
+        """Trains on CIFAR-10 from nothing, a Mixer of about a million parameters.
+
+Command   mixer train cifar10/ --recipe cifar -o my-model
+Expect    timm's `MlpMixer` of the same sizes: 47.6 % after 2 of the 40 epochs, 57.5 % after 4, 69 %
+          after 10
+Source    this project's own, as the model `cifar10` was trained
+""",
+    ),
+}
+
+
+def named(name: str) -> NamedRecipe:
+    """The recipe of that name. Raises ConfigError."""
+    if name not in RECIPES:
+        raise ConfigError(f"There is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[name]

@@ -1,0 +1,267 @@
+"""A run's folder: what happened, as `fit` tells it, and the models that came of it.
+
+    run.json     what the run began with: data, recipe, classes, the model it started from
+    log.jsonl    one line for each step and each epoch
+    curves.png   the log as diagrams
+    best/        the better of the raw weights and their average, on the validation pictures
+    last/        the last raw weights
+    state/       what it takes to go on
+    README.md    a model card
+
+`best/` and `last/` are native model folders.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from mixer_mlx import checkpoint
+from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
+from mixer_mlx.analysis.evaluate import Metrics
+from mixer_mlx.atomic import replacing_file
+from mixer_mlx.checkpoint import ModelInfo, read_json
+from mixer_mlx.data.dataset import Dataset
+from mixer_mlx.errors import ConfigError, TrainingError
+from mixer_mlx.model import MlpMixer
+from mixer_mlx.training.loop import Done, EpochDone, Event, StepDone
+from mixer_mlx.training.recipe import Recipe
+from mixer_mlx.training.state import STATE_FILE, State
+
+RUN_FILE = "run.json"
+_NAMES = {RUN_FILE, "log.jsonl", "curves.png", "best", "last", "state", "README.md"}
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with. `command` is "train" or "fine-tune"; `origin` the model's source."""
+
+    command: str
+    recipe: Recipe
+    recipe_name: str
+    info: ModelInfo
+    train: Dataset
+    val: Dataset
+    origin: str
+
+    def record(self) -> dict[str, object]:
+        """The content of `run.json`: what must be the same for the run to go on."""
+        return {
+            "command": self.command,
+            "origin": self.origin,
+            "recipe_name": self.recipe_name,
+            "recipe": self.recipe.to_dict(),
+            "config": self.info.to_dict(),
+            "train": fingerprint(self.train),
+            "val": fingerprint(self.val),
+        }
+
+
+def fingerprint(dataset: Dataset) -> dict[str, object]:
+    """What tells whether a dataset is still the same: pictures, and a checksum of names and sizes.
+
+    Names are those of class and file, so that a folder may be moved.
+    """
+    digest = hashlib.sha256()
+    for path, label in zip(dataset.paths, dataset.labels, strict=True):
+        name = f"{dataset.classes[label]}/{path.name} {path.stat().st_size}\n"
+        digest.update(name.encode(errors="surrogateescape"))
+    return {"pictures": len(dataset), "sha256": digest.hexdigest()}
+
+
+class Run:
+    """The folder of a run that is going on."""
+
+    def __init__(self, folder: Path, start: Start) -> None:
+        self.folder, self.start = folder, start
+
+    @property
+    def state_folder(self) -> Path:
+        """Where `fit` saves its state."""
+        return self.folder / "state"
+
+    def begin(self, *, force: bool = False) -> None:
+        """Make the folder. Raises TrainingError where something is in the way."""
+        self._check_free(force=force)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _empty(self.folder)
+            self._write(RUN_FILE, json.dumps(self.start.record(), indent=2) + "\n")
+        except OSError as error:
+            raise TrainingError(f"{self.folder} can't be written: {error.strerror}.") from error
+
+    def _check_free(self, *, force: bool) -> None:
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise TrainingError(f"{self.folder} is a file; choose another name for the run.")
+        names = {entry.name for entry in self.folder.iterdir()}
+        if names - _NAMES or (names and RUN_FILE not in names):
+            raise TrainingError(
+                f"{self.folder} holds {min(names - _NAMES or names)}, which is no part of a run; "
+                "choose another name."
+            )
+        if names and not force:
+            raise TrainingError(
+                f"{self.folder} holds a run already; go on with it (--resume), replace it "
+                "(--force), or choose another name."
+            )
+
+    def resumed(self, model: MlpMixer) -> State | None:
+        """The saved state, its weights put into `model`; None if there is none to go on from.
+
+        Raises TrainingError for a run that began with something else.
+        """
+        if not (self.state_folder / STATE_FILE).is_file():
+            return None
+        try:
+            began = read_json(self.folder / RUN_FILE)
+        except ConfigError as error:
+            raise TrainingError(f"{self.folder / RUN_FILE} can't be used: {error}") from error
+        now = json.loads(json.dumps(self.start.record()))
+        for key in ("train", "val"):
+            if began.get(key) != now[key]:
+                raise TrainingError(
+                    f"The {key} pictures are not those that the run in {self.folder} began with; "
+                    "restore them, or begin a new run."
+                )
+        if differing := [key for key in now if began.get(key) != now[key]]:
+            raise TrainingError(
+                f"The run in {self.folder} began with another {differing[0]}; give the same "
+                "options as then, or begin a new run."
+            )
+        state = State.load(self.state_folder, model)
+        self._shorten_log(state.progress.step)
+        return state
+
+    def _shorten_log(self, step: int) -> None:
+        """Drop what a run that was killed did after its last saved state."""
+        lines = [line for line in self.log() if int(str(line["step"])) <= step]
+        self._write("log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+    def follow(self, events: Iterator[Event], model: MlpMixer) -> Iterator[Event]:
+        """Write the log and the models as events pass by."""
+        try:
+            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+                for event in events:
+                    self._note(event, model, log)
+                    yield event
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder} can't be written: {error.strerror}; make room, then go on with "
+                "--resume."
+            ) from error
+
+    def _note(self, event: Event, model: MlpMixer, log: IO[str]) -> None:
+        if isinstance(event, StepDone | EpochDone):
+            log.write(json.dumps(_line(event), allow_nan=False) + "\n")
+            log.flush()  # before the state of this step is saved
+        if isinstance(event, EpochDone):
+            if event.best:
+                event.state.fill(model, event.best)
+                self._save_model("best", model)
+            self._draw()
+        if isinstance(event, Done):
+            event.state.fill(model)
+            self._save_model("last", model)
+            self._write("README.md", self.card())
+
+    def _save_model(self, name: str, model: MlpMixer) -> None:
+        checkpoint.save(self.folder / name, model, self.start.info, force=True)
+
+    def log(self) -> list[dict[str, object]]:
+        """The lines of the log; a last one that a crash cut off is left out."""
+        path = self.folder / "log.jsonl"
+        lines = []
+        for text in path.read_text("utf-8").splitlines() if path.exists() else []:
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+        return lines
+
+    def best(self) -> Mapping[str, object] | None:
+        """The log's line of the epoch whose weights are in `best/`."""
+        lines = [line for line in self.log() if line["event"] == "epoch" and line["best"]]
+        return lines[-1] if lines else None
+
+    def _draw(self) -> None:
+        lines = self.log()
+        steps = [line for line in lines if line["event"] == "step"]
+        epochs = [line for line in lines if line["event"] == "epoch"]
+        losses = {"training": smoothed([_point(line, line["loss"]) for line in steps], 60)}
+        shares = [_point(line, 100 * float(str(line["accuracy"]))) for line in steps]
+        top1 = {"training": smoothed(shares, 60)}
+        for weights, name in (("raw", "validation"), ("ema", "validation, average")):
+            known = [line for line in epochs if isinstance(line[weights], dict)]
+            losses[name] = [_point(line, line[weights]["loss"]) for line in known]  # type: ignore[index]
+            top1[name] = [_point(line, 100 * line[weights]["top1"]) for line in known]  # type: ignore[index]
+        picture = draw_panels([Panel("loss by step", losses), Panel("top-1, %", top1)])
+        with replacing_file(self.folder / "curves.png") as temporary:
+            picture.save(temporary, "PNG")
+
+    def card(self) -> str:
+        """A model card in Markdown: what was trained, on what, how, and how good it is."""
+        start, config = self.start, self.start.info.config
+        best = self.best()
+        results = json.dumps(best[_better(best)]) if best else "none"
+        counts = start.train.counts()
+        classes = "\n".join(f"- `{name}`: {counts[name]}" for name in counts)
+        return (
+            f"# {self.folder.name}\n\nAn MLP-Mixer (arXiv 2105.01601) made by `mixer "
+            f"{start.command}`: images of {config.image_size[0]} x {config.image_size[1]}, patches "
+            f"of {config.patch_size}, {config.num_parameters:,} parameters. It began from "
+            f"{start.origin}.\n\nOn the {len(start.val)} validation pictures, in `best/`: "
+            f"`{results}` (shares; loss in nats).\n\nTrained on {len(start.train)} pictures, of "
+            f"each class:\n\n{classes}\n\nRecipe `{start.recipe_name}`:\n\n```json\n"
+            f"{json.dumps(start.recipe.to_dict(), indent=2)}\n```\n"
+        )
+
+    def _write(self, name: str, text: str) -> None:
+        with replacing_file(self.folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _better(line: Mapping[str, object]) -> str:
+    return "ema" if line["best"] == "ema" else "raw"
+
+
+def _line(event: StepDone | EpochDone) -> dict[str, object]:
+    if isinstance(event, EpochDone):
+        return {
+            "event": "epoch",
+            "step": event.step,
+            "epoch": event.epoch,
+            "raw": _metrics(event.raw),
+            "ema": _metrics(event.ema),
+            "best": event.best,
+        }
+    values = {
+        field.name: getattr(event, field.name)
+        for field in dataclasses.fields(event)
+        if field.name != "state"
+    }
+    return {"event": "step", **values}
+
+
+def _metrics(metrics: Metrics | None) -> dict[str, object] | None:
+    return None if metrics is None else dataclasses.asdict(metrics)
+
+
+def _point(line: Mapping[str, object], value: object) -> tuple[float, float]:
+    return float(str(line["step"])), float(str(value))
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an older run left; only names that a run makes."""
+    import shutil
+
+    for name in _NAMES:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,157 @@
+"""State: all of a run that changes, and its folder on the disk.
+
+The folder holds `state.json` (recipe and progress) and `arrays.safetensors` (float32; the weights,
+trained and frozen, the optimiser's moments, the average, the counters).
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from mixer_mlx.atomic import replacing_folder
+from mixer_mlx.checkpoint import read_header, read_json, read_tensors, summarize
+from mixer_mlx.errors import ConfigError, MixerError, TrainingError
+from mixer_mlx.model import MlpMixer
+from mixer_mlx.training.network import put, trained_names, weights_of
+from mixer_mlx.training.optimizer import Weights
+from mixer_mlx.training.recipe import Recipe
+from mixer_mlx.training.step import Arrays, first_arrays
+
+STATE_FILE = "state.json"
+ARRAYS_FILE = "arrays.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    `step` counts batches taken, over all epochs; `epoch` counts epochs over and validated. `best`
+    is the best validation result so far, as (top-1, -loss), found in epoch `best_epoch` by the
+    weights called `best_weights`, "raw" or "ema". `end` is "done", or "stopped" by the recipe's
+    patience, or None.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    best: tuple[float, float] | None = None
+    best_epoch: int | None = None
+    best_weights: str | None = None
+    end: str | None = None
+
+
+@dataclass
+class State:
+    """A run between two steps. `fit` replaces `arrays` and `progress` as it goes.
+
+    `frozen` holds the parameters that the recipe doesn't train; `steps_per_epoch` is None before
+    the first step.
+    """
+
+    recipe: Recipe
+    arrays: Arrays
+    frozen: Weights
+    progress: Progress = Progress()
+    steps_per_epoch: int | None = None
+
+    @classmethod
+    def start(cls, model: MlpMixer, recipe: Recipe) -> "State":
+        """The state before the first step. Raises ConfigError for a recipe that trains nothing."""
+        weights = weights_of(model)
+        trained = trained_names(model.config, recipe, list(weights))
+        if not trained:
+            raise ConfigError("The model has no head to train; give it one, or leave out freeze.")
+        mx.eval(weights)
+        return cls(
+            recipe,
+            first_arrays({name: w for name, w in weights.items() if name in trained}, recipe),
+            {name: w for name, w in weights.items() if name not in trained},
+        )
+
+    def fill(self, model: MlpMixer, weights: str = "raw") -> None:
+        """Put the "raw" or the "ema" weights into a model, as float32."""
+        put(model, {**self.frozen, **self.arrays["weights" if weights == "raw" else "ema"]})
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the folder, whole or not at all, in place of an older one. Raises TrainingError."""
+        path = Path(folder)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing_folder(path) as temporary:
+                mx.save_safetensors(
+                    str(temporary / ARRAYS_FILE), self._flat(), metadata={"format": "mlx"}
+                )
+                text = json.dumps(self._record(), indent=2, allow_nan=False)
+                (temporary / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+        except (OSError, RuntimeError) as error:  # MLX reports a failed write as RuntimeError
+            raise TrainingError(f"The state can't be written to {path}: {error}.") from error
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], model: MlpMixer) -> "State":
+        """Read what `save` wrote; `model` says which arrays there must be, and gets the weights.
+
+        Raises TrainingError.
+        """
+        path = Path(folder)
+        try:
+            record = read_json(path / STATE_FILE)
+            if record.get("format") != FORMAT:
+                raise ConfigError(f"its format is {record.get('format')!r}, not {FORMAT}.")
+            recipe = Recipe.from_dict(_table(record, "recipe"))
+            progress = _progress(_table(record, "progress"))
+            steps_per_epoch = record["steps_per_epoch"]
+            state = cls.start(model, recipe)
+            _check(path / ARRAYS_FILE, state._flat())
+        except (MixerError, KeyError, TypeError) as error:
+            raise TrainingError(f"The state in {path} can't be used: {error}") from error
+        state.progress, state.steps_per_epoch = progress, steps_per_epoch  # type: ignore[assignment]
+        state._take(read_tensors(path / ARRAYS_FILE))
+        state.fill(model)
+        return state
+
+    def _flat(self) -> Weights:
+        groups = {"frozen": self.frozen, **self.arrays}
+        return {f"{group}/{name}": w for group, part in groups.items() for name, w in part.items()}
+
+    def _take(self, flat: Mapping[str, mx.array]) -> None:
+        mx.eval(flat)
+        for group, part in {"frozen": self.frozen, **self.arrays}.items():
+            part |= {name: flat[f"{group}/{name}"] for name in part}
+
+    def _record(self) -> dict[str, object]:
+        return {
+            "format": FORMAT,
+            "recipe": self.recipe.to_dict(),
+            "progress": dataclasses.asdict(self.progress),
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+
+def _check(path: Path, expected: Weights) -> None:
+    """Raise TrainingError unless the file's names, shapes and dtypes are those expected."""
+    header = read_header(path)
+    faults = [f"{name} is missing" for name in expected if name not in header]
+    for name, (shape, dtype) in header.items():
+        if name not in expected:
+            faults.append(f"{name} is left over")
+        elif shape != tuple(expected[name].shape) or dtype != "F32":
+            faults.append(f"{name} is {dtype} {list(shape)}, not F32 {list(expected[name].shape)}")
+    if faults:
+        raise TrainingError(f"{path.name} does not fit the model: {summarize(faults)}.")
+
+
+def _table(values: dict[str, object], key: str) -> dict[str, object]:
+    table = values.get(key)
+    if not isinstance(table, dict):
+        raise ConfigError(f"it has no table {key!r}.")
+    return table
+
+
+def _progress(values: dict[str, object]) -> Progress:
+    best = values.get("best")
+    return Progress(**{**values, "best": tuple(best) if isinstance(best, list) else None})  # type: ignore[arg-type]

@@ -1,0 +1,203 @@
+"""`mixer train` and `mixer fine-tune`, by the real command where the process matters."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from mixer_mlx import checkpoint, load
+from mixer_mlx.training.recipe import Recipe
+from mixer_mlx.training.recipes import RECIPES
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Sixteen noisy pictures, reddish and bluish."""
+    rng = np.random.default_rng(0)
+    for channel, name in ((0, "red"), (2, "blue")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 120, (40, 36, 3), np.uint8)
+            pixels[..., channel] += 120
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def command(photos: Path, run: Path, *more: object) -> list[str]:
+    args = ["fine-tune", photos, "-m", "cifar10", "-o", run, "-b", 4, *more]
+    return [sys.executable, "-m", "mixer_mlx", *map(str, args)]
+
+
+def weights(run: Path, name: str = "last") -> dict[str, np.ndarray]:
+    return load_file(run / name / "model.safetensors")
+
+
+def test_a_run_from_folder_to_model(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = tmp_path / "run"
+    done = mixer("fine-tune", photos, "-m", "cifar10", "-o", run, "--steps", 30, "-b", 6)
+    assert done.code == 0, done.err
+    assert sorted(os.listdir(run)) == [
+        "README.md",
+        "best",
+        "curves.png",
+        "last",
+        "log.jsonl",
+        "run.json",
+        "state",
+    ]
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["event"] == "step"]
+    assert [line["step"] for line in steps] == list(range(1, 31))
+    assert steps[-1]["loss"] < 0.95 * steps[0]["loss"]
+    assert checkpoint.read_info(run / "best").labels == ("blue", "red")
+    with Image.open(run / "curves.png") as picture:
+        assert picture.size[0] > 400
+    assert "`red`: 6" in (run / "README.md").read_text()
+    shown = mixer("predict", photos / "red" / "0.png", "-m", run, "--format", "json", "-k", 1)
+    assert json.loads(shown.out)["predictions"][0]["label"] == "red"
+    evaluated = mixer("evaluate", photos, "-m", run, "--format", "json")
+    assert json.loads(evaluated.out)["top1"] == 1.0
+    assert mixer("export", run, tmp_path / "out.npz", "--format", "jax").code == 0
+    assert mixer("resize", run, tmp_path / "large", "--image-size", 64).code == 0
+    again = mixer("fine-tune", photos, "-m", "cifar10", "-o", run, "--steps", 30, "-b", 6)
+    assert again.code == 1
+    assert "--resume" in again.err
+    resumed = mixer(
+        "fine-tune", photos, "-m", "cifar10", "-o", run, "--steps", 30, "-b", 6, "--resume"
+    )
+    assert resumed.code == 0
+    assert "finished" in resumed.err
+
+
+def test_the_head_alone(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    options = ["--steps", 2, "-b", 4, "--freeze", "backbone"]
+    run = mixer("fine-tune", photos, "-m", "cifar10", "-o", tmp_path / "run", *options)
+    assert run.code == 0, run.err
+    before = load("cifar10", dtype="float32").model
+    after = weights(tmp_path / "run")
+    assert np.array_equal(after["stem.weight"], np.array(before.stem.weight))
+    assert np.array_equal(after["norm.weight"], np.array(before.norm.weight))
+    assert after["head.weight"].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "kills"),
+    [
+        ((), 1),
+        (("--accumulation", "2"), 1),
+        (("--freeze", "backbone", "--unfreeze-last", "1"), 1),
+        pytest.param((), 10, marks=pytest.mark.slow),
+    ],
+    ids=["plain", "accumulation", "frozen", "many"],
+)
+def test_a_killed_run_goes_on_bit_for_bit(
+    photos: Path, tmp_path: Path, options: tuple[str, ...], kills: int
+) -> None:
+    """`quick` has an average of the weights, so that is in all of them."""
+    seed = random.randrange(2**32)  # noqa: S311
+    print(f"seed {seed}")
+    rng = random.Random(seed)  # noqa: S311
+    more = ("--steps", "24", "--save-every", "2", "-q", *options)
+    subprocess.run(command(photos, tmp_path / "whole", *more), check=True)
+    expected = weights(tmp_path / "whole")
+    for _ in range(kills):
+        run = tmp_path / "killed"
+        subprocess.run(["rm", "-rf", run], check=True)
+        child = subprocess.Popen(command(photos, run, *more))
+        target = rng.randrange(2, 20)
+        while child.poll() is None and steps_saved(run) < target:
+            time.sleep(0.002)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        assert child.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+        subprocess.run([*command(photos, run, *more), "--resume"], check=True)
+        found = weights(run)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert np.array_equal(found[name], value), name
+        logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        steps = [line["step"] for line in logged if line["event"] == "step"]
+        assert steps == list(range(1, 25))
+
+
+def steps_saved(run: Path) -> int:
+    try:
+        return int(json.loads((run / "state" / "state.json").read_text())["progress"]["step"])
+    except (OSError, ValueError):
+        return 0
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    child = subprocess.Popen(
+        command(photos, run, "--steps", "5000"), stderr=subprocess.PIPE, text=True
+    )
+    while steps_saved(run) < 3:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert (run / "best" / "model.safetensors").exists()
+
+
+def test_pictures_that_changed_since(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    args = ("fine-tune", photos, "-m", "cifar10", "-o", tmp_path / "run", "--steps", 2, "-b", 4)
+    assert mixer(*args).code == 0
+    Image.new("RGB", (40, 40)).save(photos / "red" / "new.png")
+    run = mixer(*args, "--resume")
+    assert run.code == 1
+    assert "pictures are not those" in run.err
+
+
+def test_bad_pictures_are_named_or_stop_the_run(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for i in range(4):
+        (photos / "red" / f"bad{i}.png").write_text("no picture")
+    args = ("fine-tune", photos, "-m", "cifar10", "--steps", 4, "-b", 4)
+    run = mixer(*args, "-o", tmp_path / "run")
+    assert run.code == 0
+    assert "bad" in run.err
+    strict = mixer(*args, "-o", tmp_path / "other", "--strict")
+    assert strict.code == 1
+    assert "can't be read" in strict.err
+
+
+def test_a_loss_that_explodes_is_a_sentence(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "wild.toml").write_text('optimizer = "sgd"\nclip_norm = false\nwarmup = 0\n')
+    options = ["--config", tmp_path / "wild.toml", "--lr", 999, "--steps", 60, "-b", 4]
+    run = mixer("fine-tune", photos, "-m", "cifar10", "-o", tmp_path / "run", *options)
+    assert run.code == 1
+    assert "no finite number in step" in run.err
+
+
+def test_from_nothing(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    options = ["--recipe", "cifar", "--steps", 2, "-b", 4, "--image-size", 32]
+    run = mixer("train", photos, "--variant", "S/16", "-o", tmp_path / "run", *options)
+    assert run.code == 0, run.err
+    assert checkpoint.read_info(tmp_path / "run" / "last").config.hidden_dim == 512
+    assert mixer("train", photos, "-o", tmp_path / "other").code == 2
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_shown_recipes_are_toml_that_makes_them(mixer, name: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    shown = mixer("fine-tune", tmp_path, "--show-recipe", "--recipe", name).out
+    assert Recipe.from_dict(tomllib.loads(shown)) == RECIPES[name].recipe
+    assert "Source" in shown
+
+
+def test_plan_measures(mixer, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("fine-tune", photos, "-m", "cifar10", "--plan", "-b", 4)
+    assert run.code == 0, run.err
+    assert "peak memory" in run.out
+    assert not list(photos.parent.glob("run*"))

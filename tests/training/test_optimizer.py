@@ -1,0 +1,83 @@
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from training.synthetic import CONFIG, PREPROCESS, Synthetic, tiny_model
+
+from mixer_mlx.training.network import weights_of
+from mixer_mlx.training.optimizer import average, clip, global_norm, learning_rate
+from mixer_mlx.training.recipe import Recipe
+from mixer_mlx.training.step import first_arrays, make_step
+
+
+@pytest.mark.parametrize("warmup", [20, 0.2])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_schedule(schedule: str, warmup: float) -> None:
+    recipe = Recipe(steps=100, lr=0.5, end_lr=0.1, warmup=warmup, schedule=schedule)
+    rates = [learning_rate(recipe, step, 100) for step in range(101)]
+    assert rates[:20] == pytest.approx([0.5 * (step + 1) / 20 for step in range(20)])
+    assert rates[20] == pytest.approx(0.5)
+    middle = {"linear": 0.3, "cosine": 0.3, "constant": 0.5}[schedule]
+    assert rates[60] == pytest.approx(middle)
+    quarter = {"linear": 0.4, "cosine": 0.1 + 0.2 * (1 + math.sqrt(0.5)), "constant": 0.5}[schedule]
+    assert rates[40] == pytest.approx(quarter)
+    assert rates[100] == pytest.approx(0.5 if schedule == "constant" else 0.1)
+
+
+def test_without_warmup_and_warmup_longer_than_the_run() -> None:
+    assert learning_rate(Recipe(steps=10, lr=1.0, warmup=0), 0, 10) == 1
+    assert learning_rate(Recipe(steps=10, lr=1.0, warmup=100), 9, 10) == pytest.approx(0.1)
+
+
+def test_clip() -> None:
+    gradients = {"a": mx.array([3.0, 0.0]), "b": mx.array([[4.0]])}
+    norm = global_norm(gradients)
+    assert norm.item() == pytest.approx(5)
+    shorter = clip(gradients, norm, 1.0)
+    assert np.array(shorter["a"]) == pytest.approx(np.array([0.6, 0]))
+    assert np.array(shorter["b"]) == pytest.approx(np.array([[0.8]]))
+    assert mx.array_equal(clip(gradients, norm, 6.0)["a"], gradients["a"])
+
+
+def test_norm_of_half_precision_is_summed_in_float32() -> None:
+    gradients = {"a": mx.full((100_000,), 3.0, mx.float16)}  # the sum of squares is 9e5
+    assert global_norm(gradients).item() == pytest.approx(3 * math.sqrt(1e5), rel=1e-4)
+
+
+def test_average() -> None:
+    ema, weights = {"w": mx.array([1.0])}, {"w": mx.array([2.0])}
+    late = average(ema, weights, 0.9, mx.array(1000.0))
+    assert late["w"].item() == pytest.approx(0.9 * 1 + 0.1 * 2)
+    first = average(ema, weights, 0.9, mx.array(1.0))
+    assert first["w"].item() == pytest.approx(0.1 * 1 + 0.9 * 2)
+
+
+def test_average_in_a_run() -> None:
+    recipe = Recipe(steps=30, lr=0.01, ema_decay=0.6)
+    step = make_step(CONFIG, recipe, PREPROCESS)
+    arrays = first_arrays(weights_of(tiny_model()), recipe)
+    expected = np.array(arrays["weights"]["stem.weight"]).astype(np.float64)
+    for number, (pixels, labels) in enumerate(Synthetic(batches=30).epoch(0)):
+        arrays, _ = step(arrays, {}, pixels, labels, number, 0.01)
+        decay = min(0.6, (number + 1) / (number + 10))
+        now = np.array(arrays["weights"]["stem.weight"])
+        expected = decay * expected + (1 - decay) * now
+    assert np.array(arrays["ema"]["stem.weight"]) == pytest.approx(expected, abs=1e-6)
+    assert abs(now - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_decay_is_for_kernels_alone(optimizer: str) -> None:
+    start = weights_of(tiny_model())
+    found = []
+    for decay in (0.0, 0.5):
+        recipe = Recipe(steps=1, optimizer=optimizer, weight_decay=decay)
+        step = make_step(CONFIG, recipe, PREPROCESS)
+        pixels, labels = next(Synthetic().epoch(0))
+        arrays, _ = step(first_arrays(start, recipe), {}, pixels, labels, 0, 0.01)
+        found.append(arrays["weights"])
+    for name, old in start.items():
+        moved = np.array(found[1][name] - found[0][name])
+        expected = np.array(-0.01 * 0.5 * old) if old.ndim > 1 else np.zeros(old.shape)
+        assert moved == pytest.approx(expected, abs=2e-7), name
