@@ -28,8 +28,8 @@ RECIPES = {
         """Fine-tunes on 50 to 5,000 pictures, in as many steps for few pictures as for many.
 
 Command   mixer fine-tune photos/ -o my-model
-Expect    on 400 CIFAR-10 pictures in four classes, turned by 0, 90, 180 and 270 degrees, from the
-          model `cifar10`: see docs/training.md
+Expect    on 400 CIFAR-10 pictures turned by 0, 90, 180 and 270 degrees as four classes, from the
+          model `cifar10`, without flips: 43.95 % on 2,000 others; the head alone 35.40 %
 Source    this project's own: AdamW and an average of the weights, which small sets forgive most
 """,
     ),

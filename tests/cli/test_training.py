@@ -33,8 +33,11 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+SMALL = Path(__file__).parents[1] / "golden" / "jax_square.npz"
+
+
 def command(photos: Path, run: Path, *more: object) -> list[str]:
-    args = ["fine-tune", photos, "-m", "cifar10", "-o", run, "-b", 4, *more]
+    args = ["fine-tune", photos, "-m", SMALL, "-o", run, "-b", 4, *more]
     return [sys.executable, "-m", "mixer_mlx", *map(str, args)]
 
 
@@ -107,14 +110,14 @@ def test_a_killed_run_goes_on_bit_for_bit(
     seed = random.randrange(2**32)  # noqa: S311
     print(f"seed {seed}")
     rng = random.Random(seed)  # noqa: S311
-    more = ("--steps", "24", "--save-every", "2", "-q", *options)
+    more = ("--steps", "60", "--save-every", "2", "-q", *options)
     subprocess.run(command(photos, tmp_path / "whole", *more), check=True)
     expected = weights(tmp_path / "whole")
     for _ in range(kills):
         run = tmp_path / "killed"
         subprocess.run(["rm", "-rf", run], check=True)
         child = subprocess.Popen(command(photos, run, *more))
-        target = rng.randrange(2, 20)
+        target = rng.randrange(2, 40)
         while child.poll() is None and steps_saved(run) < target:
             time.sleep(0.002)
         child.send_signal(signal.SIGKILL)
@@ -127,7 +130,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
             assert np.array_equal(found[name], value), name
         logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         steps = [line["step"] for line in logged if line["event"] == "step"]
-        assert steps == list(range(1, 25))
+        assert steps == list(range(1, 61))
 
 
 def steps_saved(run: Path) -> int:
