@@ -14,6 +14,20 @@ class NamedRecipe:
     about: str
 
 
+_PAPER_PRETRAINING = Recipe(
+    epochs=300,
+    batch_size=4096,
+    lr=1e-3,
+    end_lr=1e-5,
+    warmup=10_000,
+    schedule="linear",
+    weight_decay=0.1,
+    loss="sigmoid",
+    head_bias=-6.9,
+    drop_path=0.1,
+    augmentation="crop",
+)
+
 RECIPES = {
     "quick": NamedRecipe(
         Recipe(
@@ -52,19 +66,7 @@ Source    arXiv 2105.01601, section 3 and appendix; google-research/vision_trans
 """,
     ),
     "paper-imagenet": NamedRecipe(
-        Recipe(
-            epochs=300,
-            batch_size=4096,
-            lr=1e-3,
-            end_lr=1e-5,
-            warmup=10_000,
-            schedule="linear",
-            weight_decay=0.1,
-            loss="sigmoid",
-            head_bias=-6.9,
-            drop_path=0.1,
-            augmentation="crop",
-        ),
+        _PAPER_PRETRAINING,
         """Trains on ImageNet from nothing, in the form that big_vision runs.
 
 Command   mixer train imagenet/ --variant B/16 --recipe paper-imagenet -o my-model
@@ -75,19 +77,7 @@ Source    arXiv 2105.01601, table 4; big_vision `configs/mlp_mixer_i1k.py`: sigm
 """,
     ),
     "paper-imagenet21k": NamedRecipe(
-        Recipe(
-            epochs=300,
-            batch_size=4096,
-            lr=1e-3,
-            end_lr=1e-5,
-            warmup=10_000,
-            schedule="linear",
-            weight_decay=0.1,
-            loss="sigmoid",
-            head_bias=-6.9,
-            drop_path=0.1,
-            augmentation="crop",
-        ),
+        _PAPER_PRETRAINING,
         """Trains on ImageNet-21k from nothing.
 
 Command   mixer train imagenet21k/ --variant B/16 --recipe paper-imagenet21k -o my-model
