@@ -1,5 +1,6 @@
 """What `train` and `fine-tune` do alike: prepare, follow the run, say how it went."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
     from mixer_mlx.model import MlpMixer
     from mixer_mlx.training.loop import EpochDone, Event
+    from mixer_mlx.training.prepare import Plan
     from mixer_mlx.training.recipe import Recipe
-    from mixer_mlx.training.run import Run
+    from mixer_mlx.training.run import Run, Start
 
 Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 """(classes, recipe) -> the model to train."""
@@ -40,7 +42,7 @@ def train(command: str, common: Common, build: Build, origin: str) -> None:
     batches = prepare.training_batches(train, recipe, info.preprocess, on_bad)
     total = recipe.total_steps(len(batches))
     if common.plan:
-        print_plan(prepare.plan(model, info.preprocess, recipe, total))
+        _print_plan(prepare.plan(model, info.preprocess, recipe, total))
         return
     start = Start(command, recipe, common.recipe_name, info, train, val, origin)
     run = Run(Path(str(common.out)), start)
@@ -83,19 +85,16 @@ def _follow(run: "Run", events: Iterator["Event"], total: int, *, quiet: bool) -
                 raise interrupted
     best = run.best()
     if best and not quiet:
-        weights = "average" if best["best"] == "ema" else "raw weights"
-        metrics = best["ema" if best["best"] == "ema" else "raw"]
+        weights = "average" if best.weights == "ema" else "raw weights"
         output.say(
-            f"Wrote {run.folder}: its best model has top-1 {metrics['top1']:.1%} on the "  # type: ignore[index]
-            f"validation pictures ({weights} of epoch {int(str(best['epoch'])) + 1}); use it with "
+            f"Wrote {run.folder}: its best model has top-1 {best.metrics['top1']:.1%} on the "
+            f"validation pictures ({weights} of epoch {best.epoch + 1}); use it with "
             f"-m {run.folder}."
         )
 
 
 @contextmanager
 def _bar(total: int, *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
-    import sys
-
     if quiet or not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -117,10 +116,7 @@ def _epoch_line(event: "EpochDone", total: int) -> str:
     return "  ".join([*parts, "best so far"] if event.best else parts)
 
 
-def _say_start(start: object, total: int, step: int) -> None:
-    from mixer_mlx.training.run import Start
-
-    assert isinstance(start, Start)  # noqa: S101
+def _say_start(start: "Start", total: int, step: int) -> None:
     config = start.info.config
     begun = f", {step} done" if step else ""
     output.say(
@@ -130,12 +126,9 @@ def _say_start(start: object, total: int, step: int) -> None:
     )
 
 
-def print_plan(plan: object) -> None:
-    """Print what `--plan` measured."""
+def _print_plan(plan: "Plan") -> None:
     from mixer_mlx import backend
-    from mixer_mlx.training.prepare import Plan
 
-    assert isinstance(plan, Plan)  # noqa: S101
     known = backend.describe()
     memory = known.get("gpu_memory_gb") or known["memory_gb"]
     gib = plan.peak_memory / 2**30

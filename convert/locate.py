@@ -28,9 +28,6 @@ from mixer_mlx.errors import ConversionError, SourceError
 if TYPE_CHECKING:
     from mixer_mlx.convert.download import Progress
 
-RUN_FILE = "run.json"
-"""Marks the folder of a training run; `mixer_mlx.training.run` writes it. It means its `best/`."""
-
 Talk = Callable[[str], None]
 """Called with sentences for the user, such as what is about to be fetched."""
 
@@ -89,7 +86,7 @@ def resolve(model: str | os.PathLike[str]) -> Address:
     if text.startswith(("http://", "https://", "hf://")):
         return Address(text)
     path = Path(text)
-    if os.path.isfile(path / RUN_FILE):
+    if os.path.isfile(path / checkpoint.RUN_FILE):
         return Address(text, path / "best")
     if os.path.exists(path):  # raises nothing where a folder may not be read
         return Address(text, path)

@@ -25,6 +25,8 @@ from mixer_mlx.model import MlpMixer
 MODEL_TYPE = "mlp_mixer"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+RUN_FILE = "run.json"
+"""Marks the folder of a training run, which has its best model in `best/`."""
 
 _MAX_JSON_BYTES = 64 * 2**20
 _DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}

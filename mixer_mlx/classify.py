@@ -1,14 +1,10 @@
 """Pictures -> predictions."""
 
 import itertools
-import os
 import warnings
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias, overload
 
 import mlx.core as mx
@@ -23,6 +19,7 @@ from mixer_mlx.decode import ImageInput
 from mixer_mlx.errors import CheckpointError, ImageError
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.threads import THREADS, in_threads
 
 
 @dataclass(frozen=True)
@@ -210,27 +207,15 @@ class Classifier:
         self, images: Iterable[ImageInput], exact: bool
     ) -> Generator[_Decoded, None, None]:
         """Pictures in order with their pixels or error, decoded in threads."""
-        threads = os.cpu_count() or 1
-        pixels = partial(self.preprocess, exact=exact)
-        waiting: deque[tuple[ImageInput, Future[NDArray[np.uint8]]]] = deque()
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        try:
-            for image in images:
-                waiting.append((image, pool.submit(pixels, image)))
-                # Few, as a picture out of an archive may hold its file until it is decoded.
-                if len(waiting) > 2 * threads:
-                    yield _finished(*waiting.popleft())
-            while waiting:
-                yield _finished(*waiting.popleft())
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
+        def pixels(image: ImageInput) -> _Decoded:
+            try:
+                return image, self.preprocess(image, exact=exact)
+            except ImageError as error:
+                return image, error
 
-def _finished(image: ImageInput, future: Future[NDArray[np.uint8]]) -> _Decoded:
-    try:
-        return image, future.result()
-    except ImageError as error:
-        return image, error
+        # Few, as a picture out of an archive may hold its file until it is decoded.
+        return in_threads(pixels, images, ahead=2 * THREADS)
 
 
 def _top(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:

@@ -16,7 +16,7 @@ ROOMS = {"mixer_mlx": ROOT / "mixer_mlx", "convert": ROOT / "convert", "cli": RO
 LAYERS = [
     ["errors"],
     ["atomic", "blas", "backend", "config", "activations"],
-    ["quiet", "formats", "decode", "image", "archives", "pictures"],
+    ["quiet", "formats", "decode", "image", "archives", "pictures", "threads"],
     ["labels", "model"],
     ["catalog", "resolution"],
     ["checkpoint"],

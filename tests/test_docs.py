@@ -18,10 +18,13 @@ SETUP = [
 ]
 
 
-def test_python_page_runs() -> None:
-    page = (ROOT / "docs" / "python.md").read_text("utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
-    assert len(blocks) >= 6
+def python_blocks(name: str) -> list[str]:
+    page = (ROOT / "docs" / name).read_text("utf-8")
+    return re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+
+
+def printed_by(blocks: list[str]) -> str:
+    """Run a page's code in one process, where nothing may be said on stderr."""
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
         cwd=ROOT,
@@ -30,8 +33,23 @@ def test_python_page_runs() -> None:
         check=False,
     )
     assert (run.returncode, run.stderr) == (0, "")
-    assert "(1, 10) (1, 128) 8 (1, 64, 128)" in run.stdout
-    assert "(2, 512)" in run.stdout
+    return run.stdout
+
+
+def test_python_page_runs() -> None:
+    blocks = python_blocks("python.md")
+    assert len(blocks) >= 6
+    printed = printed_by(blocks)
+    assert "(1, 10) (1, 128) 8 (1, 64, 128)" in printed
+    assert "(2, 512)" in printed
+
+
+def test_training_page_runs() -> None:
+    blocks = python_blocks("training.md")
+    assert len(blocks) == 4
+    printed = printed_by(blocks)
+    assert "1.0 1.0" in printed
+    assert "24 done" in printed
 
 
 def test_readme_commands_are_those_that_ci_runs() -> None:

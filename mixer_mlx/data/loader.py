@@ -1,12 +1,8 @@
 """Batches of pixels: decoded in threads, in an order that depends on (seed, epoch) alone."""
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +13,7 @@ from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.decode import decode
 from mixer_mlx.errors import ConfigError, ImageError
 from mixer_mlx.image import Preprocess
+from mixer_mlx.threads import in_threads
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]
 """Pixels (N, H, W, channels), and labels (N,)."""
@@ -24,8 +21,6 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]
 MEMORY_BYTES = 2**30
 """Decoded pictures are kept up to this size altogether."""
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 OnBad = Callable[[Path, ImageError], None]
 
 
@@ -146,20 +141,3 @@ class EvaluationBatches:
     def _pixels(self, index: int) -> tuple[int, NDArray[np.uint8]] | None:
         picture = self.pictures[index]
         return None if picture is None else (index, self.preprocess(picture))
-
-
-def in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], ahead: int
-) -> Iterator[Result]:
-    """`map` in threads, in order, at most `ahead` items early; stops them when it is closed."""
-    waiting: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

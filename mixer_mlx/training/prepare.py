@@ -1,6 +1,7 @@
 """A dataset and a model -> what `fit` needs: the network to train, its batches, its validation."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -13,10 +14,10 @@ from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.augment import augmentation
 from mixer_mlx.data.dataset import Dataset
-from mixer_mlx.data.loader import EvaluationBatches, OnBad, Pictures, TrainingBatches
+from mixer_mlx.data.loader import Batch, EvaluationBatches, OnBad, Pictures, TrainingBatches
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.training.loop import Validate, fit
+from mixer_mlx.training.loop import StepDone, Validate, fit
 from mixer_mlx.training.recipe import Recipe
 
 
@@ -107,7 +108,7 @@ class _Noise:
     def __len__(self) -> int:
         return self.steps
 
-    def epoch(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         return iter([(self.pixels, self.labels)] * (self.steps - start))
 
 
@@ -121,11 +122,9 @@ def plan(model: MlpMixer, preprocess: Preprocess, recipe: Recipe, total_steps: i
     steps = 4
     short = recipe.replace(steps=steps, save_every=None, warmup=0)
     mx.reset_peak_memory()
-    rates = []
-    for event in fit(
-        copy, _Noise(model.config, recipe.batch_size, steps), None, short, preprocess=preprocess
-    ):
-        rates.append(getattr(event, "images_per_second", None))
-    rate = max(value for value in rates[1:] if value)
+    noise = _Noise(model.config, recipe.batch_size, steps)
+    events = fit(copy, noise, None, short, preprocess=preprocess)
+    rates = [event.images_per_second for event in events if isinstance(event, StepDone)]
+    rate = max(rates[1:])
     seconds = total_steps * recipe.batch_size / rate
     return Plan(total_steps, rate, seconds, mx.get_peak_memory())

@@ -14,6 +14,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from mixer_mlx import checkpoint
 from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
 from mixer_mlx.analysis.evaluate import Metrics
 from mixer_mlx.atomic import replacing_file
-from mixer_mlx.checkpoint import ModelInfo, read_json
+from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
@@ -31,7 +32,6 @@ from mixer_mlx.training.loop import Done, EpochDone, Event, StepDone
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.state import STATE_FILE, State
 
-RUN_FILE = "run.json"
 _NAMES = {RUN_FILE, "log.jsonl", "curves.png", "best", "last", "state", "README.md"}
 
 
@@ -60,6 +60,15 @@ class Start:
         }
 
 
+@dataclass(frozen=True)
+class Best:
+    """The epoch, counted from 0, whose "raw" or "ema" weights were best, and their `Metrics`."""
+
+    epoch: int
+    weights: str
+    metrics: Mapping[str, float]
+
+
 def fingerprint(dataset: Dataset) -> dict[str, object]:
     """What tells whether a dataset is still the same: pictures, and a checksum of names and sizes.
 
@@ -77,6 +86,7 @@ class Run:
 
     def __init__(self, folder: Path, start: Start) -> None:
         self.folder, self.start = folder, start
+        self._lines: list[dict[str, object]] = []  # of the log
 
     @property
     def state_folder(self) -> Path:
@@ -134,13 +144,11 @@ class Run:
                 "options as then, or begin a new run."
             )
         state = State.load(self.state_folder, model)
-        self._shorten_log(state.progress.step)
+        # What a run that was killed did after its last saved state is done again.
+        done = state.progress.step
+        self._lines = [line for line in self._read_log() if int(str(line["step"])) <= done]
+        self._write("log.jsonl", "".join(json.dumps(line) + "\n" for line in self._lines))
         return state
-
-    def _shorten_log(self, step: int) -> None:
-        """Drop what a run that was killed did after its last saved state."""
-        lines = [line for line in self.log() if int(str(line["step"])) <= step]
-        self._write("log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
     def follow(self, events: Iterator[Event], model: MlpMixer) -> Iterator[Event]:
         """Write the log and the models as events pass by."""
@@ -157,7 +165,8 @@ class Run:
 
     def _note(self, event: Event, model: MlpMixer, log: IO[str]) -> None:
         if isinstance(event, StepDone | EpochDone):
-            log.write(json.dumps(_line(event), allow_nan=False) + "\n")
+            self._lines.append(_line(event))
+            log.write(json.dumps(self._lines[-1], allow_nan=False) + "\n")
             log.flush()  # before the state of this step is saved
         if isinstance(event, EpochDone):
             if event.best:
@@ -172,7 +181,7 @@ class Run:
     def _save_model(self, name: str, model: MlpMixer) -> None:
         checkpoint.save(self.folder / name, model, self.start.info, force=True)
 
-    def log(self) -> list[dict[str, object]]:
+    def _read_log(self) -> list[dict[str, object]]:
         """The lines of the log; a last one that a crash cut off is left out."""
         path = self.folder / "log.jsonl"
         lines = []
@@ -183,15 +192,17 @@ class Run:
                 break
         return lines
 
-    def best(self) -> Mapping[str, object] | None:
-        """The log's line of the epoch whose weights are in `best/`."""
-        lines = [line for line in self.log() if line["event"] == "epoch" and line["best"]]
-        return lines[-1] if lines else None
+    def best(self) -> Best | None:
+        """What is in `best/`."""
+        for line in reversed(self._lines):
+            if line["event"] == "epoch" and line["best"]:
+                weights = str(line["best"])
+                return Best(int(str(line["epoch"])), weights, line[weights])  # type: ignore[arg-type]
+        return None
 
     def _draw(self) -> None:
-        lines = self.log()
-        steps = [line for line in lines if line["event"] == "step"]
-        epochs = [line for line in lines if line["event"] == "epoch"]
+        steps = [line for line in self._lines if line["event"] == "step"]
+        epochs = [line for line in self._lines if line["event"] == "epoch"]
         losses = {"training": smoothed([_point(line, line["loss"]) for line in steps], 60)}
         shares = [_point(line, 100 * float(str(line["accuracy"]))) for line in steps]
         top1 = {"training": smoothed(shares, 60)}
@@ -207,7 +218,7 @@ class Run:
         """A model card in Markdown: what was trained, on what, how, and how good it is."""
         start, config = self.start, self.start.info.config
         best = self.best()
-        results = json.dumps(best[_better(best)]) if best else "none"
+        results = json.dumps(best.metrics) if best else "none"
         counts = start.train.counts()
         classes = "\n".join(f"- `{name}`: {counts[name]}" for name in counts)
         return (
@@ -223,10 +234,6 @@ class Run:
     def _write(self, name: str, text: str) -> None:
         with replacing_file(self.folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-
-def _better(line: Mapping[str, object]) -> str:
-    return "ema" if line["best"] == "ema" else "raw"
 
 
 def _line(event: StepDone | EpochDone) -> dict[str, object]:
@@ -257,8 +264,6 @@ def _point(line: Mapping[str, object], value: object) -> tuple[float, float]:
 
 def _empty(folder: Path) -> None:
     """Remove what an older run left; only names that a run makes."""
-    import shutil
-
     for name in _NAMES:
         path = folder / name
         if path.is_dir():

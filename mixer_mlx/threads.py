@@ -1,0 +1,29 @@
+"""Work ahead in threads, in order."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+THREADS = os.cpu_count() or 1
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Generator[Result, None, None]:
+    """`map` in threads, in order, at most `ahead` items early; stops them when it is closed."""
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
