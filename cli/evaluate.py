@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixer_mlx.cli import data_options as d
 from mixer_mlx.cli import options, output
+from mixer_mlx.cli.ranks import joined
+from mixer_mlx.errors import MixerError
 
 if TYPE_CHECKING:
+    from mixer_mlx.data.dataset import Entry
     from mixer_mlx.errors import ImageError
 
 
 def evaluate(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            help="A folder that holds a folder of pictures for each class.", metavar="DATA"
-        ),
-    ],
+    data: d.Data,
     model: options.Model = options.DEFAULT_MODEL,
     batch_size: Annotated[
         int, typer.Option("-b", "--batch-size", min=1, help="Pictures computed at once.")
@@ -26,6 +25,19 @@ def evaluate(
     format: options.FormatOption = options.Format.TABLE,
     dtype: options.DTypeOption = None,
     device: options.DeviceOption = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Write a page with the confusion matrix and the worst pictures.",
+            metavar="FILE.html",
+            dir_okay=False,
+        ),
+    ] = None,
+    force: options.Force = False,
+    split: d.Split = None,
+    image_column: d.ImageColumn = None,
+    label_column: d.LabelColumn = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Show a model's accuracy on labelled pictures: top-1, top-5, loss, images per second.
@@ -35,26 +47,58 @@ def evaluate(
     """
     import numpy as np
 
+    from mixer_mlx.analysis.evaluate import Outcome
     from mixer_mlx.analysis.evaluate import evaluate as run
+    from mixer_mlx.analysis.report import Report, describe, readable, write
     from mixer_mlx.convert import load
-    from mixer_mlx.data.dataset import match_classes, read_folder
+    from mixer_mlx.data.dataset import match_classes
     from mixer_mlx.data.loader import EvaluationBatches, Pictures
 
-    dataset = read_folder(data)
-    with output.fetching(quiet=quiet) as listeners:
-        classifier = load(model, dtype=dtype, device=device, **listeners)
-    classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
-    pictures = Pictures(dataset, _say_bad, memory_bytes=0, exact=True)
-    batches = EvaluationBatches(pictures, classifier.preprocess, batch_size)
-    metrics = run(classifier.logits, batches, classes)
-    record = {"model": model, "data": str(data), **asdict(metrics), "unreadable": len(pictures.bad)}
+    if report:
+        _check_report(report, force=force)
+    with joined("start the command again.") as ranks:
+        if ranks.size > 1 and report:
+            raise typer.BadParameter("--report is for one process alone.")
+        quiet = quiet or ranks.rank > 0
+        dataset, part = d.read_split(data, split, image_column, label_column, quiet=quiet)
+        with output.fetching(quiet=quiet) as listeners:
+            classifier = load(model, dtype=dtype, device=device, **listeners)
+        classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
+        mine = dataset.take(np.arange(len(dataset))[ranks.rank :: ranks.size])
+        pictures = Pictures(mine, _say_bad, memory_bytes=0, exact=True)
+        batches = EvaluationBatches(pictures, classifier.preprocess, batch_size)
+        outcomes: list[Outcome] | None = [] if report else None
+        metrics = run(classifier.logits, batches, classes, outcomes, ranks)
+        unreadable = int(ranks.total([len(pictures.bad)])[0])
+    if report and outcomes:
+        facts = [*describe(classifier.info, metrics, pictures), ("data", f"{data} {part}".strip())]
+        page = Report(model, facts, classifier.labels, readable(pictures), outcomes)
+        write(report, page)
+    record = {
+        "model": model,
+        "data": data,
+        "split": part or None,
+        **asdict(metrics),
+        "unreadable": unreadable,
+    }
     if format is options.Format.TABLE:
         record |= {key: f"{record[key]:.2%}" for key in ("top1", "top5")}
         record |= {key: f"{record[key]:.4g}" for key in ("loss", "images_per_second")}
-    output.write_record(record, format)
-    if pictures.bad:
+    if ranks.rank == 0:
+        output.write_record(record, format)
+    if unreadable:
         raise typer.Exit(1)
 
 
-def _say_bad(path: Path, error: "ImageError") -> None:
+def _check_report(path: Path, *, force: bool) -> None:
+    """Raises MixerError for a page that can't be written, or would replace a file unasked."""
+    if path.suffix.lower() not in {".html", ".htm"}:
+        raise MixerError(f"A report is HTML; call it {path.with_suffix('.html')}.")
+    if not path.parent.is_dir():
+        raise MixerError(f"There is no folder {path.parent}; make it first.")
+    if path.exists() and not force:
+        raise MixerError(f"{path} exists; choose another name, or replace it with --force.")
+
+
+def _say_bad(path: "Entry", error: "ImageError") -> None:
     output.say(f"{path}: {error}")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixer_mlx.cli import data_options as d
 from mixer_mlx.cli import options, output, training
 from mixer_mlx.cli import training_options as t
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def fine_tune(
-    data: t.Data,
+    data: d.Data,
     out: t.Out = None,
     model: options.Model = options.DEFAULT_MODEL,
     recipe: t.RecipeName = "quick",
@@ -39,14 +40,28 @@ def fine_tune(
     dtype: t.TrainingDType = None,
     gradient_checkpointing: t.Checkpointing = None,
     flip: t.Flip = None,
+    rand_augment: t.RandAugment = None,
+    mixup: t.Mixup = None,
+    cutmix: t.CutMix = None,
+    erasing: t.Erasing = None,
+    balance: t.BalanceOption = None,
+    layer_decay: t.LayerDecay = None,
     save_every: t.SaveEvery = None,
     patience: t.Patience = None,
-    val_fraction: t.ValFraction = 0.2,
+    train_split: d.TrainSplit = None,
+    val_split: d.ValSplit = None,
+    val_fraction: t.ValFraction = None,
+    image_column: d.ImageColumn = None,
+    label_column: d.LabelColumn = None,
     strict: t.Strict = False,
     resume: t.Resume = False,
     force: options.Force = False,
     show_recipe: t.ShowRecipe = False,
     plan: t.Plan = False,
+    preview: t.Preview = None,
+    find_lr: t.FindLr = None,
+    report_to: t.Reports = None,
+    report: t.ReportPage = True,
     quiet: options.Quiet = False,
 ) -> None:
     """Fine-tune a model on your own pictures: a folder for each class.
@@ -68,6 +83,12 @@ def fine_tune(
         dtype=dtype and dtype.value,
         gradient_checkpointing=gradient_checkpointing,
         flip=flip,
+        rand_augment=t.parse_rand_augment(rand_augment),
+        mixup=mixup,
+        cutmix=cutmix,
+        erasing=erasing,
+        balance=balance and balance.value,
+        layer_decay=layer_decay,
         save_every=save_every,
         patience=patience,
     )
@@ -84,5 +105,20 @@ def fine_tune(
             trained = open_model(model, dtype="float32", **listeners)
         return adapted(trained.model, trained.info, classes, recipe, size)
 
-    common = t.Common(data, out, recipe, chosen, val_fraction, strict, resume, force, plan, quiet)
+    common = t.Common(
+        d.DataChoice(data, train_split, val_split, image_column, label_column),
+        out,
+        recipe,
+        chosen,
+        val_fraction,
+        strict,
+        resume,
+        force,
+        plan,
+        quiet,
+        preview,
+        find_lr,
+        tuple(report_to or ()),
+        report,
+    )
     training.train("fine-tune", common, build, model)

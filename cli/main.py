@@ -10,7 +10,9 @@ import typer
 
 from mixer_mlx import __version__
 from mixer_mlx.cli import (
+    benchmark,
     cache,
+    check,
     convert,
     env,
     evaluate,
@@ -38,9 +40,11 @@ app.command("predict")(predict.predict)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("resize")(resize.resize)
+app.command("check")(check.check)
 app.command("train")(train.train)
 app.command("fine-tune")(fine_tune.fine_tune)
 app.command("evaluate")(evaluate.evaluate)
+app.command("benchmark")(benchmark.benchmark)
 app.command("models")(models.models)
 app.command("info")(info.info)
 app.add_typer(cache.app, name="cache")

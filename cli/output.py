@@ -36,7 +36,18 @@ def _escape(code: int) -> str:
 
 def say(text: object) -> None:
     """A line to stderr."""
-    print(printable(text), file=sys.stderr, flush=True)
+    if not _mute:
+        print(_speaker + printable(text), file=sys.stderr, flush=True)
+
+
+_speaker = ""
+_mute = False
+
+
+def speak_as(rank: int, *, mute: bool = False) -> None:
+    """Begin lines with the rank of a process among several; or say nothing more."""
+    global _speaker, _mute
+    _speaker, _mute = f"rank {rank}: " if rank else "", mute
 
 
 def json_line(values: Mapping[str, object]) -> str:
@@ -87,6 +98,7 @@ class Listeners(TypedDict):
 @contextmanager
 def fetching(*, quiet: bool) -> Iterator[Listeners]:
     """Listeners that announce a download, and draw a bar where stderr is a terminal."""
+    quiet = quiet or bool(_speaker)
     if quiet or not sys.stderr.isatty():
         yield {"talk": (lambda _: None) if quiet else say, "progress": lambda *_: None}
         return

@@ -9,6 +9,7 @@ import typer
 
 from mixer_mlx.cli import options, output
 from mixer_mlx.cli.predict_output import PredictFormat, chosen_format
+from mixer_mlx.cli.ranks import joined
 from mixer_mlx.errors import SourceError
 
 if TYPE_CHECKING:
@@ -114,10 +115,14 @@ def predict(
     )
     if misuse := job.misuse():
         raise typer.BadParameter(misuse)
-    job.check()
-    with output.fetching(quiet=quiet) as listeners:
-        classifier = _load(model, dtype, device, listeners)
-    tally = run(job, classifier, _pictures(images, null=null))
+    with joined(job.go_on) as ranks:
+        if ranks.size > 1 and "-" in images:
+            raise typer.BadParameter("several processes can't share the list of -; name the files.")
+        if ranks.rank == 0:
+            job.check()
+        with output.fetching(quiet=quiet) as listeners:
+            classifier = _load(model, dtype, device, listeners)
+        tally = run(job, classifier, _pictures(images, null=null), ranks)
     if tally.failed:
         output.say(f"{tally.failed} of {tally.found} pictures can't be read.")
         raise typer.Exit(1)

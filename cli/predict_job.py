@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mixer_mlx.cli.predict_output import (
     json_lines,
     table_lines,
 )
+from mixer_mlx.cli.predict_ranks import predicted
 from mixer_mlx.cli.predict_resume import Kept, without
 from mixer_mlx.cli.predict_select import class_names, find_classes, select
 from mixer_mlx.cli.predict_writer import Writer, to_file, to_stdout
@@ -28,6 +30,7 @@ from mixer_mlx.errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from mixer_mlx import Classifier
     from mixer_mlx.decode import ImageInput
+    from mixer_mlx.parallel import Ranks
 
 _RESUMABLE = (PredictFormat.JSON, PredictFormat.CSV)
 
@@ -62,6 +65,12 @@ class Job:
         resumable = self.style in _RESUMABLE and not (self.only or self.sheet)
         needs_end = self.style is PredictFormat.PARQUET
         return PartFile(self.out, resumable, needs_end, force=self.force, resume=self.resume)
+
+    @property
+    def go_on(self) -> str:
+        """What to do after a run that broke off."""
+        resumable = self.target and self.target.resumable
+        return f"start the command again{', with --resume' if resumable else ''}."
 
     def misuse(self) -> str | None:
         """What is wrong with the options together."""
@@ -101,17 +110,24 @@ class Tally:
     failed: int
 
 
-def run(job: Job, classifier: "Classifier", pictures: "Iterable[ImageInput]") -> Tally:
-    """Classify and write everything that was asked for.
+def run(
+    job: Job, classifier: "Classifier", pictures: "Iterable[ImageInput]", ranks: "Ranks"
+) -> Tally:
+    """Classify and write everything that was asked for; of several `ranks` rank 0 writes.
 
     Raises MixerError, ImageError where there are no pictures at all.
     """
     only = find_classes(job.only, class_names(classifier))
+    if ranks.rank:
+        left = without(pictures, Kept(names=Counter(ranks.share(None))), job.style)
+        deque(predicted(ranks, classifier, left, job), maxlen=0)
+        return Tally(0, 0)
     extras = _extras(job, classifier)
     with _writer(job, classifier) as (writer, kept), _progress(job) as tick:
         tally = Tally(kept.count, kept.failed)
+        ranks.share(kept.names)
         left = without(pictures, kept, job.style)
-        for result in classifier.predict(left, k=job.k, batch_size=job.batch_size, exact=job.exact):
+        for result in predicted(ranks, classifier, left, job):
             tally.found += 1
             tally.failed += result.error is not None
             if shown := select(result, job.threshold, only):

@@ -13,10 +13,11 @@ Tick = Callable[[int, int], None]
 
 
 @contextmanager
-def progress(shown: bool, images: Names) -> Iterator[Tick]:
+def progress(shown: bool, images: Names, total: int | None = None) -> Iterator[Tick]:
     """A bar with pictures done and failed, images per second and the time left.
 
-    How many there will be is counted beside the work, if `images` are folders and pictures.
+    Unless `total` says how many there will be, they are counted beside the work, if `images` are
+    folders and pictures.
     """
     if not shown or not sys.stderr.isatty():
         yield lambda *_: None
@@ -40,8 +41,9 @@ def progress(shown: bool, images: Names) -> Iterator[Tick]:
     columns = (BarColumn(20), Count(), Speed(), Left(), TextColumn("left"))
     # stdout may be a pipe or a file: what goes there is none of the bar's business.
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
-        bar = bars.add_task("", total=None, failed=0)
-        _count_beside(images, lambda total: bars.update(bar, total=total))
+        bar = bars.add_task("", total=total, failed=0)
+        if total is None:
+            _count_beside(images, lambda total: bars.update(bar, total=total))
         yield lambda count, failed: bars.update(bar, completed=count, failed=failed)
 
 

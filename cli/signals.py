@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"
@@ -47,20 +48,33 @@ def _first(number: int, frame: FrameType | None) -> None:
 
 
 def _second(number: int, frame: FrameType | None) -> None:
-    _leave(128 + number)
+    leave(128 + number)
 
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     if isinstance(unraisable.exc_value, Interrupted):
         os.write(2, b"Interrupted.\n")
-        _leave(exit_code() or 1)
+        leave(exit_code() or 1)
     sys.__unraisablehook__(unraisable)
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
+    """End the process at once."""
     if sys.__stderr__ is not None and sys.__stderr__.isatty():
         os.write(2, _SHOW_CURSOR.encode())  # a progress bar may have hidden it
     os._exit(code)
+
+
+def leave_within(seconds: int) -> None:
+    """End the process after that time at the latest, whatever it may then be waiting for."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(seconds)
+
+
+def heed() -> None:
+    """End as after SIGTERM: another process of the same job was told to."""
+    global _caught
+    _caught = _caught or signal.SIGTERM
 
 
 @contextmanager

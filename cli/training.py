@@ -1,21 +1,26 @@
 """What `train` and `fine-tune` do alike: prepare, follow the run, say how it went."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from mixer_mlx.cli import output, signals
+from mixer_mlx.cli import find_lr, output, preview, sheet, signals
+from mixer_mlx.cli.ranks import joined
 from mixer_mlx.cli.training_options import Common
 from mixer_mlx.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
+    from mixer_mlx.data.dataset import Dataset, Entry
     from mixer_mlx.model import MlpMixer
+    from mixer_mlx.parallel import Ranks
     from mixer_mlx.training.loop import EpochDone, Event
     from mixer_mlx.training.prepare import Plan
     from mixer_mlx.training.recipe import Recipe
@@ -27,47 +32,105 @@ Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 
 def train(command: str, common: Common, build: Build, origin: str) -> None:
     """Train what `build` gives on the pictures in `common.data`."""
-    from mixer_mlx.data.dataset import read_splits
-    from mixer_mlx.training import prepare
+    with joined("give the same command with --resume to go on from what is saved.") as ranks:
+        if ranks.size > 1 and (common.plan or common.preview or common.find_lr):
+            raise typer.BadParameter("--plan, --preview and --find-lr are for one process alone.")
+        if ranks.rank:
+            common = replace(common, quiet=True, report_to=())
+        _train(command, common, build, origin, ranks)
+
+
+def _train(command: str, common: Common, build: Build, origin: str, ranks: "Ranks") -> None:
+    from mixer_mlx.training import prepare, trackers
+    from mixer_mlx.training.find_lr import STEPS, try_rates
     from mixer_mlx.training.loop import fit
     from mixer_mlx.training.run import Run, Start
 
-    if common.out is None and not common.plan:
+    if common.out is None and not (common.plan or common.preview or common.find_lr):
         raise typer.BadParameter("give the run's folder: -o RUN.")
-    train, val = read_splits(common.data, val_fraction=common.val_fraction, seed=common.recipe.seed)
+    if common.preview:
+        sheet.check(common.preview, force=common.force)
+    if common.find_lr:
+        find_lr.check(common.find_lr, force=common.force)
+    trackers.check(common.report_to)
+    train, val = common.data.read(
+        val_fraction=common.val_fraction, seed=common.recipe.seed, quiet=common.quiet
+    )
     recipe = common.recipe
-    recipe = recipe.replace(batch_size=recipe.batch_size_for(len(train)), batch_fraction=1.0)
+    if not common.quiet:
+        _say_classes(train, recipe)
+    size = recipe.batch_size_for(len(train))
+    if size < recipe.batch_size:  # nobody chose it: let it be one that can be shared
+        size = size - size % ranks.size or size
+    recipe = recipe.replace(batch_size=size, batch_fraction=1.0)
     model, info = build(train.classes, recipe)
+    if ranks.size == 1:  # else the machines might come to different recipes
+        recipe = _fitted(recipe, info, quiet=common.quiet)
     on_bad = _refuse if common.strict else _say_bad
-    batches = prepare.training_batches(train, recipe, info.preprocess, on_bad)
+    batches = prepare.training_batches(train, recipe, info.preprocess, on_bad, ranks)
     total = recipe.total_steps(len(batches))
+    if common.preview:
+        preview.write(common.preview, batches, train.classes, quiet=common.quiet)
+        return
+    if common.find_lr:
+        trials = try_rates(model, batches, recipe, info.preprocess)
+        bar = _bar(STEPS, quiet=common.quiet)
+        find_lr.run(common.find_lr, trials, bar, quiet=common.quiet)
+        return
     if common.plan:
         _print_plan(prepare.plan(model, info.preprocess, recipe, total))
         return
     start = Start(command, recipe, common.recipe_name, info, train, val, origin)
-    run = Run(Path(str(common.out)), start)
-    state = run.resumed(model) if common.resume else None
-    if state is None:
+    run = Run(Path(str(common.out)), start, report=common.report)
+    if ranks.size > 1:
+        record = {key: json.dumps(value) for key, value in start.record().items()}
+        pictures = {"training pictures": record["train"], "validation pictures": record["val"]}
+        ranks.same({**pictures, **record})
+    state = run.resumed(model) if common.resume and ranks.rank == 0 else None
+    if state is None and ranks.rank == 0:
         run.begin(force=common.force or common.resume)
-    elif state.progress.end:
-        output.say(f"The run in {run.folder} is finished; its best model is {run.folder}/best.")
+    if ranks.share(bool(state and state.progress.end)):
+        if ranks.rank == 0:
+            output.say(f"The run in {run.folder} is finished; its best model is {run.folder}/best.")
         return
     if not common.quiet:
         _say_start(start, total, state.progress.step if state else 0)
     events = fit(
         model,
         batches,
-        prepare.validation(val, info, recipe.batch_size, on_bad),
+        prepare.validation(val, info, recipe.batch_size, on_bad, ranks),
         recipe,
         preprocess=info.preprocess,
         folder=run.state_folder,
         resume=state,
+        ranks=ranks,
     )
-    _follow(run, run.follow(events, model), total, quiet=common.quiet)
+    done = state.progress.step if state else 0
+    with trackers.opened(
+        common.report_to, run.folder, start.settings(), done=done, quiet=common.quiet
+    ) as report:
+        if ranks.rank == 0:
+            events = run.follow(events, model, report)
+        _follow(run, events, total, ranks, quiet=common.quiet)
 
 
-def _follow(run: "Run", events: Iterator["Event"], total: int, *, quiet: bool) -> None:
-    from mixer_mlx.training.loop import EpochDone, StepDone
+def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
+    from mixer_mlx import backend
+    from mixer_mlx.training.memory import MOST, fitted
+
+    found = fitted(info.config, recipe, backend.memory_bytes())
+    if found.accumulation > recipe.accumulation and not quiet:
+        output.say(
+            f"A batch is computed in {found.accumulation} parts, to stay under {MOST:.0%} of the "
+            "memory (--accumulation)."
+        )
+    return found
+
+
+def _follow(
+    run: "Run", events: Iterator["Event"], total: int, ranks: "Ranks", *, quiet: bool
+) -> None:
+    from mixer_mlx.training.loop import EpochDone, StepDone, save
 
     with signals.deferred() as stopped, _bar(total, quiet=quiet) as show:
         for event in events:
@@ -75,8 +138,11 @@ def _follow(run: "Run", events: Iterator["Event"], total: int, *, quiet: bool) -
                 show(event.step, f"loss {event.loss:.3f}  {event.images_per_second:,.0f} images/s")
             elif isinstance(event, EpochDone) and not quiet:
                 output.say(_epoch_line(event, total))
-            if stopped():
-                event.state.save(run.state_folder)
+            if ranks.agree(stopped()):
+                save(event.state, run.state_folder, ranks)
+                if ranks.size > 1:
+                    ranks.share(None)  # all have got here, and rank 0 has saved
+                    signals.heed()
                 interrupted = signals.Interrupted("Interrupted.")
                 interrupted.add_note(
                     f"Step {event.state.progress.step} of {total} is saved; give the same command "
@@ -116,6 +182,17 @@ def _epoch_line(event: "EpochDone", total: int) -> str:
     return "  ".join([*parts, "best so far"] if event.best else parts)
 
 
+def _say_classes(train: "Dataset", recipe: "Recipe") -> None:
+    """The part of `mixer check` that takes no time."""
+    from mixer_mlx.analysis.check import FEW, class_findings
+
+    for finding in class_findings(train.counts()):
+        if finding.kind == "few":
+            output.say(f"Classes of fewer than {FEW} training pictures: {finding.detail}.")
+        elif recipe.balance == "none":
+            output.say(f"Uneven classes: {finding.detail}; --balance makes up for that.")
+
+
 def _say_start(start: "Start", total: int, step: int) -> None:
     config = start.info.config
     begun = f", {step} done" if step else ""
@@ -143,9 +220,9 @@ def _print_plan(plan: "Plan") -> None:
         )
 
 
-def _say_bad(path: Path, error: ImageError) -> None:
+def _say_bad(path: "Entry", error: ImageError) -> None:
     output.say(f"{path} is left out: {error}")
 
 
-def _refuse(path: Path, error: ImageError) -> None:
+def _refuse(path: "Entry", error: ImageError) -> None:
     raise ConfigError(f"{path} can't be read: {error}") from error

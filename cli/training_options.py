@@ -1,23 +1,36 @@
 """Options that `train` and `fine-tune` share."""
 
+import re
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mixer_mlx.cli import options
+from mixer_mlx.cli.data_options import DataChoice
 
 if TYPE_CHECKING:
     from mixer_mlx.training.recipe import Recipe
 
-Data = Annotated[
-    Path,
-    typer.Argument(
-        help="DATA/<class>/<pictures>, or DATA/train/<class>/ and DATA/val/<class>/.",
-        metavar="DATA",
-    ),
-]
+
+class Balance(StrEnum):
+    """What makes up for classes with few pictures."""
+
+    NONE = "none"
+    LOSS = "loss"
+    SAMPLING = "sampling"
+
+
+class ReportTo(StrEnum):
+    """Who else is told how a run goes."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    TRACKIO = "trackio"
+
+
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder.", metavar="RUN")]
 RecipeName = Annotated[
     str, typer.Option("--recipe", help="quick, paper-finetune, paper-imagenet, ...")
@@ -53,14 +66,89 @@ Checkpointing = Annotated[
     ),
 ]
 ValFraction = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--val-fraction", min=0.01, max=0.9, help="Share of each class that is held back."
+        "--val-fraction",
+        min=0.01,
+        max=0.9,
+        help="Validate on this share of each class, held back; by default 0.2, where DATA has no "
+        "part for that.",
     ),
 ]
 Flip = Annotated[
     bool | None,
     typer.Option("--flip/--no-flip", help="Mirror pictures at random; not for what has a side."),
+]
+RandAugment = Annotated[
+    str | None,
+    typer.Option(
+        "--rand-augment",
+        help="So many random operations on each picture, of a magnitude of 0 to 30; or none.",
+        metavar="LAYERSxMAGNITUDE",
+    ),
+]
+Mixup = Annotated[
+    float | None, typer.Option("--mixup", min=0, help="Blend pictures, by Beta(P, P).", metavar="P")
+]
+CutMix = Annotated[
+    float | None,
+    typer.Option(
+        "--cutmix", min=0, help="Paste boxes of other pictures, sized by Beta(P, P).", metavar="P"
+    ),
+]
+Erasing = Annotated[
+    float | None,
+    typer.Option(
+        "--erasing",
+        min=0,
+        max=1,
+        help="Share of the pictures of which a box is erased.",
+        metavar="SHARE",
+    ),
+]
+BalanceOption = Annotated[
+    Balance | None,
+    typer.Option(
+        "--balance",
+        help="Make up for classes with few pictures: weight their loss, or draw them more often.",
+    ),
+]
+LayerDecay = Annotated[
+    float | None,
+    typer.Option(
+        "--layer-decay",
+        min=0.001,
+        max=1,
+        help="Each layer's learning rate is this many times that of the one after it.",
+        metavar="X",
+    ),
+]
+Preview = Annotated[
+    Path | None,
+    typer.Option(
+        "--preview",
+        help="Draw the first batch as the model will see it, and leave.",
+        metavar="FILE.png",
+        dir_okay=False,
+    ),
+]
+FindLr = Annotated[
+    Path | None,
+    typer.Option(
+        "--find-lr",
+        help="Try rising learning rates for up to 100 steps, draw the loss, suggest one, and "
+        "leave.",
+        metavar="PLOT.png",
+        dir_okay=False,
+    ),
+]
+Reports = Annotated[
+    list[ReportTo] | None,
+    typer.Option(
+        "--report-to",
+        help="tensorboard, wandb or trackio: send it the numbers of the run; once for each.",
+        metavar="TRACKER",
+    ),
 ]
 SaveEvery = Annotated[
     int | None,
@@ -72,26 +160,51 @@ Patience = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at a picture that can't be read.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")]
+ReportPage = Annotated[
+    bool,
+    typer.Option(
+        "--report/--no-report",
+        help="Write report.html in the end, by one more pass over the validation pictures.",
+    ),
+]
 ShowRecipe = Annotated[bool, typer.Option("--show-recipe", help="Print the recipe and leave.")]
 Plan = Annotated[
     bool, typer.Option("--plan", help="Measure a few steps, print memory and time, and leave.")
 ]
 
 
+def parse_rand_augment(text: str | None) -> tuple[int, int] | bool | None:
+    """ "2x15" -> (2, 15), layers and magnitude; "none" -> False, which a recipe takes as none."""
+    if text is None:
+        return None
+    if text.lower() == "none":
+        return False
+    found = re.fullmatch("([0-9]{1,3})x([0-9]{1,3})", text.lower())
+    if not found:
+        raise typer.BadParameter(
+            f"{text!r} is no RandAugment; write layers x magnitude, as 2x15, or none."
+        )
+    return int(found[1]), int(found[2])
+
+
 @dataclass(frozen=True)
 class Common:
     """What `train` and `fine-tune` were told alike."""
 
-    data: Path
+    data: DataChoice
     out: Path | None
     recipe_name: str
     recipe: "Recipe"
-    val_fraction: float
+    val_fraction: float | None
     strict: bool
     resume: bool
     force: bool
     plan: bool
     quiet: bool
+    preview: Path | None = None
+    find_lr: Path | None = None
+    report_to: tuple[str, ...] = ()
+    report: bool = True
 
 
 def chosen_recipe(name: str, config: Path | None, **changes: object) -> "Recipe":

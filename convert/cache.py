@@ -52,6 +52,11 @@ def downloads(url: str) -> Path:
     return root() / "downloads" / _key(url)
 
 
+def listing(dataset: str, revision: str) -> Path:
+    """The file for the names of a dataset's files on the Hub."""
+    return root() / "datasets" / f"{_key(f'{dataset}@{revision}')}.json"
+
+
 def find(source: str, dtype: str = "*") -> Path | None:
     """The newest converted model of a source, in a dtype or in any."""
     found = [path for path in _models().glob(f"{_key(source)}--{dtype}--*") if path.is_dir()]

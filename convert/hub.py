@@ -28,7 +28,7 @@ from mixer_mlx.convert.hub_address import (
 from mixer_mlx.convert.hub_errors import may_pass, sentence
 from mixer_mlx.errors import SourceError
 
-__all__ = ["Fetched", "HubAddress", "choose", "fetch", "parse"]
+__all__ = ["Fetched", "HubAddress", "choose", "fetch", "get", "in_sentences", "look_up", "parse"]
 
 WAITS = (0.5, 1.0, 2.0)
 """Seconds before each new try when the Hub answers that it is busy or broken."""
@@ -70,13 +70,20 @@ def fetch(
     """
     address = HubAddress(repo, file, revision)
     check_address(address)
+    with in_sentences(address):
+        return _fetch(address, progress)
+
+
+@contextmanager
+def in_sentences(address: HubAddress) -> Iterator[None]:
+    """What the Hub's library raises as SourceError about `address`, and nothing from its log."""
     check_url(endpoint())
     from huggingface_hub import errors
 
     reasons = (errors.HTTPError, OSError, ValueError, TypeError, KeyError)  # type: ignore[attr-defined]
     with _quiet():
         try:
-            return _fetch(address, progress)
+            yield
         except reasons as error:
             raise SourceError(sentence(address, error)) from error
 
@@ -86,13 +93,15 @@ def _fetch(address: HubAddress, progress: Progress | None) -> Fetched:
     if COMMIT.fullmatch(revision) and (cached := _cached(address, complete=True)):
         return cached
     try:
-        commit, names = _look_up(address)
+        commit, names = look_up(address.repo, address.revision)
     except Exception as error:
         if may_pass(error) and (cached := _cached(address)):
             return cached
         raise
     wanted = (address.file,) if address.file else choose(address.repo, names)
-    paths = [_get(address.repo, name, commit, progress) for name in wanted]
+    paths = [
+        get(address.repo, name, commit, None if name == _CONFIG else progress) for name in wanted
+    ]
     if revision != commit:
         _remember(address.repo, revision, commit)
     path = paths[-1] if address.file else paths[-1].parent
@@ -121,16 +130,26 @@ def choose(repo: str, names: Collection[str]) -> tuple[str, ...]:
     )
 
 
-def _look_up(address: HubAddress) -> tuple[str, list[str]]:
-    """The commit behind a revision, and the names of its files: one request."""
+def look_up(repo: str, revision: str | None, kind: str = "model") -> tuple[str, dict[str, int]]:
+    """The commit behind a revision, and its files with their sizes: one request.
+
+    `kind` is "model" or "dataset"; sizes are asked for and known of a dataset alone, else 0. Raises
+    what the Hub's library raises.
+    """
     from huggingface_hub import HfApi, errors
 
     if offline():
         raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
     api = HfApi(endpoint=endpoint())
+    info: Any
     for wait in (*WAITS, None):
         try:
-            info = api.model_info(address.repo, revision=address.revision, timeout=TIMEOUT)
+            if kind == "dataset":
+                info = api.dataset_info(
+                    repo, revision=revision, timeout=TIMEOUT, files_metadata=True
+                )
+            else:
+                info = api.model_info(repo, revision=revision, timeout=TIMEOUT)
             break
         except errors.HfHubHTTPError as error:
             if wait is None or not may_pass(error):
@@ -138,19 +157,24 @@ def _look_up(address: HubAddress) -> tuple[str, list[str]]:
             time.sleep(wait)
     if not COMMIT.fullmatch(info.sha or "") or info.siblings is None:
         raise ValueError("no commit or no files in the answer")
-    return str(info.sha), [file.rfilename for file in info.siblings]
+    return str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings}
 
 
-def _get(repo: str, name: str, commit: str, progress: Progress | None) -> Path:
+def get(repo: str, name: str, commit: str, progress: Progress | None, kind: str = "model") -> Path:
+    """A file of a commit in the Hub's cache, from where it is taken if it is there.
+
+    Raises what the Hub's library raises.
+    """
     from huggingface_hub import hf_hub_download
 
     path = hf_hub_download(
         repo,
         name,
+        repo_type=kind,
         revision=commit,
         cache_dir=cache_folder(),
         endpoint=endpoint(),
-        tqdm_class=_bar(None if name == _CONFIG else progress),
+        tqdm_class=_bar(progress),
     )
     return Path(path)
 

@@ -10,12 +10,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
+from threading import Lock
 from typing import IO, Any
 
 from mixer_mlx.decode import Picture
-from mixer_mlx.errors import ImageError
+from mixer_mlx.errors import ConfigError, ImageError
 from mixer_mlx.quiet import reason
 
 MAX_MEMBERS = 2**21
@@ -31,7 +33,7 @@ _DAMAGED = (
     *(EOFError, LookupError, NotImplementedError, OSError, RuntimeError, ValueError),
     *(lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
 )
-_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _TAR_OPENERS: dict[bytes, Callable[[str], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZ": bz2.open,
@@ -40,9 +42,50 @@ _TAR_OPENERS: dict[bytes, Callable[[str], Any]] = {
 """By the first two bytes."""
 
 
+@dataclass(frozen=True)
+class Member(Picture):
+    """A picture that lies in another file. `size`, in bytes, is that of the picture's own file.
+
+    Where that isn't known without reading it, `size` is that of the file it lies in. Members may be
+    read in any order, and in threads.
+    """
+
+    size: int = 0
+
+
+class OpenFile:
+    """An open file that threads read at any place; it is closed when it is dropped."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.size, self._time = self._state()
+
+    def _state(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    def changed(self) -> bool:
+        """Whether something was written to it since it was opened."""
+        return self._state() != (self.size, self._time)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Fewer than `size` bytes at the end of the file only. Raises OSError."""
+        return os.pread(self._descriptor, size, offset)
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Raises OSError."""
+        rest = memoryview(data)
+        while rest:
+            count = os.pwrite(self._descriptor, rest, offset)
+            rest, offset = rest[count:], offset + count
+
+
 def is_archive(path: str) -> bool:
     """Whether it ends as archives do, and there is a file of that name."""
-    return path.lower().endswith((".zip", *_TAR_SUFFIXES)) and os.path.isfile(path)
+    return path.lower().endswith(ARCHIVE_SUFFIXES) and os.path.isfile(path)
 
 
 def pictures_in(path: str, suffixes: set[str]) -> Iterator[Picture]:
@@ -53,6 +96,39 @@ def pictures_in(path: str, suffixes: set[str]) -> Iterator[Picture]:
     passed over; archives in the archive are not opened. Where it is broken, a last picture bears
     its name, and raises the ImageError that says so.
     """
+    try:
+        yield from _members(path, suffixes)
+    except ImageError as error:
+        yield Picture(path, partial(_fail, str(error)))
+
+
+def all_pictures_in(path: str, suffixes: set[str], *, memory_bytes: int) -> list[Member]:
+    """The same pictures, to be read in any order, any number of times.
+
+    Those of a compressed tar, which has to be decoded from its beginning, are read at once and kept
+    in memory. Raises ConfigError for an archive that is broken anywhere, and for a compressed tar
+    whose pictures have more than `memory_bytes`.
+    """
+    kept: list[Member] = []
+    room = memory_bytes if _tar_opener(path) else None
+    try:
+        for member in _members(path, suffixes):
+            if room is not None and member.size <= MAX_MEMBER_BYTES:
+                room -= member.size
+                if room < 0:
+                    raise ImageError(
+                        f"It holds over {memory_bytes:,} bytes of pictures, and a compressed .tar "
+                        "can't be read in any order; unpack it, or pack it as .zip or plain .tar."
+                    )
+                member = replace(member, read=partial(_kept, member.read()))
+            kept.append(member)
+    except ImageError as error:
+        raise ConfigError(f"{path} can't be used: {error}") from error
+    return kept
+
+
+def _members(path: str, suffixes: set[str]) -> Iterator[Member]:
+    """Raises ImageError."""
     members = _zip_members if path.lower().endswith(".zip") else _tar_members
     try:
         for count, picture in enumerate(members(path, suffixes), start=1):
@@ -60,11 +136,9 @@ def pictures_in(path: str, suffixes: set[str]) -> Iterator[Picture]:
                 raise ImageError(f"The archive holds more than {MAX_MEMBERS:,} files; split it.")
             if picture is not None:
                 yield picture
-    except ImageError as error:
-        yield Picture(path, partial(_fail, str(error)))
     except _DAMAGED as error:
         text = f"The archive can't be read ({reason(error)}); use an intact copy."
-        yield Picture(path, partial(_fail, text))
+        raise ImageError(text) from error
 
 
 def _is_wanted(name: str, suffixes: set[str]) -> bool:
@@ -73,52 +147,79 @@ def _is_wanted(name: str, suffixes: set[str]) -> bool:
     return path.suffix.lower() in suffixes and not hidden and not path.is_absolute()
 
 
-def _picture(archive: str, member: str, size: int, read: Callable[[], bytes]) -> Picture:
+def _picture(archive: str, member: str, size: int, read: Callable[[], bytes]) -> Member:
     if size > MAX_MEMBER_BYTES:
         text = f"The picture's file has {size:,} bytes; use one of {MAX_MEMBER_BYTES:,} at most."
         read = partial(_fail, text)
-    return Picture(f"{archive}/{PurePosixPath(member)}", read)
+    return Member(f"{archive}/{PurePosixPath(member)}", read, size)
 
 
 def _fail(text: str) -> bytes:
     raise ImageError(text)
 
 
-def _zip_members(path: str, suffixes: set[str]) -> Iterator[Picture | None]:
+def _kept(data: bytes) -> bytes:
+    return data
+
+
+def _zip_members(path: str, suffixes: set[str]) -> Iterator[Member | None]:
     """A picture or None for each member. The file is closed when its last picture is dropped."""
-    archive = zipfile.ZipFile(path)
+    archive, lock = zipfile.ZipFile(path), Lock()
     members = archive.infolist()
     if sum(member.file_size for member in members) > MAX_RATIO * os.path.getsize(path):
         raise ImageError(f"The archive claims over {MAX_RATIO} times its size; pack it anew.")
     for member in members:
         kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it wasn't packed on Unix
         if kind in (0, stat.S_IFREG) and _is_wanted(member.filename, suffixes):
-            read = partial(_read_zip, archive, member)
+            read = partial(_read_zip, archive, lock, member)
             yield _picture(path, member.filename, member.file_size, read)
         else:
             yield None
 
 
-def _read_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def _read_zip(archive: zipfile.ZipFile, lock: Lock, member: zipfile.ZipInfo) -> bytes:
     if member.flag_bits & 1:
         raise ImageError("The picture is encrypted; unpack the archive and name its folder.")
     try:
-        return archive.read(member)
+        with lock:  # zipfile guards reading, but not its count of those who read
+            file = archive.open(member)
+        try:
+            return file.read()
+        finally:
+            with lock:
+                file.close()
     except _DAMAGED as error:
         text = f"The archive is damaged here ({reason(error)}); use an intact copy."
         raise ImageError(text) from error
 
 
-def _tar_members(path: str, suffixes: set[str]) -> Iterator[Picture | None]:
-    """A picture or None for each member; its bytes are read in passing."""
+def _tar_members(path: str, suffixes: set[str]) -> Iterator[Member | None]:
+    """A picture or None for each member; the bytes of a compressed tar are read in passing."""
+    plain = None if _tar_opener(path) else OpenFile(os.open(path, os.O_RDONLY))
     with _opened_tar(path) as archive:
         for member in _headers(archive):
             if member.isreg() and not member.issparse() and _is_wanted(member.name, suffixes):
-                data = _content(archive, member) if member.size <= MAX_MEMBER_BYTES else b""
-                read = _TarMember(path, member.offset, data)
+                read: Callable[[], bytes]
+                if plain is not None:
+                    if member.offset_data + member.size > plain.size:
+                        raise tarfile.ReadError("unexpected end of data")
+                    read = partial(_read_tar, plain, member.offset_data, member.size)
+                else:
+                    data = _content(archive, member) if member.size <= MAX_MEMBER_BYTES else b""
+                    read = _TarMember(path, member.offset, data)
                 yield _picture(path, member.name, member.size, read)
             else:
                 yield None
+
+
+def _read_tar(file: OpenFile, offset: int, size: int) -> bytes:
+    try:
+        if file.changed():
+            raise ImageError("The archive was changed meanwhile; leave it as it was.")
+        return file.read(offset, size)
+    except OSError as error:
+        text = f"The archive can't be read ({reason(error)}); use an intact copy."
+        raise ImageError(text) from error
 
 
 class _TarMember:
@@ -148,11 +249,15 @@ class _TarMember:
         raise ImageError("The archive has become shorter; leave it as it was.")
 
 
+def _tar_opener(path: str) -> Callable[[str], Any] | None:
+    """What opens a compressed tar; None for a plain one, and for a .zip."""
+    with open(path, "rb") as file:
+        return _TAR_OPENERS.get(file.read(2))
+
+
 @contextmanager
 def _opened_tar(path: str) -> Iterator[tarfile.TarFile]:
-    with open(path, "rb") as file:
-        start = file.read(2)
-    with _TAR_OPENERS.get(start, partial(open, mode="rb"))(path) as file:
+    with (_tar_opener(path) or partial(open, mode="rb"))(path) as file:
         yield tarfile.TarFile(fileobj=_TarStream(file))  # type: ignore[arg-type]
 
 

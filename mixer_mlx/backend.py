@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mixer_mlx.blas import LATE, MISSING, OFF, gpu_is_default, prepare
+from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import BackendError
 
 if TYPE_CHECKING:
@@ -73,6 +74,15 @@ def dtype_name(dtype: mx.Dtype) -> str:
     return str(dtype).removeprefix("mlx.core.")
 
 
+def worth_compiling(config: MixerConfig, batch_size: int) -> bool:
+    """Whether a network that runs many times should be compiled for its batch size.
+
+    Always on a GPU. On the CPU MLX runs g++ for some seconds, the first time on a machine, which
+    small networks never repay.
+    """
+    return gpu_is_default() or batch_size * config.num_tokens * config.hidden_dim >= 2**16
+
+
 def can_compile() -> bool:
     """Whether `mx.compile` fuses anything on the default device; if not it is a silent no-op."""
     return _compile_obstacle() is None
@@ -130,6 +140,14 @@ def _cores() -> int | None:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
+
+
+def memory_bytes() -> float:
+    """What the default device may use: a GPU's own share, or the machine's memory."""
+    import mlx.core as mx
+
+    known = _memory(mx.default_device())
+    return known.get("gpu_memory_gb", known["memory_gb"]) * 2**30
 
 
 def _memory(device: mx.Device) -> dict[str, float]:

@@ -68,6 +68,8 @@ class Classifier:
         self.device = device or mx.default_device()
         self._mean, self._std = mx.array(self.preprocess.mean), mx.array(self.preprocess.std)
         mx.eval(model.parameters(), self._mean, self._std)  # other threads could not
+        self._compiled = mx.compile(model, inputs=model.state)
+        self._sizes: set[int] = set()  # of batches that came before
 
     @property
     def config(self) -> MixerConfig:
@@ -149,7 +151,12 @@ class Classifier:
     def _forward(self, pixels: NDArray[np.uint8]) -> tuple[mx.array, mx.array]:
         """Normalised images and their logits, neither computed yet."""
         images = (mx.array(pixels) / 255 - self._mean) / self._std
-        return images, self.model(images).astype(mx.float32)
+        # When its size comes again: a single picture does not repay what compiling costs.
+        size = len(pixels)
+        again = size in self._sizes and backend.worth_compiling(self.config, size)
+        network = self._compiled if again else self.model
+        self._sizes.add(size)
+        return images, network(images).astype(mx.float32)
 
     def _logits_in_float32(self, images: mx.array) -> mx.array:
         """Run a float32 copy of a half-precision model."""

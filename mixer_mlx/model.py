@@ -13,6 +13,7 @@ import mlx.nn as nn
 from mixer_mlx.activations import ACTIVATIONS
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.linear import over_channels, over_tokens
 
 
 class Intermediates(NamedTuple):
@@ -41,7 +42,7 @@ class PatchEmbedding(nn.Module):
         N, H, W, _ = x.shape
         x = x.reshape(N, H // P, P, W // P, P, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(N, -1, P * P * channels)  # (N, S, P*P*in)
-        return mx.addmm(self.bias, x, self.weight.reshape(C, -1).T)
+        return over_channels(x, self.weight.reshape(C, -1), self.bias)
 
 
 class ChannelLinear(nn.Linear):
@@ -51,6 +52,9 @@ class ChannelLinear(nn.Linear):
         super().__init__(in_dim, out_dim)
         self.weight = lecun_normal((out_dim, in_dim))
         self.bias = mx.zeros(out_dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return over_channels(x, self.weight, self.bias)
 
 
 class TokenLinear(nn.Module):
@@ -66,7 +70,7 @@ class TokenLinear(nn.Module):
         self.bias = mx.zeros(out_dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.addmm(self.bias[:, None], self.weight, x)
+        return over_tokens(x, self.weight, self.bias)
 
 
 class MlpBlock(nn.Module):

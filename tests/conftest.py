@@ -4,7 +4,7 @@ import os
 import tempfile
 
 for _name in list(os.environ):
-    if _name.startswith(("HF_", "HUGGINGFACE_", "MIXER_MLX_")):
+    if _name.startswith(("HF_", "HUGGINGFACE_", "MIXER_MLX_", "TRACKIO_", "WANDB_")):
         del os.environ[_name]
 _CACHE = tempfile.TemporaryDirectory(prefix="mixer-mlx-tests-", ignore_cleanup_errors=True)
 os.environ["HF_HOME"] = f"{_CACHE.name}/hf"

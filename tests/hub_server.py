@@ -24,13 +24,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Repo:
-    """A repository of models: one commit, and the branches and tags that mean it."""
+    """A repository: one commit, and the branches and tags that mean it.
+
+    That of a dataset is called `datasets/user/name` here. `others` are its other commits.
+    """
 
     files: dict[str, bytes]
     commit: str = COMMIT
     revisions: tuple[str, ...] = ("main",)
     private: bool = False
     gated: bool = False
+    others: tuple["Repo", ...] = ()
 
 
 @dataclass
@@ -115,9 +119,11 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(self.fault.delay)
         if self.fault.status:
             self.answer(self.fault.status, b'{"error": "as the test wants"}')
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
-            self.model_info(match[1], match[2] or "main")
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif match := re.fullmatch(
+            r"/api/(?:models/|(?=datasets/))((?:datasets/)?[^/]+/[^/]+)(?:/revision/(.+))?", path
+        ):
+            self.repo_info(match[1], match[2] or "main")
+        elif match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.resolve(*match.groups())
         elif path in self.server.files:
             self.content(self.server.files[path], {})
@@ -134,15 +140,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(401, b"{}", {"X-Error-Message": message})
         elif repo is None or (repo.private and not token):
             self.answer(404 if token else 401, b"{}", {"X-Error-Code": "RepoNotFound"})
-        elif revision not in (repo.commit, *repo.revisions):
-            self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         else:
-            return repo
+            for commit in (repo, *repo.others):
+                if revision in (commit.commit, *commit.revisions):
+                    return commit
+            self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         return None
 
-    def model_info(self, name: str, revision: str) -> None:
+    def repo_info(self, name: str, revision: str) -> None:
         if repo := self.repo(name, revision):
-            siblings = [{"rfilename": file} for file in repo.files]
+            siblings: list[dict[str, object]] = [{"rfilename": file} for file in repo.files]
+            if "blobs=" in self.path:
+                for sibling, data in zip(siblings, repo.files.values(), strict=True):
+                    sibling["size"] = len(data)
+            name = name.removeprefix("datasets/")
             info = {"id": name, "sha": repo.commit, "private": repo.private, "siblings": siblings}
             self.answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
 

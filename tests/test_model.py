@@ -148,7 +148,9 @@ def test_a_block_is_the_fewest_operations_and_copies_nothing(
     mx.eval(block.parameters(), x)
     found = graph(block(x), tmp_path / "block.dot")
     names = [name for name, _ in found.values()]
-    work = sorted(name for name in names if name not in {"Broadcast", "ExpandDims"})
+    # The last two stand where a map has a derivative of its own, and hand arrays on.
+    free = {"Broadcast", "ExpandDims", "StopGradient", "CustomTransforms"}
+    work = sorted(name for name in names if name not in free)
     views = ["Reshape"] * 4 + ["Transpose"] * 2
     assert work == sorted(["Cos"] * 2 + ["AddMM"] * 4 + ["Sin"] * 2 + ["Add"] * 2 + views)
     # What is called a view costs nothing where it is one: a transposed weight is read in place, and
@@ -156,9 +158,9 @@ def test_a_block_is_the_fewest_operations_and_copies_nothing(
     for name, readers in found.values():
         sources = {found[number][0] if number else "evaluated" for number in readers}
         if name == "Transpose":
-            assert sources == {"evaluated"}
+            assert sources <= {"evaluated", "StopGradient"}
         if name == "Reshape":
-            assert sources <= {"Cos", "Sin", "AddMM"}
+            assert sources <= {"Cos", "Sin", "AddMM", "StopGradient"}
 
 
 def test_the_stem_copies_the_image_once(tmp_path: Path) -> None:

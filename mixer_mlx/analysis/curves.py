@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,10 +16,17 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One diagram: up to four named curves of (step, value)."""
+    """One diagram: up to four named curves of (step, value).
+
+    `x_labels` gives the horizontal axis these marks alone, and every point of a short curve a dot;
+    `from_zero` has the vertical one start there; `marked` are lines upright, with a text.
+    """
 
     title: str
     curves: Mapping[str, Points]
+    x_labels: Mapping[float, str] | None = None
+    from_zero: bool = False
+    marked: Mapping[float, str] = field(default_factory=dict)
 
 
 def draw_panels(panels: Sequence[Panel]) -> Image.Image:
@@ -27,7 +34,7 @@ def draw_panels(panels: Sequence[Panel]) -> Image.Image:
     page = Image.new("RGB", (_WIDTH, _HEIGHT * len(panels)), _PAPER)
     draw = ImageDraw.Draw(page)
     for number, panel in enumerate(panels):
-        _draw_panel(draw, panel.title, panel.curves, number * _HEIGHT)
+        _draw_panel(draw, panel, number * _HEIGHT)
     return page
 
 
@@ -38,17 +45,17 @@ def smoothed(points: Points, most: int = 400) -> Points:
     return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
 
 
-def _draw_panel(
-    draw: ImageDraw.ImageDraw, title: str, curves: Mapping[str, Points], top: int
-) -> None:
+def _draw_panel(draw: ImageDraw.ImageDraw, panel: Panel, top: int) -> None:
+    curves = panel.curves
     font = ImageFont.load_default(15)
-    draw.text((_LEFT, top + 14), title, _INK, font)
+    draw.text((_LEFT, top + 14), panel.title, _INK, font)
     finite = [(x, y) for points in curves.values() for x, y in points if math.isfinite(y)]
     if not finite:
         draw.text((_LEFT, top + _TOP), "nothing yet", _INK, font)
         return
-    x_ticks = ticks(0, max(x for x, _ in finite))
-    y_ticks = ticks(min(y for _, y in finite), max(y for _, y in finite))
+    x_ticks, x_names = _x_axis(panel, finite)
+    lowest = 0.0 if panel.from_zero else min(y for _, y in finite)
+    y_ticks = ticks(lowest, max(y for _, y in finite))
     box = (_LEFT, top + _TOP, _WIDTH - _RIGHT, top + _HEIGHT - _BOTTOM)
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -61,20 +68,33 @@ def _draw_panel(
         _, height = place(0, y)
         draw.line((box[0], height, box[2], height), _FAINT)
         draw.text((box[0] - 8, height), f"{y:g}", _INK, small, anchor="rm")
-    for x in x_ticks:
-        draw.text((place(x, y_ticks[0])[0], box[3] + 8), f"{x:g}", _INK, small, anchor="ma")
+    for x, name in x_names.items():
+        draw.text((place(x, y_ticks[0])[0], box[3] + 8), name, _INK, small, anchor="ma")
+    marks = [(place(x, y_ticks[0])[0], name) for x, name in panel.marked.items()]
+    for across, _ in marks:
+        draw.line((across, box[1], across, box[3]), _INK)
+    for number, (across, name) in enumerate(marks):
+        at = across + 6, box[1] + 18 * number
+        draw.text(at, name, _INK, small, stroke_width=3, stroke_fill=_PAPER)
     left = float(box[2])
     for (name, points), colour in reversed(list(zip(curves.items(), _COLOURS, strict=False))):
         if not points:
             continue
         line = [place(x, y) for x, y in points if math.isfinite(y)]
         draw.line(line, colour, 2, joint="curve")
-        if len(line) == 1:
-            x, y = line[0]
+        for x, y in line if (panel.x_labels and len(line) < 50) or len(line) == 1 else ():
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), colour)
         left -= draw.textlength(name, small) + 28
         draw.line((left, top + 23, left + 16, top + 23), colour, 3)
         draw.text((left + 21, top + 23), name, _INK, small, anchor="lm")
+
+
+def _x_axis(panel: Panel, points: Points) -> tuple[list[float], dict[float, str]]:
+    """Where the axis begins and ends, perhaps with ticks between, and what is written where."""
+    if panel.x_labels:
+        return [min(panel.x_labels) - 0.5, max(panel.x_labels) + 0.5], dict(panel.x_labels)
+    marks = ticks(0, max(x for x, _ in points))
+    return marks, {x: f"{x:g}" for x in marks}
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

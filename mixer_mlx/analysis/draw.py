@@ -13,6 +13,7 @@ SIDE = 160
 
 _GAP = 16
 _TEXT_HEIGHT = 46
+_HEADING_HEIGHT = 36
 _MOST_COLUMNS = 10
 
 _PAPER, _MOUNT, _INK, _FAINT = "#ffffff", "#f1f1ef", "#1d1d1b", "#8a8a86"
@@ -53,6 +54,35 @@ def contact_sheet(tiles: Sequence[Tile]) -> Image.Image:
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         _draw_tile(page, draw, tile, _GAP + column * width, _GAP + row * height)
+    return page
+
+
+def grouped_sheet(sections: Sequence[tuple[str, Sequence[Sequence[Tile]]]]) -> Image.Image:
+    """Headings, and below each groups of tiles that belong together -> an RGB page.
+
+    A group of several is framed; of one with more than 10 the first 10 are drawn.
+    """
+    width, height = SIDE + _GAP, SIDE + _TEXT_HEIGHT + _GAP
+    headings, placed, y = [], [], _GAP
+    for heading, groups in sections:
+        headings.append((heading, y))
+        y, column = y + _HEADING_HEIGHT, 0
+        for group in (list(group)[:_MOST_COLUMNS] for group in groups):
+            if column + len(group) > _MOST_COLUMNS:
+                y, column = y + height, 0
+            placed.append((group, _GAP + column * width, y))
+            column += len(group)
+        y += height
+    page = Image.new("RGB", (_MOST_COLUMNS * width + _GAP, y), _PAPER)
+    draw = ImageDraw.Draw(page)
+    for heading, top in headings:
+        draw.text((_GAP, top), fit(heading, _font(18), page.width - 2 * _GAP), _INK, _font(18))
+    for group, x, top in placed:
+        for number, tile in enumerate(group):
+            _draw_tile(page, draw, tile, x + number * width, top)
+        if len(group) > 1:
+            right, bottom = x + len(group) * width - _GAP + 4, top + height - _GAP
+            draw.rectangle((x - 5, top - 5, right, bottom), outline=_FAINT)
     return page
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mixer_mlx.data.loader import Batch
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.parallel import ALONE, Ranks
 
 Logits = Callable[[NDArray[np.uint8]], mx.array]
 """Pixels (N, H, W, channels) -> logits (N, classes), as `Classifier.logits`."""
@@ -26,13 +27,38 @@ class Metrics:
     images_per_second: float
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a model made of one picture.
+
+    `target` and `predicted` are outputs of the model: the right one and the most probable one;
+    `probability` (0 to 1) is that of `predicted`, `loss` the cross-entropy in nats.
+    """
+
+    target: int
+    predicted: int
+    probability: float
+    loss: float
+
+    @property
+    def right(self) -> bool:
+        """Whether the most probable output is the right one."""
+        return self.target == self.predicted
+
+
 def evaluate(
-    logits: Logits, batches: Iterable[Batch], classes: NDArray[np.int32] | None = None
+    logits: Logits,
+    batches: Iterable[Batch],
+    classes: NDArray[np.int32] | None = None,
+    outcomes: list[Outcome] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Metrics:
     """Hold a model against labelled pictures.
 
     `classes` maps a batch's labels to the model's outputs (None: they are the same). Up to five
-    outputs make top-5 1. Raises ConfigError when there is no picture.
+    outputs make top-5 1. `outcomes`, if given, gets one for each picture, in order. With several
+    `ranks`, each with pictures of its own, all return the metrics of all pictures. Raises
+    ConfigError when there is no picture.
     """
     start = time.perf_counter()
     top1 = top5 = images = 0
@@ -43,14 +69,25 @@ def evaluate(
         right = mx.take_along_axis(rows, target, axis=1)
         # Ties count against the model: equal logits for all classes are no achievement.
         rank = (rows > right).sum(axis=1) + (rows == right).sum(axis=1) - 1
-        nats = (mx.logsumexp(rows, axis=1) - right[:, 0]).sum()
+        losses = mx.logsumexp(rows, axis=1) - right[:, 0]
+        nats = losses.sum()
         first, five = (rank < 1).sum(), (rank < 5).sum()
         mx.eval(nats, first, five)
+        if outcomes is not None:
+            outcomes += _outcomes(rows, target, losses)
         top1 += int(first)
         top5 += int(five)
         loss += float(nats)
         images += len(labels)
-    if not images:
+    in_one, in_five, total_loss, count = ranks.total((top1, top5, loss, images))
+    if not count:
         raise ConfigError("There is no picture to evaluate on; check the folder.")
     seconds = time.perf_counter() - start
-    return Metrics(top1 / images, top5 / images, loss / images, images, images / seconds)
+    return Metrics(in_one / count, in_five / count, total_loss / count, int(count), count / seconds)
+
+
+def _outcomes(rows: mx.array, target: mx.array, losses: mx.array) -> list[Outcome]:
+    """Logits (N, classes), right outputs (N, 1) and losses (N,), row by row."""
+    best, share = mx.argmax(rows, axis=1), mx.softmax(rows, axis=1).max(axis=1)
+    columns = (np.array(array).tolist() for array in (target[:, 0], best, share, losses))
+    return [Outcome(*values) for values in zip(*columns, strict=True)]

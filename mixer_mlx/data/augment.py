@@ -1,24 +1,35 @@
-"""What training does to a picture: a random part of it, perhaps mirrored.
+"""What training does to a picture: a random part of it, perhaps mirrored, and then more.
 
 Drawn from (seed, epoch, index of the picture) alone, so that neither the order of threads nor the
 number of machines changes a run.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mixer_mlx.data.erasing import RandomErasing
+from mixer_mlx.data.randaugment import RandAugment
 from mixer_mlx.image import INTERPOLATIONS, Preprocess
 
 Rng = np.random.Generator
+Augmentation = Callable[[Image.Image, Rng], NDArray[np.uint8]]
+"""A picture -> the pixels (H, W, channels) to train on."""
 
 
-def generator(seed: int, epoch: int, index: int) -> Rng:
-    """The random numbers of one picture in one epoch."""
-    return np.random.default_rng([seed, epoch, index])
+def generator(seed: int, epoch: int, index: int, repeat: int = 0) -> Rng:
+    """The random numbers of one picture in one epoch, the first time or a further one."""
+    # [..., 1] is a batch's, see `batch_generator`.
+    return np.random.default_rng([seed, epoch, index, *([1 + repeat] if repeat else [])])
+
+
+def batch_generator(seed: int, epoch: int, batch: int) -> Rng:
+    """The random numbers of what is drawn once for a batch."""
+    return np.random.default_rng([seed, epoch, batch, 1])
 
 
 @dataclass(frozen=True)
@@ -94,17 +105,43 @@ class NoAugmentation:
         return self.preprocess(picture)
 
 
-Augmentation = RandomCrop | PaddedCrop | NoAugmentation
+@dataclass(frozen=True)
+class Chain:
+    """An augmentation, and what is then done to its pixels, in this order."""
+
+    first: Augmentation
+    then: tuple[RandAugment | RandomErasing, ...]
+
+    def __call__(self, picture: Image.Image, rng: Rng) -> NDArray[np.uint8]:
+        pixels = self.first(picture, rng)
+        for change in self.then:
+            pixels = change(pixels, rng)
+        return pixels
 
 
-def augmentation(kind: str, preprocess: Preprocess, *, flip: bool) -> Augmentation:
-    """What a recipe calls "crop", "pad", "none", or "auto".
+def augmentation(
+    kind: str,
+    preprocess: Preprocess,
+    *,
+    flip: bool,
+    rand_augment: tuple[int, int] | None = None,
+    erasing: float = 0.0,
+) -> Augmentation:
+    """What a recipe calls "crop", "pad", "none", or "auto", and what it adds to that.
 
     Auto means padded crops for images of up to 64 pixels, which have nothing to spare, and else
-    random parts.
+    random parts. `rand_augment` is (layers, magnitude), `erasing` a probability.
     """
     if kind == "auto":
         kind = "pad" if max(preprocess.image_size) <= 64 else "crop"
+    first: Augmentation
     if kind == "none":
-        return NoAugmentation(preprocess)
-    return (PaddedCrop if kind == "pad" else RandomCrop)(preprocess, flip)
+        first = NoAugmentation(preprocess)
+    else:
+        first = (PaddedCrop if kind == "pad" else RandomCrop)(preprocess, flip)
+    then: list[RandAugment | RandomErasing] = []
+    if rand_augment:
+        then.append(RandAugment(*rand_augment))
+    if erasing:
+        then.append(RandomErasing(erasing))
+    return Chain(first, tuple(then)) if then else first

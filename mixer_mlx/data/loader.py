@@ -1,27 +1,32 @@
 """Batches of pixels: decoded in threads, in an order that depends on (seed, epoch) alone."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mixer_mlx.data.augment import Augmentation, generator
-from mixer_mlx.data.dataset import Dataset
+from mixer_mlx.data.augment import Augmentation, batch_generator, generator
+from mixer_mlx.data.balance import class_weights, drawn_order, repeats, weighted
+from mixer_mlx.data.labelled import Dataset, Entry
+from mixer_mlx.data.mixing import Labels, Mixing, SoftLabels
 from mixer_mlx.decode import decode
 from mixer_mlx.errors import ConfigError, ImageError
 from mixer_mlx.image import Preprocess
+from mixer_mlx.parallel import ALONE, Ranks
 from mixer_mlx.threads import in_threads
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]
 """Pixels (N, H, W, channels), and labels (N,)."""
 
+TrainingBatch = tuple[NDArray[np.uint8], Labels]
+"""The same, with targets that may be mixed or weighted."""
+
 MEMORY_BYTES = 2**30
 """Decoded pictures are kept up to this size altogether."""
 
-OnBad = Callable[[Path, ImageError], None]
+OnBad = Callable[[Entry, ImageError], None]
 
 
 class Pictures:
@@ -76,39 +81,85 @@ class TrainingBatches:
     In place of a picture that can't be read comes the next one of the epoch's order that can, so
     that batches neither shrink nor depend on what was read before. A dataset smaller than a batch
     is one smaller batch.
+
+    `mixing` is done over each batch, with numbers drawn from (seed, epoch, number of the batch).
+    `balance` "loss" weights the targets by class, "sampling" draws an epoch's pictures with
+    replacement, so that each class is as likely as another.
+
+    With several `ranks` each gets its rows of the batches that one process would have.
     """
 
     def __init__(
-        self, pictures: Pictures, augmentation: Augmentation, batch_size: int, seed: int
+        self,
+        pictures: Pictures,
+        augmentation: Augmentation,
+        batch_size: int,
+        seed: int,
+        *,
+        mixing: Mixing | None = None,
+        balance: str = "none",
+        ranks: Ranks = ALONE,
     ) -> None:
         self.pictures, self.augmentation, self.seed = pictures, augmentation, seed
         self.batch_size = min(batch_size, len(pictures.dataset))
+        self.mixing, self.balance = mixing, balance
+        dataset = pictures.dataset
+        self._weights = class_weights(dataset.labels, len(dataset.classes))
+        self._rows = list(range(self.batch_size)[ranks.part(self.batch_size)])
+        # Each picture is mixed with the one before it, so that one is needed, too.
+        self._needs_before = mixing is not None and ranks.size > 1
+        if self._needs_before:
+            self._rows.insert(0, (self._rows[0] - 1) % self.batch_size)
 
     def __len__(self) -> int:
         return len(self.pictures.dataset) // self.batch_size
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
         """The batches of an epoch from batch `start` on."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures.dataset))
-        positions = range(start * self.batch_size, len(self) * self.batch_size)
-        pixels = in_threads(
-            lambda position: self._pixels(order, position, epoch),
-            positions,
-            ahead=2 * self.batch_size,
+        order = self._order(epoch)
+        times = repeats(order)
+        positions = (
+            batch * self.batch_size + row for batch in range(start, len(self)) for row in self._rows
         )
-        for _ in range(start, len(self)):
-            rows = [next(pixels) for _ in range(self.batch_size)]
+        pixels = in_threads(
+            lambda position: self._pixels(order, times, position, epoch),
+            positions,
+            ahead=2 * len(self._rows),
+        )
+        for batch in range(start, len(self)):
+            rows = [next(pixels) for _ in self._rows]
             labels = self.pictures.dataset.labels[[index for index, _ in rows]]
-            yield np.stack([row for _, row in rows]), labels
+            rng = batch_generator(self.seed, epoch, batch)
+            yield self._finished(np.stack([row for _, row in rows]), labels, rng)
+
+    def _order(self, epoch: int) -> NDArray[np.intp]:
+        rng = np.random.default_rng([self.seed, epoch])
+        if self.balance == "sampling":
+            return drawn_order(self.pictures.dataset.labels, rng)
+        return rng.permutation(len(self.pictures.dataset))
+
+    def _finished(
+        self, pixels: NDArray[np.uint8], labels: NDArray[np.int32], rng: np.random.Generator
+    ) -> TrainingBatch:
+        targets: Labels = labels
+        if self.mixing:
+            pixels, targets = self.mixing(pixels, labels, rng)
+            if self._needs_before:
+                pixels = pixels[1:]
+                targets = SoftLabels(targets.labels[:, 1:], targets.weights[:, 1:])
+        if self.balance == "loss":
+            targets = weighted(targets, self._weights)
+        return pixels, targets
 
     def _pixels(
-        self, order: NDArray[np.intp], position: int, epoch: int
+        self, order: NDArray[np.intp], times: NDArray[np.intp], position: int, epoch: int
     ) -> tuple[int, NDArray[np.uint8]]:
         for step in range(len(order)):
-            index = int(order[(position + step) % len(order)])
+            place = (position + step) % len(order)
+            index = int(order[place])
             picture = self.pictures[index]
             if picture is not None:
-                rng = generator(self.seed, epoch, index)
+                rng = generator(self.seed, epoch, index, int(times[place]))
                 return index, self.augmentation(picture, rng)
         raise ConfigError("None of the training pictures can be read; see `mixer predict` on them.")
 

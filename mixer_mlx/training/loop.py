@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.analysis.evaluate import Metrics
+from mixer_mlx.data.mixing import Labels
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.parallel import ALONE, Ranks
 from mixer_mlx.training.optimizer import learning_rate
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.state import State
@@ -33,9 +35,7 @@ class Batches(Protocol):
     def __len__(self) -> int:
         """Batches in an epoch, at least one."""
 
-    def epoch(
-        self, epoch: int, start: int = 0
-    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
         """Pixels (N, H, W, C) and labels (N,), from batch `start` of the epoch on."""
 
 
@@ -106,6 +106,7 @@ def fit(
     preprocess: Preprocess,
     folder: Path | None = None,
     resume: State | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
     """Train a model in place, as float32, one event at a time; stop it by asking for no more.
 
@@ -114,12 +115,16 @@ def fit(
     with the average. `resume` is a state that was saved: on the CPU, in float32, the run goes on
     bit for bit as if it had never stopped.
 
+    With several `ranks` all begin with rank 0's state, which rank 0 saves; `train` gives each its
+    part of the batches. All get the same events, but for times and memory.
+
     Raises TrainingError for a loss that is no finite number (the state is then that before the
     step), for data that changed since, and for a state that can't be saved.
     """
-    state = _begun(resume or State.start(model, recipe), recipe, len(train))
+    state = (resume or State.start(model, recipe)).shared(ranks)
+    state = _begun(state, recipe, len(train))
     total = recipe.total_steps(len(train))
-    step = make_step(model.config, recipe, preprocess)
+    step = make_step(model.config, recipe, preprocess, ranks)
     try:
         while state.progress.end is None:
             epoch = state.progress.epoch
@@ -128,7 +133,7 @@ def fit(
             for pixels, labels in _batches(train, state, last):
                 number = state.progress.step
                 lr = learning_rate(recipe, number, total)
-                before, running = running, _Running(number, epoch, lr, len(labels))
+                before, running = running, _Running(number, epoch, lr, len(pixels), ranks)
                 # No other name for the old arrays: the new ones take their memory.
                 state.arrays, running.report = step(
                     state.arrays, state.frozen, pixels, labels, number, lr
@@ -140,12 +145,12 @@ def fit(
                 if folder and recipe.save_every and (number + 1) % recipe.save_every == 0:
                     yield running.event(state)
                     running = None
-                    yield _save(state, folder)
+                    yield save(state, folder, ranks)
             if running:
                 yield running.event(state)
             yield _end_epoch(state, model, validate, total)
             if folder:
-                yield _save(state, folder)
+                yield save(state, folder, ranks)
         state.fill(model)
         yield Done(state, state.progress.step, stopped=state.progress.end == "stopped")
     finally:
@@ -167,9 +172,7 @@ def _begun(state: State, recipe: Recipe, steps_per_epoch: int) -> State:
     return state
 
 
-def _batches(
-    train: Batches, state: State, last: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
+def _batches(train: Batches, state: State, last: int) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
     """What is left of the epoch, up to step `last`."""
     progress = state.progress
     start = progress.step - progress.epoch * len(train)
@@ -190,13 +193,17 @@ class _Running:
 
     report: mx.array
 
-    def __init__(self, number: int, epoch: int, lr: float, images: int) -> None:
-        self.number, self.epoch, self.lr, self.images = number, epoch, lr, images
+    def __init__(self, number: int, epoch: int, lr: float, images: int, ranks: Ranks) -> None:
+        self.number, self.epoch, self.lr = number, epoch, lr
+        self.images, self.ranks = images * ranks.size, ranks
         self.start = time.perf_counter()
 
     def event(self, state: State) -> StepDone:
         """Wait for the step. Raises TrainingError, with the state set back to before the step."""
-        numbers = dict(zip(REPORT, map(float, np.array(self.report)), strict=True))
+        mx.eval(self.report)  # raises when another rank is gone; np.array would wait for ever
+        values = [float(value) for value in np.array(self.report)]
+        numbers = dict(zip(REPORT, values, strict=False))
+        self.ranks.stop |= any(values[len(REPORT) :])
         if numbers["failed"] or numbers["loss_scale"] < LOWEST_LOSS_SCALE:
             state.progress = dataclasses.replace(state.progress, step=self.number)
             state.arrays["counters"]["failed"] = mx.array(0.0)
@@ -218,8 +225,11 @@ class _Running:
         )
 
 
-def _save(state: State, folder: Path) -> Saved:
-    state.save(folder)
+def save(state: State, folder: Path, ranks: Ranks = ALONE) -> Saved:
+    """Rank 0 writes the state; the others wait until they have it, too. Raises TrainingError."""
+    if ranks.rank == 0:
+        state.save(folder)
+    mx.eval(state.arrays)
     return Saved(state, state.progress.step, folder)
 
 

@@ -2,6 +2,11 @@
 
 import mlx.core as mx
 
+from mixer_mlx.data.mixing import Labels, SoftLabels
+
+Targets = list[mx.array]
+"""Labels (N,) alone, or labels and weights (T, N), as `SoftLabels`."""
+
 
 def softmax_loss(logits: mx.array, labels: mx.array, smoothing: float) -> mx.array:
     """Cross-entropy in nats: logits (N, K), labels (N,) -> (N,).
@@ -30,6 +35,23 @@ def sigmoid_loss(logits: mx.array, labels: mx.array, smoothing: float) -> mx.arr
 LOSSES = {"softmax": softmax_loss, "sigmoid": sigmoid_loss}
 
 
-def correct(logits: mx.array, labels: mx.array) -> mx.array:
-    """How many labels have the highest logit, a float32 number."""
+def targets(labels: Labels, start: int, end: int) -> Targets:
+    """Those of some examples of a batch, on the device."""
+    if isinstance(labels, SoftLabels):
+        return [mx.array(array[:, start:end]) for array in labels]
+    return [mx.array(labels[start:end])]
+
+
+def example_losses(kind: str, logits: mx.array, targets: Targets, smoothing: float) -> mx.array:
+    """The loss of each example, (N,). Both losses are linear in the target, so parts add up."""
+    labels, *weights = targets
+    if not weights:
+        return LOSSES[kind](logits, labels, smoothing)
+    parts = [LOSSES[kind](logits, part, smoothing) for part in labels]
+    return (weights[0] * mx.stack(parts)).sum(axis=0)
+
+
+def correct(logits: mx.array, targets: Targets) -> mx.array:
+    """How many labels, of mixed ones the heaviest, have the highest logit: a float32 number."""
+    labels = targets[0] if len(targets) == 1 else targets[0][0]
     return (mx.argmax(logits, axis=-1) == labels).astype(mx.float32).sum()

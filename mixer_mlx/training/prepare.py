@@ -15,8 +15,10 @@ from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.augment import augmentation
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.data.loader import Batch, EvaluationBatches, OnBad, Pictures, TrainingBatches
+from mixer_mlx.data.mixing import Mixing
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.parallel import ALONE, Ranks
 from mixer_mlx.training.loop import StepDone, Validate, fit
 from mixer_mlx.training.recipe import Recipe
 
@@ -67,20 +69,45 @@ _ORIGIN = ("name", "address", "revision", "license", "sha256", "fine_tuned_from"
 
 
 def training_batches(
-    dataset: Dataset, recipe: Recipe, preprocess: Preprocess, on_bad: OnBad
+    dataset: Dataset,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    on_bad: OnBad,
+    ranks: Ranks = ALONE,
 ) -> TrainingBatches:
-    """The batches that `fit` trains on."""
-    augmented = augmentation(recipe.augmentation, preprocess, flip=recipe.flip)
-    return TrainingBatches(Pictures(dataset, on_bad), augmented, recipe.batch_size, recipe.seed)
+    """The batches that `fit` trains on, or this rank's part of them.
+
+    Raises ConfigError for a batch that can't be shared evenly.
+    """
+    augmented = augmentation(
+        recipe.augmentation,
+        preprocess,
+        flip=recipe.flip,
+        rand_augment=recipe.rand_augment,
+        erasing=recipe.erasing,
+    )
+    mixes = recipe.mixup or recipe.cutmix
+    return TrainingBatches(
+        Pictures(dataset, on_bad),
+        augmented,
+        recipe.batch_size,
+        recipe.seed,
+        mixing=Mixing(recipe.mixup, recipe.cutmix) if mixes else None,
+        balance=recipe.balance,
+        ranks=ranks,
+    )
 
 
-def validation(dataset: Dataset, info: ModelInfo, batch_size: int, on_bad: OnBad) -> Validate:
+def validation(
+    dataset: Dataset, info: ModelInfo, batch_size: int, on_bad: OnBad, ranks: Ranks = ALONE
+) -> Validate:
     """How `fit` validates: the same code as `mixer evaluate`, pictures turned upright."""
-    pictures = Pictures(dataset, on_bad)
+    mine = dataset.take(np.arange(len(dataset))[ranks.rank :: ranks.size])
+    pictures = Pictures(mine, on_bad)
 
     def validate(model: MlpMixer) -> Metrics:
         batches = EvaluationBatches(pictures, info.preprocess, batch_size)
-        return evaluate(Classifier(model, info).logits, batches)
+        return evaluate(Classifier(model, info).logits, batches, ranks=ranks)
 
     return validate
 

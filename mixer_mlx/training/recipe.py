@@ -17,6 +17,7 @@ _CHOICES = {
     "dtype": DTYPES,
     "freeze": (None, "backbone"),
     "augmentation": ("auto", "crop", "pad", "none"),
+    "balance": ("none", "loss", "sampling"),
 }
 # Lowest and highest allowed, both included; None in front: the field may be None.
 _WHOLE: dict[str, tuple[int, float]] = {
@@ -41,8 +42,13 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "ema_decay": (0, 0.9999999),
     "head_bias": (-100, 100),
     "batch_fraction": (1e-6, 1),
+    "layer_decay": (1e-3, 1),
+    "mixup": (0, 100),
+    "cutmix": (0, 100),
+    "erasing": (0, 1),
 }
 _OPTIONAL = {"epochs", "steps", "clip_norm", "ema_decay", "patience", "save_every"}
+_PAIRS = ("betas", "rand_augment")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +61,17 @@ class Recipe:
 
     `weight_decay` is for kernels alone (arrays of more than one axis), multiplied by the learning
     rate as in PyTorch. `warmup` is a number of steps (int) or a share of them (float below 1); then
-    `schedule` leads from `lr` to `end_lr`. `loss` "sigmoid" is big_vision's: summed over classes;
+    `schedule` leads from `lr` to `end_lr`. `layer_decay` multiplies the rate once for each layer
+    below the head. `loss` "sigmoid" is big_vision's: summed over classes;
     `head_bias` is what a new head's bias starts from. `drop_path` is stochastic depth's rate in the
     last block, `drop_path_rescale` divides what is kept by its probability; `dropout` is that of
     the pre-logits. `ema_decay` None means no average of the weights. `dtype` is what the network
     computes in; weights are float32. `freeze` "backbone" trains the head alone, or with
     `unfreeze_last` N also the last norm and N blocks. `augmentation`: "crop" a random area resized,
     "pad" a padded crop, "auto" by the image size; with `flip` both are mirrored at random.
+    `rand_augment` is (layers, magnitude) or None, `erasing` the probability of random erasing,
+    `mixup` and `cutmix` are the p of Beta(p, p), 0 for none. `balance` makes up for classes with
+    few pictures: "loss" weights the loss, "sampling" draws them more often.
     `patience`: stop after so many epochs without a better validation result. `save_every` so many
     steps, beside each epoch.
     """
@@ -76,6 +86,7 @@ class Recipe:
     end_lr: float = 0.0
     warmup: int | float = 0.1
     schedule: str = "cosine"
+    layer_decay: float = 1.0
     weight_decay: float = 0.0
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
@@ -93,6 +104,11 @@ class Recipe:
     unfreeze_last: int = 0
     augmentation: str = "auto"
     flip: bool = True
+    rand_augment: tuple[int, int] | None = None
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    balance: str = "none"
     patience: int | None = None
     save_every: int | None = None
     seed: int = 0
@@ -113,18 +129,25 @@ class Recipe:
             _check("warmup", self.warmup, 0, 1e9, whole=True)
         else:
             _check("warmup", self.warmup, 0, 0.999)
-        self._check_betas()
+        self._check_pairs()
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError("A recipe has either epochs or steps; give one of them.")
         if self.unfreeze_last and not self.freeze:
             raise ConfigError('unfreeze_last needs freeze = "backbone"; set it, or leave both out.')
 
-    def _check_betas(self) -> None:
-        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
-            raise _error("betas", self.betas, "a pair of numbers")
+    def _check_pairs(self) -> None:
+        for name in _PAIRS:
+            value = getattr(self, name)
+            if value is None and name == "rand_augment":
+                continue
+            if not isinstance(value, tuple | list) or len(value) != 2:
+                raise _error(name, value, "a pair of numbers")
+            object.__setattr__(self, name, tuple(value))
         for beta in self.betas:
             _check("betas", beta, 0, 0.9999999)
-        object.__setattr__(self, "betas", tuple(self.betas))
+        if self.rand_augment:
+            _check("rand_augment's layers", self.rand_augment[0], 1, 16, whole=True)
+            _check("rand_augment's magnitude", self.rand_augment[1], 0, 30, whole=True)
 
     def batch_size_for(self, examples: int) -> int:
         """The batch size for a training set of that many pictures."""
@@ -135,7 +158,13 @@ class Recipe:
         return self.steps or (self.epochs or 0) * steps_per_epoch
 
     def replace(self, **changes: object) -> "Recipe":
-        """A copy with other values, checked anew; `epochs` takes the place of `steps`, or back."""
+        """A copy with other values, checked anew; `epochs` takes the place of `steps`, or back.
+
+        False means None where a field may be None.
+        """
+        for name in _OPTIONAL | {"freeze", "rand_augment"}:
+            if changes.get(name) is False:
+                changes[name] = None
         for one, other in (("epochs", "steps"), ("steps", "epochs")):
             if changes.get(one) is not None:
                 changes.setdefault(other, None)
@@ -144,7 +173,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "betas": list(self.betas)}
+        values = dataclasses.asdict(self)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "Recipe":
@@ -161,9 +191,6 @@ class Recipe:
             values = tomllib.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is no readable TOML file ({error}).") from error
-        for name in _OPTIONAL | {"freeze"}:
-            if values.get(name) is False:
-                values[name] = None
         try:
             return self.replace(**values)
         except ConfigError as error:

@@ -7,6 +7,9 @@
     last/        the last raw weights
     state/       what it takes to go on
     README.md    a model card
+    report.html  what the best model makes of the validation pictures
+
+    tensorboard/, wandb/, tracker-id: what trackers wrote, if asked to
 
 `best/` and `last/` are native model folders.
 """
@@ -14,10 +17,11 @@
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO
 
 from mixer_mlx import checkpoint
@@ -28,11 +32,22 @@ from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.training import final_report, trackers
 from mixer_mlx.training.loop import Done, EpochDone, Event, StepDone
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.state import STATE_FILE, State
 
-_NAMES = {RUN_FILE, "log.jsonl", "curves.png", "best", "last", "state", "README.md"}
+_NAMES = {
+    RUN_FILE,
+    "log.jsonl",
+    "curves.png",
+    "best",
+    "last",
+    "state",
+    "README.md",
+    final_report.FILE,
+    *trackers.FILES,
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,18 @@ class Start:
             "val": fingerprint(self.val),
         }
 
+    def settings(self) -> dict[str, object]:
+        """What trackers show beside the numbers; nothing of the data but how much it is."""
+        return {
+            "command": self.command,
+            "origin": self.origin,
+            "recipe_name": self.recipe_name,
+            "classes": len(self.train.classes),
+            "training_pictures": len(self.train),
+            "validation_pictures": len(self.val),
+            **self.recipe.to_dict(),
+        }
+
 
 @dataclass(frozen=True)
 class Best:
@@ -72,20 +99,22 @@ class Best:
 def fingerprint(dataset: Dataset) -> dict[str, object]:
     """What tells whether a dataset is still the same: pictures, and a checksum of names and sizes.
 
-    Names are those of class and file, so that a folder may be moved.
+    Names are those of class and file, so that a folder may be moved; of a row in a Parquet file
+    that file's name and size, and the number of the row.
     """
     digest = hashlib.sha256()
     for path, label in zip(dataset.paths, dataset.labels, strict=True):
-        name = f"{dataset.classes[label]}/{path.name} {path.stat().st_size}\n"
+        size = path.stat().st_size if isinstance(path, Path) else path.size
+        name = f"{dataset.classes[label]}/{PurePath(str(path)).name} {size}\n"
         digest.update(name.encode(errors="surrogateescape"))
     return {"pictures": len(dataset), "sha256": digest.hexdigest()}
 
 
 class Run:
-    """The folder of a run that is going on."""
+    """The folder of a run that is going on; `report`: it gets a report.html in the end."""
 
-    def __init__(self, folder: Path, start: Start) -> None:
-        self.folder, self.start = folder, start
+    def __init__(self, folder: Path, start: Start, *, report: bool = True) -> None:
+        self.folder, self.start, self.report = folder, start, report
         self._lines: list[dict[str, object]] = []  # of the log
 
     @property
@@ -109,9 +138,10 @@ class Run:
         if not self.folder.is_dir():
             raise TrainingError(f"{self.folder} is a file; choose another name for the run.")
         names = {entry.name for entry in self.folder.iterdir()}
-        if names - _NAMES or (names and RUN_FILE not in names):
+        foreign = {name for name in names if not _is_ours(name)}
+        if foreign or (names and RUN_FILE not in names):
             raise TrainingError(
-                f"{self.folder} holds {min(names - _NAMES or names)}, which is no part of a run; "
+                f"{self.folder} holds {min(foreign or names)}, which is no part of a run; "
                 "choose another name."
             )
         if names and not force:
@@ -150,12 +180,18 @@ class Run:
         self._write("log.jsonl", "".join(json.dumps(line) + "\n" for line in self._lines))
         return state
 
-    def follow(self, events: Iterator[Event], model: MlpMixer) -> Iterator[Event]:
-        """Write the log and the models as events pass by."""
+    def follow(
+        self,
+        events: Iterator[Event],
+        model: MlpMixer,
+        report: Callable[[Event], None] = lambda _: None,
+    ) -> Iterator[Event]:
+        """Write the log and the models as events pass by; `report` is told of each, too."""
         try:
             with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 for event in events:
                     self._note(event, model, log)
+                    report(event)
                     yield event
         except OSError as error:
             raise TrainingError(
@@ -177,6 +213,10 @@ class Run:
             event.state.fill(model)
             self._save_model("last", model)
             self._write("README.md", self.card())
+            best = self.best()
+            if best and self.report:
+                start = self.start
+                final_report.write(self.folder, start.val, start.recipe, self._facts(best))
 
     def _save_model(self, name: str, model: MlpMixer) -> None:
         checkpoint.save(self.folder / name, model, self.start.info, force=True)
@@ -213,6 +253,18 @@ class Run:
         picture = draw_panels([Panel("loss by step", losses), Panel("top-1, %", top1)])
         with replacing_file(self.folder / "curves.png") as temporary:
             picture.save(temporary, "PNG")
+
+    def _facts(self, best: Best) -> list[tuple[str, str]]:
+        start = self.start
+        pictures, classes = len(start.train), len(start.train.classes)
+        epochs = sum(line["event"] == "epoch" for line in self._lines)
+        weights = "averaged weights" if best.weights == "ema" else "raw weights"
+        return [
+            ("best epoch", f"{best.epoch + 1} of {epochs}, {weights}"),
+            ("trained on", f"{pictures:,} pictures of {classes:,} classes"),
+            ("made by", f"mixer {start.command}, recipe {start.recipe_name}"),
+            ("began from", start.origin),
+        ]
 
     def card(self) -> str:
         """A model card in Markdown: what was trained, on what, how, and how good it is."""
@@ -251,6 +303,8 @@ def _line(event: StepDone | EpochDone) -> dict[str, object]:
         for field in dataclasses.fields(event)
         if field.name != "state"
     }
+    if not math.isfinite(event.gradient_norm):  # a step that float16 had skipped; JSON has no inf
+        values["gradient_norm"] = None
     return {"event": "step", **values}
 
 
@@ -262,11 +316,15 @@ def _point(line: Mapping[str, object], value: object) -> tuple[float, float]:
     return float(str(line["step"])), float(str(value))
 
 
+def _is_ours(name: str) -> bool:
+    """Whether a run makes such a file, or one that is renamed when it is complete."""
+    return name in _NAMES or (name.startswith(".") and name[1:].rsplit(".", 1)[0] in _NAMES)
+
+
 def _empty(folder: Path) -> None:
     """Remove what an older run left; only names that a run makes."""
-    for name in _NAMES:
-        path = folder / name
-        if path.is_dir():
+    for path in folder.iterdir():
+        if _is_ours(path.name) and path.is_dir():
             shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        elif _is_ours(path.name):
+            path.unlink()

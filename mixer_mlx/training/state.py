@@ -17,6 +17,7 @@ from mixer_mlx.atomic import replacing_folder
 from mixer_mlx.checkpoint import read_header, read_json, read_tensors, summarize
 from mixer_mlx.errors import ConfigError, MixerError, TrainingError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.parallel import Ranks
 from mixer_mlx.training.network import put, trained_names, weights_of
 from mixer_mlx.training.optimizer import Weights
 from mixer_mlx.training.recipe import Recipe
@@ -62,7 +63,8 @@ class State:
     @classmethod
     def start(cls, model: MlpMixer, recipe: Recipe) -> "State":
         """The state before the first step. Raises ConfigError for a recipe that trains nothing."""
-        weights = weights_of(model)
+        # Row by row, as `load` reads them: a BLAS may round x @ W + b otherwise for a transposed W.
+        weights = {name: mx.contiguous(w) for name, w in weights_of(model).items()}
         trained = trained_names(model.config, recipe, list(weights))
         if not trained:
             raise ConfigError("The model has no head to train; give it one, or leave out freeze.")
@@ -113,6 +115,14 @@ class State:
         state._take(read_tensors(path / ARRAYS_FILE))
         state.fill(model)
         return state
+
+    def shared(self, ranks: Ranks) -> "State":
+        """Rank 0's state, on all ranks: the others need no folder, nor the same weights."""
+        if ranks.size > 1:
+            record = ranks.share([dataclasses.asdict(self.progress), self.steps_per_epoch])
+            self.progress, self.steps_per_epoch = _progress(record[0]), record[1]
+            self._take(ranks.from_first(self._flat()))
+        return self
 
     def _flat(self) -> Weights:
         groups = {"frozen": self.frozen, **self.arrays}

@@ -10,11 +10,14 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mixer_mlx.backend import worth_compiling
 from mixer_mlx.config import MixerConfig
+from mixer_mlx.data.mixing import Labels
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.parallel import ALONE, Ranks
 from mixer_mlx.training import network, optimizer
-from mixer_mlx.training.objective import LOSSES, correct
+from mixer_mlx.training.objective import Targets, correct, example_losses, targets
 from mixer_mlx.training.optimizer import Weights
 from mixer_mlx.training.recipe import Recipe
 
@@ -25,17 +28,12 @@ them; "ema": their average, if the recipe has one; "counters": see `first_arrays
 REPORT = ("loss", "gradient_norm", "accuracy", "loss_scale", "skipped", "failed")
 """What the numbers of a step's report are."""
 
-Step = Callable[
-    [Arrays, Weights, NDArray[np.uint8], NDArray[np.int32], int, float], tuple[Arrays, mx.array]
-]
+Step = Callable[[Arrays, Weights, NDArray[np.uint8], Labels, int, float], tuple[Arrays, mx.array]]
 """(arrays, frozen weights, pixels, labels, number of the step, learning rate) -> arrays, report."""
 
 # As torch.amp.GradScaler.
 FIRST_LOSS_SCALE = 2.0**16
 SCALE_GROWS_AFTER = 2000
-
-# Numbers in the output of a block, from which a run of some hundred steps repays g++'s time.
-COMPILE_FROM_SIZE = 2**16
 
 
 def first_arrays(weights: Weights, recipe: Recipe) -> Arrays:
@@ -53,28 +51,37 @@ def first_arrays(weights: Weights, recipe: Recipe) -> Arrays:
     return arrays
 
 
-def make_step(config: MixerConfig, recipe: Recipe, preprocess: Preprocess) -> Step:
-    """A step that depends on its arguments alone; its random numbers on (recipe.seed, number)."""
+def make_step(
+    config: MixerConfig, recipe: Recipe, preprocess: Preprocess, ranks: Ranks = ALONE
+) -> Step:
+    """A step that depends on its arguments alone; its random numbers on (recipe.seed, number).
+
+    With several `ranks` each gives its part of the batch, all get the same weights, and the report
+    has one more number: how many of them wish to stop.
+    """
     gradients = _gradients(config, recipe, preprocess)
     compiled_gradients = mx.compile(gradients)
 
-    def finish(*arguments: Any) -> tuple[Arrays, mx.array]:
-        return _finish(recipe, *arguments)
+    def update(*arguments: Any) -> Arrays:
+        return optimizer.update(recipe, *arguments)
 
-    compiled_finish = mx.compile(finish)
+    compiled_update = mx.compile(update)
 
     def step(
         arrays: Arrays,
         frozen: Weights,
         pixels: NDArray[np.uint8],
-        labels: NDArray[np.int32],
+        labels: Labels,
         number: int,
         lr: float,
     ) -> tuple[Arrays, mx.array]:
-        size = len(labels)
-        fuse = _worth_compiling(config, size)
-        noise = network.draw(_key(recipe.seed, number), size, config, recipe)
-        scale = arrays["counters"]["loss_scale"] / size
+        size = len(pixels)
+        fuse = worth_compiling(config, size)
+        whole = size * ranks.size
+        noise = network.draw(_key(recipe.seed, number), whole, config, recipe)
+        if ranks.size > 1:
+            noise = network.part(noise, ranks.rank * size, (ranks.rank + 1) * size)
+        scale = arrays["counters"]["loss_scale"] / whole
         total: tuple[mx.array, mx.array, Weights] | None = None
         length = -(-size // recipe.accumulation)
         for start in range(0, size, length):
@@ -83,7 +90,7 @@ def make_step(config: MixerConfig, recipe: Recipe, preprocess: Preprocess) -> St
                 arrays["weights"],
                 frozen,
                 mx.array(pixels[start:end]),
-                mx.array(labels[start:end]),
+                targets(labels, start, end),
                 network.part(noise, start, end),
                 scale,
             )
@@ -91,17 +98,25 @@ def make_step(config: MixerConfig, recipe: Recipe, preprocess: Preprocess) -> St
             if length < size:  # else the parts would all be computed at once
                 mx.eval(total)
         assert total is not None  # noqa: S101  # a batch has at least one example
+        if ranks.size > 1:
+            total, wishes = _over_ranks(ranks, total)
         loss, right, sums = total
-        last = compiled_finish if fuse else finish
-        return last(arrays, sums, loss / size, right / size, mx.array(lr, mx.float32))
+        rule = compiled_update if fuse else update
+        new, report = _finish(recipe, rule, arrays, sums, loss / whole, right / whole, lr)
+        return new, mx.concatenate([report, wishes]) if ranks.size > 1 else report
 
     return step
 
 
-def _worth_compiling(config: MixerConfig, batch_size: int) -> bool:
-    """Always on a GPU; on the CPU MLX first runs g++ for some ten seconds."""
-    on_gpu = mx.default_device().type == mx.DeviceType.gpu
-    return on_gpu or batch_size * config.num_tokens * config.hidden_dim >= COMPILE_FROM_SIZE
+def _over_ranks(
+    ranks: Ranks, total: tuple[mx.array, mx.array, Weights]
+) -> tuple[tuple[mx.array, mx.array, Weights], mx.array]:
+    """The sums over all ranks, and of their wishes to stop, (1,)."""
+    loss, right, sums = total
+    numbers = mx.stack([loss, right, mx.array(float(ranks.wish))])
+    summed = ranks.sum({"": numbers, **sums})
+    loss, right, wishes = mx.split(summed.pop(""), 3)
+    return (loss[0], right[0], summed), wishes
 
 
 def _key(seed: int, number: int) -> mx.array:
@@ -116,20 +131,20 @@ def _gradients(
     model = MlpMixer(config)
     dtype: mx.Dtype = getattr(mx, recipe.dtype)
     mean, std = mx.array(preprocess.mean), mx.array(preprocess.std)
-    per_example = LOSSES[recipe.loss]
 
     def loss(
         weights: Weights,
         frozen: Weights,
         pixels: mx.array,
-        labels: mx.array,
+        labels: Targets,
         noise: network.Noise,
         scale: mx.array,
     ) -> tuple[mx.array, mx.array, mx.array]:
         network.put(model, {k: w.astype(dtype) for k, w in {**frozen, **weights}.items()})
         images = ((pixels / 255 - mean) / std).astype(dtype)
         logits = network.forward(model, images, noise, checkpoint=recipe.gradient_checkpointing)
-        sum_of_losses = per_example(logits, labels, recipe.label_smoothing).sum()
+        losses = example_losses(recipe.loss, logits, labels, recipe.label_smoothing)
+        sum_of_losses = losses.sum()
         return sum_of_losses * scale, sum_of_losses, correct(logits, labels)
 
     function = mx.value_and_grad(loss)
@@ -149,29 +164,32 @@ def _add(
 
 
 def _finish(
-    recipe: Recipe, arrays: Arrays, sums: Weights, loss: mx.array, accuracy: mx.array, lr: mx.array
+    recipe: Recipe,
+    update: Callable[..., Arrays],
+    arrays: Arrays,
+    sums: Weights,
+    loss: mx.array,
+    accuracy: mx.array,
+    lr: float,
 ) -> tuple[Arrays, mx.array]:
     """The update, unless a number is not finite: then all stays, and the report says so."""
     counters = arrays["counters"]
-    gradients = {name: g / counters["loss_scale"] for name, g in sums.items()}
-    norm = optimizer.global_norm(gradients)
+    norm = optimizer.global_norm(sums) / counters["loss_scale"]
     finite = mx.isfinite(norm) & mx.isfinite(loss)
     good = finite & (counters["failed"] == 0)
-    if recipe.clip_norm is not None:
-        gradients = optimizer.clip(gradients, norm, recipe.clip_norm)
-    new: Arrays = {}
-    count = counters["updates"] + 1
-    moments = {name: values for name, values in arrays.items() if name in ("m", "v")}
-    new["weights"], moments = optimizer.update(
-        recipe, arrays["weights"], gradients, moments, count, lr
+    shorten = 1.0 if recipe.clip_norm is None else optimizer.clip_factor(norm, recipe.clip_norm)
+    factors = optimizer.factors(
+        recipe,
+        counters["updates"] + 1,
+        mx.array(lr, mx.float32),
+        shorten / counters["loss_scale"],
+        good,
     )
-    new |= moments
-    if recipe.ema_decay is not None:
-        new["ema"] = optimizer.average(arrays["ema"], new["weights"], recipe.ema_decay, count)
-    new = {
-        group: {name: mx.where(good, value, arrays[group][name]) for name, value in values.items()}
-        for group, values in new.items()
-    }
+    # Outside of the compiled update, whose kernels g++ can't vectorise with a choice in them.
+    gradients = {name: mx.where(good, g, 0.0) for name, g in sums.items()}
+    del sums
+    trained = {group: values for group, values in arrays.items() if group != "counters"}
+    new = update(trained, gradients, factors)
     new["counters"] = _count(recipe, counters, good, finite, mx.isfinite(loss))
     skipped, failed = 1 - good.astype(mx.float32), new["counters"]["failed"]
     report = [loss, norm, accuracy, counters["loss_scale"], skipped, failed]

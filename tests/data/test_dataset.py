@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from mixer_mlx import ConfigError
-from mixer_mlx.data.dataset import Dataset, match_classes, read_folder, read_splits, split
+from mixer_mlx.data.dataset import (
+    Dataset,
+    match_classes,
+    read_folder,
+    read_split,
+    read_splits,
+    split,
+)
 
 
 def make(root: Path, **counts: int) -> Path:
@@ -69,8 +76,73 @@ def test_train_and_val_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     train, val = read_splits(tmp_path)
     assert (len(train), len(val)) == (5, 2)
     make(tmp_path / "val", z=1)
-    with pytest.raises(ConfigError, match="z is in one alone"):
+    with pytest.raises(ConfigError, match="a class that the training pictures lack, z"):
         read_splits(tmp_path)
+
+
+def test_validation_pictures_may_lack_a_class(tmp_path: Path) -> None:
+    make(tmp_path / "train", a=1, b=2, c=1)
+    make(tmp_path / "val", c=1, a=2)
+    train, val = read_splits(tmp_path)
+    assert val.classes == train.classes == ("a", "b", "c")
+    assert val.labels.tolist() == [0, 0, 2]
+
+
+def test_train_and_test_are_no_classes(tmp_path: Path) -> None:
+    make(tmp_path / "train", a=3, b=2)
+    make(tmp_path / "test", a=1, b=1)
+    with pytest.raises(ConfigError) as caught:
+        read_splits(tmp_path)
+    assert "the parts test, train, none of them for validation" in str(caught.value)
+    for option in ("--val-split test", "--val-fraction"):
+        assert option in str(caught.value)
+    train, val = read_splits(tmp_path, val_split="test")
+    assert (len(train), len(val)) == (5, 2)
+    train, val = read_splits(tmp_path, val_fraction=0.4)
+    assert (train.counts(), val.counts()) == ({"a": 2, "b": 1}, {"a": 1, "b": 1})
+    assert read_split(tmp_path)[1] == "test"
+    train, val = read_splits(tmp_path, train_split="test", val_split="train")
+    assert (len(train), len(val)) == (2, 5)
+
+
+def test_parts_by_name(tmp_path: Path) -> None:
+    for part in ("Train", "validation", "test", "extra"):
+        make(tmp_path / part, a=1, b=len(part))
+    assert [len(some) for some in read_splits(tmp_path)] == [6, 11]
+    assert [len(some) for some in read_splits(tmp_path, val_split="val")] == [6, 11]
+    assert [len(some) for some in read_splits(tmp_path, train_split="extra")] == [6, 11]
+    assert [len(some) for some in read_splits(tmp_path, val_fraction=0.5)] == [4, 2]
+    assert read_split(tmp_path)[1] == "validation"
+    assert read_split(tmp_path, "test")[1] == "test"
+    with pytest.raises(ConfigError, match="no part wild: it has the parts Train, test, validation"):
+        read_split(tmp_path, "wild")
+
+
+def test_parts_without_one_for_training(tmp_path: Path) -> None:
+    make(tmp_path / "test", a=1, b=1)
+    with pytest.raises(ConfigError, match="none of them for training; choose one with --train-spl"):
+        read_splits(tmp_path)
+    assert read_split(tmp_path)[1] == "test"
+    with pytest.raises(ConfigError, match="no pictures to validate on"):
+        read_splits(tmp_path, train_split="test")
+    flat = make(tmp_path / "flat", a=1, b=1)
+    with pytest.raises(ConfigError, match="no part val: it is not divided"):
+        read_splits(flat, val_split="val")
+
+
+def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
+    make(tmp_path, train=2, bus=1, car=1)
+    assert read_splits(tmp_path)[0].classes == ("bus", "car", "train")
+    (tmp_path / "train" / "old").mkdir()
+    assert read_split(tmp_path)[1] == ""
+
+
+def test_what_is_no_dataset_at_all(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"notes.txt is no dataset; give a folder .* \.csv list"):
+        read_splits(tmp_path / "notes.txt")
+    with pytest.raises(ConfigError, match="no folder and no file"):
+        read_splits(tmp_path / "nowhere.zip")
 
 
 def test_folders_match_labels_by_name_synonym_or_number() -> None:

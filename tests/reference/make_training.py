@@ -7,9 +7,12 @@ gradients clipped at 1 (`clip_grad_norm_`), warm-up of 3 steps, then cosine to 1
 
     adamw   torch.optim.AdamW, lr 0.01, weight decay 0.1 on parameters of more than one axis
     sgd     torch.optim.SGD, lr 0.1, momentum 0.9
+    layers  as adamw, with a learning rate for each layer: 0.7 to the power of the layers above it,
+            counted as BEiT does (`get_num_layer_for_vit` in its optim_factory.py): the stem is
+            layer 0, block i is i + 1, all else BLOCKS + 1
 
 Arrays: pixels (10, 6, H, W, 3) and labels (10, 6), `before/<name>`, `gradient/<name>` (of the first
-step, before clipping), and for both `<optimizer>/loss` and `/norm` (10,), `/after/<name>`.
+step, before clipping), and for each `<optimizer>/loss` and `/norm` (10,), `/after/<name>`.
 
 Run it once, from anywhere: python make_training.py. The file it wrote is frozen.
 """
@@ -25,6 +28,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "training.npz"
 H, W, P, C, D_S, D_C, BLOCKS, CLASSES = 8, 12, 4, 12, 10, 20, 2, 5
 STEPS, WARMUP, BATCH = 10, 3, 6
 END_LR = 1e-4
+LAYER_DECAY = 0.7
 
 
 class Mlp(nn.Module):
@@ -74,7 +78,26 @@ def rate(lr: float, step: int) -> float:
     return END_LR + (lr - END_LR) * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def layer(name: str) -> int:
+    if name.startswith("stem."):
+        return 0
+    return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else BLOCKS + 1
+
+
+def layer_groups(model: Mixer) -> list[dict[str, object]]:
+    return [
+        {
+            "params": [p],
+            "weight_decay": 0.1 if p.ndim > 1 else 0.0,
+            "scale": LAYER_DECAY ** (BLOCKS + 1 - layer(name)),
+        }
+        for name, p in model.named_parameters()
+    ]
+
+
 def optimizer(name: str, model: Mixer) -> torch.optim.Optimizer:
+    if name == "layers":
+        return torch.optim.AdamW(layer_groups(model), lr=0.01)
     kernels = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     if name == "sgd":
@@ -95,13 +118,13 @@ def main() -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     arrays = {"pixels": pixels, "labels": labels.astype(np.int32)}
     arrays |= {f"before/{name}": p.numpy() for name, p in before.items()}
-    for name, lr in (("adamw", 0.01), ("sgd", 0.1)):
+    for name, lr in (("adamw", 0.01), ("sgd", 0.1), ("layers", 0.01)):
         model.load_state_dict(before)
         optimise = optimizer(name, model)
         losses, norms = [], []
         for step in range(STEPS):
             for group in optimise.param_groups:
-                group["lr"] = rate(lr, step)
+                group["lr"] = rate(lr, step) * group.get("scale", 1.0)
             optimise.zero_grad()
             logits = model(torch.from_numpy(pixels[step]))
             target = torch.from_numpy(labels[step])

@@ -6,7 +6,14 @@ import pytest
 from training.synthetic import CONFIG, PREPROCESS, Synthetic, tiny_model
 
 from mixer_mlx.training.network import weights_of
-from mixer_mlx.training.optimizer import average, clip, global_norm, learning_rate
+from mixer_mlx.training.optimizer import (
+    clip_factor,
+    factors,
+    global_norm,
+    learning_rate,
+    rate_scales,
+    update,
+)
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.step import first_arrays, make_step
 
@@ -34,10 +41,8 @@ def test_clip() -> None:
     gradients = {"a": mx.array([3.0, 0.0]), "b": mx.array([[4.0]])}
     norm = global_norm(gradients)
     assert norm.item() == pytest.approx(5)
-    shorter = clip(gradients, norm, 1.0)
-    assert np.array(shorter["a"]) == pytest.approx(np.array([0.6, 0]))
-    assert np.array(shorter["b"]) == pytest.approx(np.array([[0.8]]))
-    assert mx.array_equal(clip(gradients, norm, 6.0)["a"], gradients["a"])
+    assert clip_factor(norm, 1.0).item() == pytest.approx(0.2)
+    assert clip_factor(norm, 6.0).item() == 1
 
 
 def test_norm_of_half_precision_is_summed_in_float32() -> None:
@@ -45,12 +50,28 @@ def test_norm_of_half_precision_is_summed_in_float32() -> None:
     assert global_norm(gradients).item() == pytest.approx(3 * math.sqrt(1e5), rel=1e-4)
 
 
-def test_average() -> None:
-    ema, weights = {"w": mx.array([1.0])}, {"w": mx.array([2.0])}
-    late = average(ema, weights, 0.9, mx.array(1000.0))
-    assert late["w"].item() == pytest.approx(0.9 * 1 + 0.1 * 2)
-    first = average(ema, weights, 0.9, mx.array(1.0))
-    assert first["w"].item() == pytest.approx(0.1 * 1 + 0.9 * 2)
+@pytest.mark.parametrize(("count", "share"), [(1000, 0.1), (1, 0.9)])
+def test_average(count: int, share: float) -> None:
+    recipe = Recipe(steps=1, optimizer="sgd", momentum=0.0, ema_decay=0.9)
+    one, w, e, v = mx.array(1.0), mx.array([1.5]), mx.array([1.0]), mx.array([0.0])
+    f = factors(recipe, mx.array(float(count)), one, one, mx.array(True))
+    arrays = {"weights": {"w": w}, "v": {"w": v}, "ema": {"w": e}}
+    new = update(recipe, arrays, {"w": mx.array([-0.5])}, f)
+    assert new["weights"]["w"].item() == pytest.approx(2)
+    assert new["ema"]["w"].item() == pytest.approx((1 - share) * 1 + share * 2)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_update_that_is_not_good_leaves_every_bit(optimizer: str) -> None:
+    recipe = Recipe(steps=1, optimizer=optimizer, weight_decay=0.1, ema_decay=0.9)
+    mx.random.seed(1)
+    groups = ("weights", "m", "v", "ema") if optimizer == "adamw" else ("weights", "v", "ema")
+    arrays = {group: {"w": mx.random.uniform(shape=(8, 8))} for group in groups}
+    bad = mx.array(float("nan"))
+    f = factors(recipe, mx.array(3.0), mx.array(0.1), bad, mx.array(False))
+    new = update(recipe, arrays, {"w": mx.zeros((8, 8))}, f)
+    for group in groups:
+        assert mx.array_equal(new[group]["w"], arrays[group]["w"]), group
 
 
 def test_average_in_a_run() -> None:
@@ -65,6 +86,28 @@ def test_average_in_a_run() -> None:
         expected = decay * expected + (1 - decay) * now
     assert np.array(arrays["ema"]["stem.weight"]) == pytest.approx(expected, abs=1e-6)
     assert abs(now - expected).max() > 1e-3
+
+
+def test_layer_decay() -> None:
+    """The layers of BEiT's optim_factory.py, and of MAE's: stem 0, block i i + 1, the rest last."""
+    expected = {
+        "stem.weight": 0,
+        "stem.bias": 0,
+        "blocks.0.norm1.weight": 1,
+        "blocks.0.token_mixing.fc2.bias": 1,
+        "blocks.9.channel_mixing.fc1.weight": 10,
+        "blocks.11.norm2.bias": 12,
+        "norm.weight": 13,
+        "norm.bias": 13,
+        "head.weight": 13,
+        "head.bias": 13,
+    }
+    scales = rate_scales(0.75, list(expected))
+    assert scales == pytest.approx({name: 0.75 ** (13 - i) for name, i in expected.items()})
+    trained = ["head.weight", "norm.weight", "blocks.11.norm1.bias", "blocks.10.norm1.bias"]
+    assert rate_scales(0.5, trained) == dict(zip(trained, (1, 1, 0.5, 0.25), strict=True))
+    assert rate_scales(0.5, ["head.weight"]) == {"head.weight": 1}
+    assert set(rate_scales(1.0, list(expected)).values()) == {1}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

@@ -39,6 +39,18 @@ from mixer_mlx.training.recipes import RECIPES, named
         ("clip_norm", 0),
         ("label_smoothing", 1),
         ("head_bias", 1e3),
+        ("layer_decay", 0),
+        ("layer_decay", 1.1),
+        ("rand_augment", (2,)),
+        ("rand_augment", (0, 15)),
+        ("rand_augment", (2, 31)),
+        ("rand_augment", (2, 1.5)),
+        ("rand_augment", "2x15"),
+        ("mixup", -0.1),
+        ("mixup", None),
+        ("cutmix", 101),
+        ("erasing", 1.1),
+        ("balance", "focal"),
         ("drop_path", 1.0),
         ("drop_path_rescale", 1),
         ("dropout", -0.1),
@@ -97,6 +109,10 @@ def test_what_the_paper_says() -> None:
     assert (imagenet.lr, imagenet.weight_decay, imagenet.clip_norm) == (1e-3, 0.1, 1.0)
     assert (imagenet.schedule, imagenet.drop_path, imagenet.dropout) == ("linear", 0.1, 0)
     assert (imagenet.optimizer, imagenet.betas) == ("adamw", (0.9, 0.999))
+    assert (imagenet.rand_augment, imagenet.mixup) == ((2, 15), 0.5)
+    large = RECIPES["paper-imagenet21k"].recipe
+    assert (large.rand_augment, large.mixup) == ((2, 10), 0.2)
+    assert large.replace(rand_augment=(2, 15), mixup=0.5) == imagenet
     assert (tune.optimizer, tune.momentum, tune.batch_size) == ("sgd", 0.9, 512)
     assert (tune.schedule, tune.warmup, tune.clip_norm) == ("cosine", 500, 1.0)
     assert (tune.weight_decay, tune.lr, tune.steps) == (0, 0.03, 10_000)
@@ -115,6 +131,11 @@ def test_toml(tmp_path: Path) -> None:
     recipe = RECIPES["cifar"].recipe.with_toml(path)
     assert (recipe.steps, recipe.epochs, recipe.lr, recipe.clip_norm) == (7, None, 1, None)
     assert (recipe.betas, recipe.dtype, recipe.weight_decay) == ((0.8, 0.9), "float16", 0.05)
+    path.write_text("rand_augment = false\nmixup = 0.2\n")
+    recipe = RECIPES["paper-imagenet"].recipe.with_toml(path)
+    assert (recipe.rand_augment, recipe.mixup) == (None, 0.2)
+    assert recipe.replace(rand_augment=[3, 9]).rand_augment == (3, 9)
+    assert recipe.replace(rand_augment=(3, 9)).replace(rand_augment=False).rand_augment is None
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from training.synthetic import PREPROCESS, Synthetic, tiny_model, weights
@@ -15,6 +17,7 @@ from training.synthetic import PREPROCESS, Synthetic, tiny_model, weights
 from mixer_mlx import MlpMixer
 from mixer_mlx.analysis.evaluate import Metrics
 from mixer_mlx.training.loop import Event, fit
+from mixer_mlx.training.network import put
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.state import State
 
@@ -92,6 +95,29 @@ def test_stopped_at_any_event(name: str, tmp_path: Path) -> None:
                 break
         state = State.load(tmp_path / "state", tiny_model(seed=1))
         assert_same(finished(recipe, state), expected)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_arrays_lie_in_memory_as_after_loading(name: str, tmp_path: Path) -> None:
+    """Some BLAS round a product otherwise for a transposed matrix; official files hold such."""
+    model = tiny_model()
+    turned = {name: mx.contiguous(mx.array(w).T).T for name, w in weights(model).items()}
+    put(model, turned)
+    assert any(w.ndim > 1 and w.flags.f_contiguous for w in weights(model).values())
+    state = State.start(model, RECIPES[name])
+    layouts = [strides(state)]
+    layouts += [strides(event.state) for event in islice(run(state.recipe, state=state), 2)]
+    state.save(tmp_path / "state")
+    assert layouts == [strides(State.load(tmp_path / "state", tiny_model()))] * 3
+
+
+def strides(state: State) -> dict[str, tuple[int, ...]]:
+    groups = {"frozen": state.frozen, **state.arrays}
+    return {
+        f"{group}/{name}": np.array(w).strides
+        for group in groups
+        for name, w in groups[group].items()
+    }
 
 
 def killed(name: str, folder: Path, step: int) -> None:

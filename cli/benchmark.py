@@ -1,0 +1,192 @@
+"""`mixer benchmark`: how fast is a model here?"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mixer_mlx.cli import benchmark_output, options, output
+from mixer_mlx.errors import SourceError
+
+if TYPE_CHECKING:
+    from mixer_mlx import Classifier
+    from mixer_mlx.analysis.benchmark import Job
+
+_MOST_PICTURES = 65_536
+
+
+def benchmark(
+    ctx: typer.Context,
+    model: options.Model = options.DEFAULT_MODEL,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            "--variant",
+            help="In place of MODEL, random weights of these sizes, without a download: S/32, "
+            "S/16, S/8, B/32, B/16, L/32, L/16, H/14.",
+        ),
+    ] = None,
+    batch_sizes: Annotated[
+        str, typer.Option("-b", "--batch-size", help="Pictures computed at once, a list.")
+    ] = "1,8,64",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="Number formats, a list: float32,float16,bfloat16. Default: float16 on Apple "
+            "GPUs, float32 with --train.",
+        ),
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Measure training steps, with AdamW.")
+    ] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="With --train: quick, paper-finetune, paper-imagenet, ..."),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds", min=0, help="Time to measure for, beside warming up; 3 runs at least."
+        ),
+    ] = 10,
+    repeat: Annotated[
+        int | None, typer.Option("--repeat", min=1, help="So many runs of each, in place of that.")
+    ] = None,
+    format: options.FormatOption = options.Format.TABLE,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Also write JSON to this file.", dir_okay=False),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw images per second by batch size.", metavar="FILE.png"),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare", help="Show rates over those in this file of -o.", metavar="FILE.json"
+        ),
+    ] = None,
+    force: options.Force = False,
+    device: options.DeviceOption = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure a model's speed and memory, and the share of the machine's own ceiling it reaches.
+
+    The ceiling is a large matrix product, measured in the same run. Decoding pictures is not
+    measured. Close other programs first.
+    """
+    sizes, dtypes = _batch_sizes(batch_sizes), _dtypes(dtype)
+    if variant and _was_given(ctx, "model"):
+        raise typer.BadParameter("give one of -m and --variant.")
+    if recipe and not train:
+        raise typer.BadParameter("--recipe is for --train.")
+    benchmark_output.check(out, plot, force=force)
+
+    from mixer_mlx import backend
+    from mixer_mlx.analysis import benchmark_report
+    from mixer_mlx.analysis.benchmark import measure
+
+    earlier = benchmark_report.Earlier.read(compare) if compare else None
+    default = (
+        "float32" if train else backend.dtype_name(backend.dtype(None, backend.device(device)))
+    )
+    dtypes = dtypes or [default]
+    classifier = _classifier(model, variant, "float32" if train else dtypes[0], device, quiet=quiet)
+    jobs = _jobs(classifier, sizes, dtypes, train=train, recipe=recipe)
+    with _bar(quiet=quiet) as progress:
+        measured = measure(
+            jobs, classifier.device, seconds=seconds, repeats=repeat, progress=progress
+        )
+    record = benchmark_report.record(
+        classifier.config,
+        measured,
+        classifier.device,
+        model=f"{variant}, random weights" if variant else model,
+        job="train" if train else "predict",
+        recipe=(recipe or "AdamW") if train else None,
+    )
+    benchmark_output.write(record, measured, out, plot)
+    comparison = benchmark_report.compare(record, earlier) if earlier else None
+    benchmark_output.show(record, measured, format, comparison)
+
+
+def _batch_sizes(text: str) -> list[int]:
+    sizes = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if not all(0 < size <= _MOST_PICTURES for size in sizes):
+        raise typer.BadParameter(
+            f"{text!r} is no list of batch sizes, from 1 to {_MOST_PICTURES}, like 1,8,64."
+        )
+    return list(dict.fromkeys(sizes))
+
+
+def _dtypes(text: str | None) -> list[str]:
+    """The list; empty means the default."""
+    names = [] if text is None else [part.strip() for part in text.split(",")]
+    known = [kind.value for kind in options.DType]
+    if not set(names) <= set(known):
+        raise typer.BadParameter(f"{text!r} is no list out of {','.join(known)}.")
+    return list(dict.fromkeys(names))
+
+
+def _was_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _classifier(
+    model: str, variant: str | None, dtype: str, device: str | None, *, quiet: bool
+) -> "Classifier":
+    from mixer_mlx import MixerConfig, backend
+    from mixer_mlx.analysis.benchmark_jobs import random_classifier
+    from mixer_mlx.convert import load
+
+    if variant:
+        return random_classifier(MixerConfig.variant(variant), backend.device(device))
+    try:
+        with output.fetching(quiet=quiet) as listeners:
+            return load(model, dtype=dtype, device=device, **listeners)
+    except SourceError as error:
+        error.add_note("Random weights are as fast and need no network: --variant B/16")
+        raise
+
+
+def _jobs(
+    classifier: "Classifier",
+    sizes: Sequence[int],
+    dtypes: Sequence[str],
+    *,
+    train: bool,
+    recipe: str | None,
+) -> "list[Job]":
+    if not train:
+        from mixer_mlx.analysis.benchmark_jobs import forward_jobs
+
+        return forward_jobs(classifier, sizes, dtypes)
+    from mixer_mlx.training.benchmark import PLAIN, training_jobs
+    from mixer_mlx.training.recipes import named
+
+    chosen = named(recipe).recipe if recipe else PLAIN
+    return training_jobs(classifier, chosen, sizes, dtypes)
+
+
+@contextmanager
+def _bar(*, quiet: bool) -> "Iterator[Callable[[int, int], None]]":
+    """Runs done, on stderr, where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Left
+
+    columns = (TextColumn("{task.description}"), BarColumn(20), Left())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("warming up", total=None)
+        yield lambda done, total: bars.update(
+            bar, description="measuring", completed=done, total=total
+        )

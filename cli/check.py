@@ -1,0 +1,185 @@
+"""`mixer check`: what is wrong with a dataset, before anybody trains on it."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mixer_mlx.cli import data_options, options, output
+from mixer_mlx.cli import sheet as sheets
+from mixer_mlx.errors import MixerError
+
+if TYPE_CHECKING:
+    from mixer_mlx.analysis.check import Finding, Scan
+
+_EXAMPLES = 5
+_ROWS = 30
+"""A table lists so many classes at most, and so many examples of each kind of finding."""
+
+
+class CheckFormat(StrEnum):
+    """How findings are written."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def check(
+    data: data_options.Data,
+    near: Annotated[
+        int,
+        typer.Option(
+            "--near",
+            min=0,
+            max=16,
+            help="Bits of 64 in which hashes of nearly the same picture may differ.",
+        ),
+    ] = 4,
+    image_size: Annotated[
+        str,
+        typer.Option("--image-size", help="Size of the model's images, height x width."),
+    ] = "32",
+    image_column: data_options.ImageColumn = None,
+    label_column: data_options.LabelColumn = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", help="Draw what was found to this PNG.", dir_okay=False),
+    ] = None,
+    format: Annotated[
+        CheckFormat,
+        typer.Option("--format", help="For people, or for programs: json is one object in a line."),
+    ] = CheckFormat.TABLE,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Look for what is wrong with pictures before training on them.
+
+    Finds pictures that can't be read, that are there twice or nearly so, in training and validation
+    both, or in two classes; very uneven classes, and pictures that are small or of odd shape. The
+    exit code is 1 if there is anything that would harm, and 0 otherwise.
+    """
+    from mixer_mlx.analysis.check import KINDS, find, read_parts, scan
+    from mixer_mlx.cli.progress import progress
+    from mixer_mlx.convert.datasets import locate
+    from mixer_mlx.data.dataset import Columns
+
+    size = options.parse_image_size(image_size)
+    if sheet:
+        sheets.check(sheet, force=force)
+    with output.fetching(quiet=quiet) as listeners:
+        path = locate(data, lambda parts: parts, **listeners)
+    parts = read_parts(path, Columns(image_column, label_column))
+    with progress(not quiet, [], sum(map(len, parts.values()))) as tick:
+        scanned = scan(parts, tick)
+    findings = find(scanned, near=near, image_size=size)
+    if format is CheckFormat.JSON:
+        sys.stdout.writelines(map(output.json_line, _records(scanned, findings)))
+    else:
+        sys.stdout.writelines(_table(data, path, scanned, findings))
+    if sheet:
+        _write_sheet(sheet, scanned, findings)
+    if any(KINDS[finding.kind].harmful for finding in findings):
+        raise typer.Exit(1)
+
+
+def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, object]]:
+    from mixer_mlx.analysis.check import KINDS
+
+    for finding in findings:
+        yield {
+            "finding": finding.kind,
+            "harmful": KINDS[finding.kind].harmful,
+            "detail": finding.detail,
+            "pictures": [
+                {
+                    "image": str(scan.entries[i]),
+                    "part": scan.part_of[i] or None,
+                    "class": scan.class_of[i],
+                }
+                for i in finding.pictures
+            ],
+        }
+    yield {
+        "summary": {
+            "pictures": len(scan.entries),
+            "parts": {name or "all": part.counts() for name, part in scan.parts.items()},
+            "stored": dict(Counter(seen.stored for _, seen in scan.readable()).most_common()),
+            "sizes": dict(_sizes(scan).most_common()),
+            "findings": dict(Counter(finding.kind for finding in findings)),
+        }
+    }
+
+
+def _sizes(scan: "Scan") -> Counter[str]:
+    """Width x height -> how many pictures."""
+    return Counter(f"{seen.width}x{seen.height}" for _, seen in scan.readable())
+
+
+def _table(data: str, root: Path, scan: "Scan", findings: "list[Finding]") -> Iterator[str]:
+    from mixer_mlx.analysis.check import KINDS
+
+    yield output.printable(f"{data}: {len(scan.entries):,} pictures") + "\n\n"
+    yield output.columns(list(_class_rows(scan))) + "\n"
+    sizes = _sizes(scan).most_common()
+    stored = Counter(seen.stored for _, seen in scan.readable()).most_common()
+    yield output.columns([("sizes", _counts(sizes)), ("stored", _counts(stored))]) + "\n"
+    for harmful, heading in ((True, "would harm:"), (False, "worth a look:")):
+        kinds = [kind for kind in KINDS if KINDS[kind].harmful is harmful]
+        some = {kind: [one for one in findings if one.kind == kind] for kind in kinds}
+        if any(some.values()):
+            yield f"{heading}\n"
+            for kind in filter(some.get, kinds):
+                count = f": {len(some[kind]):,}" if some[kind][0].pictures else ""
+                yield f"  {KINDS[kind].text}{count}\n"
+                yield from _examples(root, scan, some[kind])
+        elif harmful:
+            yield "nothing was found that would harm\n"
+
+
+def _class_rows(scan: "Scan") -> Iterator[tuple[str, ...]]:
+    counts = [part.counts() for part in scan.parts.values()]
+    names = sorted({name for part in counts for name in part})
+    yield ("class", *(part or "pictures" for part in scan.parts))
+    for name in names[:_ROWS]:
+        yield (name, *(f"{part.get(name, 0):,}" for part in counts))
+    if len(names) > _ROWS:
+        spans = (f"{min(part.values()):,} to {max(part.values()):,}" for part in counts)
+        yield (f"... {len(names):,} classes of", *spans)
+
+
+def _counts(pairs: list[tuple[str, int]], most: int = 5) -> str:
+    shown = ", ".join(f"{name} ({count:,})" for name, count in pairs[:most])
+    return shown + (f" and {len(pairs) - most:,} others" if len(pairs) > most else "")
+
+
+def _examples(root: Path, scan: "Scan", found: "list[Finding]") -> Iterator[str]:
+    for finding in found[:_EXAMPLES]:
+        names = [str(scan.entries[i]).removeprefix(f"{root}/") for i in finding.pictures]
+        parts = ["  ".join(names[:_EXAMPLES])] if names else []
+        if len(names) > _EXAMPLES:
+            parts.append(f"and {len(names) - _EXAMPLES:,} more")
+        line = " ".join(
+            [*parts, f"({finding.detail})" if names and finding.detail else finding.detail]
+        )
+        yield f"    {output.printable(line.strip())}\n"
+    if len(found) > _EXAMPLES:
+        yield f"    and {len(found) - _EXAMPLES:,} more, which --format json lists\n"
+
+
+def _write_sheet(path: Path, scan: "Scan", findings: "list[Finding]") -> None:
+    from mixer_mlx.analysis.check_sheet import draw_findings
+    from mixer_mlx.atomic import replacing_file
+
+    page = draw_findings(scan, findings)
+    if page is None:
+        output.say(f"There is nothing to draw, so {path} was not written.")
+        return
+    try:
+        with replacing_file(path) as temporary:
+            page.save(temporary, "PNG")
+    except OSError as error:
+        raise MixerError(f"{path} can't be written: {error.strerror}.") from error

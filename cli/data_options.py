@@ -1,0 +1,86 @@
+"""Options that say where labelled pictures are, and the reading of them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mixer_mlx.cli import output
+
+if TYPE_CHECKING:
+    from mixer_mlx.data.dataset import Columns, Dataset
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A folder, .zip or .tar that holds a folder of pictures for each class, or train and "
+        "val with such folders; a .parquet file or a folder of them; a .csv list; or "
+        "hf://datasets/user/name.",
+        metavar="DATA",
+    ),
+]
+TrainSplit = Annotated[
+    str | None,
+    typer.Option("--train-split", help="The part of DATA to train on.", metavar="NAME"),
+]
+ValSplit = Annotated[
+    str | None,
+    typer.Option("--val-split", help="The part of DATA to validate on.", metavar="NAME"),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split", help="The part of DATA. Default: val, else test, else all.", metavar="NAME"
+    ),
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option("--image-column", help="Of Parquet: the pictures. Of a list: their paths."),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option("--label-column", help="Of Parquet or a list: the classes.")
+]
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """Which pictures `train` and `fine-tune` were told to take."""
+
+    data: str
+    train_split: str | None = None
+    val_split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+
+    def read(
+        self, *, val_fraction: float | None, seed: int, quiet: bool
+    ) -> "tuple[Dataset, Dataset]":
+        """Training and validation pictures."""
+        from mixer_mlx.convert.datasets import read_splits
+
+        with output.fetching(quiet=quiet) as listeners:
+            return read_splits(
+                self.data,
+                val_fraction=val_fraction,
+                seed=seed,
+                train_split=self.train_split,
+                val_split=self.val_split,
+                columns=_columns(self.image_column, self.label_column),
+                **listeners,
+            )
+
+
+def read_split(
+    data: str, split: str | None, image: str | None, label: str | None, *, quiet: bool
+) -> "tuple[Dataset, str]":
+    """Pictures to evaluate on, and the part of DATA that they are, or ""."""
+    from mixer_mlx.convert.datasets import read_split as read
+
+    with output.fetching(quiet=quiet) as listeners:
+        return read(data, split, columns=_columns(image, label), **listeners)
+
+
+def _columns(image: str | None, label: str | None) -> "Columns":
+    from mixer_mlx.data.dataset import Columns
+
+    return Columns(image, label)

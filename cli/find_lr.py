@@ -1,0 +1,61 @@
+"""`--find-lr`: the loss while the learning rate rises, and the rate that it suggests."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixer_mlx.cli import output
+from mixer_mlx.errors import TrainingError
+
+if TYPE_CHECKING:
+    from mixer_mlx.training.find_lr import Trial
+
+
+def check(plot: Path, *, force: bool) -> None:
+    """Raises TrainingError for a plot that can't be written, or would replace a file unasked."""
+    from mixer_mlx.training.find_lr import table
+
+    if plot.suffix.lower() != ".png":
+        raise TrainingError(f"The plot is a PNG; call it {plot.with_suffix('.png')}.")
+    if not plot.parent.is_dir():
+        raise TrainingError(f"There is no folder {plot.parent}; make it first.")
+    for path in (plot, table(plot)):
+        if path.exists() and not force:
+            raise TrainingError(f"{path} exists; choose another name, or replace it with --force.")
+
+
+def run(
+    plot: Path,
+    trials: "Iterator[Trial]",
+    bar: AbstractContextManager[Callable[[int, str], None]],
+    *,
+    quiet: bool,
+) -> None:
+    """Follow the test, write what was found, and print the suggested rate."""
+    from mixer_mlx.training.find_lr import SLIGHT, fall, save, steepest, suggested, table
+
+    done: list[Trial] = []
+    with bar as show:
+        for trial in trials:
+            done.append(trial)
+            show(len(done), f"learning rate {trial.lr:.1e}  loss {trial.smoothed:.3f}")
+    if not done:
+        raise TrainingError("The loss is no finite number before any update; check the model.")
+    save(done, plot)
+    if not quiet:
+        output.say(
+            f"Wrote {plot} and {table(plot)}: {len(done)} steps, with learning rates from "
+            f"{done[0].lr:.1e} to {done[-1].lr:.1e}; nothing was trained."
+        )
+    lr = suggested(done)
+    if lr is None:
+        raise TrainingError(f"The loss never fell, so no rate is suggested; look at {plot}.")
+    if fall(done) < SLIGHT:
+        output.say(
+            f"The smoothed loss fell by {fall(done):.2%}, too little to tell much; a larger batch "
+            "(-b) tells more."
+        )
+    print(f"suggested learning rate  {lr:.2e}")
+    if (most := steepest(done)) is not None:
+        print(f"loss falls most at       {most:.2e}")

@@ -1,0 +1,77 @@
+"""The work of `mixer predict` in several processes: rank r takes picture r and each n-th after it.
+
+All find the same pictures, each on its own disk. Batch by batch rank 0 gets what the others found,
+and puts it into the order of the pictures.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice, zip_longest
+from typing import TYPE_CHECKING, Any
+
+from mixer_mlx.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from mixer_mlx import Classifier, Result
+    from mixer_mlx.cli.predict_job import Job
+    from mixer_mlx.decode import ImageInput
+    from mixer_mlx.parallel import Ranks
+
+
+def predicted(
+    ranks: "Ranks",
+    classifier: "Classifier",
+    pictures: "Iterable[ImageInput]",
+    job: "Job",
+) -> "Iterator[Result]":
+    """`Classifier.predict` of all pictures on rank 0, and nothing on the others.
+
+    Raises ConfigError where another rank has other pictures.
+    """
+    seen: deque[ImageInput] = deque()
+    mine = _mine(ranks, pictures, seen) if ranks.size > 1 else pictures
+    results = classifier.predict(mine, k=job.k, batch_size=job.batch_size, exact=job.exact)
+    if ranks.size == 1:
+        yield from results
+        return
+    more = True
+    while more:
+        batches = ranks.gather([_plain(result) for result in islice(results, job.batch_size)])
+        for row in zip_longest(*batches or ()):
+            for rank, values in enumerate(row):
+                if seen or values is not None:
+                    yield _result(seen.popleft() if seen else None, values, rank)
+        more = ranks.share(bool(batches and any(batches)))
+
+
+def _mine(
+    ranks: "Ranks", pictures: "Iterable[ImageInput]", seen: "deque[ImageInput]"
+) -> "Iterator[ImageInput]":
+    """This rank's pictures; rank 0 notes all, a round of them before its own is computed."""
+    iterator = iter(pictures)
+    while group := list(islice(iterator, ranks.size)):
+        if ranks.rank == 0:
+            seen += group
+        if ranks.rank < len(group):
+            yield group[ranks.rank]
+
+
+def _plain(result: "Result") -> list[Any]:
+    """A result for JSON."""
+    error = None if result.error is None else str(result.error)
+    return [str(result.image), [asdict(one) for one in result.predictions], error]
+
+
+def _result(image: "ImageInput | None", values: list[Any] | None, rank: int) -> "Result":
+    from mixer_mlx.classify import Prediction, Result
+
+    name, predictions, error = values or (None, [], None)
+    if image is None or name != str(image):
+        raise ConfigError(
+            f"Rank {rank} has {name or 'no picture'} where rank 0 has {image or 'none'}; give all "
+            "machines the same pictures, under the same names."
+        )
+    if error is not None:
+        return Result(image, error=ImageError(error))
+    return Result(image, tuple(Prediction(**one) for one in predictions))

@@ -1,0 +1,30 @@
+"""`--preview`: the first batch of a training, as the model will see it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixer_mlx.atomic import replacing_file
+from mixer_mlx.cli import output, sheet
+from mixer_mlx.errors import MixerError
+
+if TYPE_CHECKING:
+    from mixer_mlx.data.loader import TrainingBatches
+
+
+def write(path: Path, batches: "TrainingBatches", classes: tuple[str, ...], *, quiet: bool) -> None:
+    """Draw the first batch, or the first page of it."""
+    from mixer_mlx.analysis.batch_sheet import batch_sheet
+
+    pixels, labels = next(batches.epoch(0))
+    shown = pixels[: sheet.PAGE]
+    page = batch_sheet(shown, labels, classes)
+    try:
+        with replacing_file(path) as temporary:
+            page.save(temporary, "PNG")
+    except OSError as error:
+        raise MixerError(f"{path} can't be written: {error.strerror}.") from error
+    if not quiet:
+        output.say(
+            f"Wrote {path}: {len(shown)} of the {len(pixels)} pictures of the first batch; "
+            "nothing was trained."
+        )

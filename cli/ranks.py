@@ -1,0 +1,45 @@
+"""A command that MLX's launcher started in several processes: rank 0 speaks for all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mixer_mlx.cli import output, signals
+
+if TYPE_CHECKING:
+    from mixer_mlx.parallel import Ranks
+
+LAST_SECONDS = 10
+
+
+@contextmanager
+def joined(go_on: str) -> Iterator["Ranks"]:
+    """The ranks, once all are there; a process without others is rank 0 of 1.
+
+    `go_on` says what to do after another process ended before its time. What the block raises ends
+    the other processes.
+    """
+    from mixer_mlx import __version__, parallel
+
+    if not parallel.launched():
+        yield parallel.ALONE
+        return
+    me = int(os.environ["MLX_RANK"])
+    if me:
+        output.speak_as(me)
+
+    def lost(rank: int, told: bool) -> None:
+        if me == 0 or not told:
+            output.say(f"Error: Rank {rank} ended before the work was done; {go_on}")
+        signals.leave(1)
+
+    try:
+        with parallel.joined(__version__, lost) as ranks:
+            yield ranks
+    except BaseException as error:
+        if isinstance(error, signals.Interrupted):
+            output.speak_as(me, mute=me > 0)
+        # MLX's threads may wait for what the others no longer send.
+        signals.leave_within(LAST_SECONDS)
+        raise

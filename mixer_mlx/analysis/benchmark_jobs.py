@@ -1,0 +1,111 @@
+"""What a model does for a batch of pictures, as jobs to measure, and how many FLOPs that is.
+
+FLOPs are two for each multiply-accumulate of the model's linear maps, for one image:
+
+    stem          S * P * P * in * C
+    each block    2 * S * C * D_S  (token mixing)  +  2 * S * C * D_C  (channel mixing)
+    head          C * classes
+
+Norms, GELUs, biases and skip connections are not counted. Training counts three times as many:
+the gradient of a product is two products of its size.
+"""
+
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_map
+
+from mixer_mlx import backend
+from mixer_mlx.analysis.benchmark import Job
+from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.classify import Classifier
+from mixer_mlx.config import MixerConfig
+from mixer_mlx.errors import ConfigError
+from mixer_mlx.image import Preprocess
+from mixer_mlx.model import MlpMixer
+
+_TOP = 5
+
+
+def random_classifier(config: MixerConfig, device: mx.Device | None = None) -> Classifier:
+    """A Classifier that was never trained: as fast as a trained one, and nothing to download."""
+    with mx.stream(device or mx.default_device()):
+        mx.random.seed(0)
+        pixel = (0.5,) * config.in_channels
+        info = ModelInfo(config, Preprocess(config.image_size, mean=pixel, std=pixel))
+        return Classifier(MlpMixer(config), info, device)
+
+
+def forward_jobs(
+    classifier: Classifier, batch_sizes: Sequence[int], dtypes: Sequence[str]
+) -> list[Job]:
+    """What `Classifier.predict` has the device do for a batch, by the same function.
+
+    From uint8 pixels in the CPU's memory to the five most probable classes of each picture:
+    stacking and copying, normalising, the model, softmax, sorting. Decoding pictures is not in it.
+    Raises ConfigError for a batch that can't fit in memory.
+    """
+    config = classifier.config
+    check_memory(config, batch_sizes, dtypes)
+    pixels = noise(config, max(batch_sizes))
+    jobs = []
+    for dtype in dtypes:
+        cast = _cast(classifier, dtype)
+        weights = config.num_parameters * cast.model.dtype.size
+        for size in batch_sizes:
+            run = _forward(cast, pixels[:size])
+            jobs.append(Job(dtype, size, size * forward_flops(config), run, weights))
+    return jobs
+
+
+def forward_flops(config: MixerConfig) -> int:
+    """For one image; see above."""
+    return 2 * config.num_macs
+
+
+def noise(config: MixerConfig, size: int) -> np.ndarray:
+    """Random pixels, uint8 (size, H, W, in)."""
+    shape = (size, *config.image_size, config.in_channels)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def check_memory(
+    config: MixerConfig, batch_sizes: Sequence[int], dtypes: Sequence[str], blocks: int = 1
+) -> None:
+    """Raise ConfigError for what surely exceeds the memory: on the CPU, MLX would crash.
+
+    `blocks` are those whose activations are held at once; counted are a block's output and the
+    widest layer inside it.
+    """
+    known = backend.describe()
+    limit = float(str(known.get("gpu_memory_gb") or known["memory_gb"]))
+    numbers = config.num_tokens * (config.hidden_dim + config.channels_mlp_dim) * blocks
+    itemsize = max(4 if dtype == "float32" else 2 for dtype in dtypes)
+    least = max(batch_sizes) * numbers * itemsize / 2**30
+    if least > limit:
+        raise ConfigError(
+            f"A batch of {max(batch_sizes)} needs more than {least:,.0f} GiB, and there are "
+            f"{limit:g}; choose smaller batches (-b)."
+        )
+
+
+def _cast(classifier: Classifier, dtype: str) -> Classifier:
+    number: mx.Dtype = getattr(mx, dtype)
+    if classifier.model.dtype == number:
+        return classifier
+    with mx.stream(classifier.device):
+        model = MlpMixer(classifier.config)
+        model.update(tree_map(lambda w: w.astype(number), classifier.model.parameters()))
+        return Classifier(model, classifier.info, classifier.device)
+
+
+def _forward(classifier: Classifier, pixels: np.ndarray) -> Callable[[], None]:
+    batch = [("", picture) for picture in pixels]
+
+    def run() -> None:
+        # The step of `predict` itself: a copy of it here would drift from what users run.
+        running = classifier._start(batch, _TOP)  # type: ignore[arg-type]
+        mx.eval(*running or ())
+
+    return run

@@ -1,0 +1,243 @@
+"""A page about how a model did: one HTML file that needs nothing else to be read."""
+
+import base64
+import html
+import io
+import math
+import os
+import urllib.parse
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from mixer_mlx.analysis.draw import SIDE, thumbnail
+from mixer_mlx.analysis.evaluate import Metrics, Outcome
+from mixer_mlx.analysis.page_style import STYLE
+from mixer_mlx.atomic import replacing_file
+from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.data.dataset import Entry
+from mixer_mlx.data.loader import Pictures
+from mixer_mlx.decode import opened, rgb
+from mixer_mlx.errors import ImageError, MixerError
+from mixer_mlx.threads import THREADS, in_threads
+
+MATRIX_CLASSES = 30
+"""With more classes there are the most confused pairs in place of a matrix."""
+MOST_PAIRS = 20
+MOST_WRONG = 24
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page is made of.
+
+    `facts` are rows of the summary, `details` longer texts under a heading of their own. `labels`
+    names the model's outputs. `outcomes[i]` is that of the picture `entries[i]`. `curves` is a PNG.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    labels: Sequence[str]
+    entries: Sequence[Entry]
+    outcomes: Sequence[Outcome]
+    curves: bytes | None = None
+    details: Sequence[tuple[str, str]] = ()
+
+
+def describe(info: ModelInfo, metrics: Metrics, pictures: Pictures) -> list[tuple[str, str]]:
+    """Facts about a model and how it did."""
+    config = info.config
+    height, width = config.image_size
+    bad = f", and {len(pictures.bad):,} that can't be read" if pictures.bad else ""
+    return [
+        (
+            "model",
+            f"{config.variant_name or 'a Mixer'}, {config.num_parameters:,} parameters, images of "
+            f"{height} x {width}, {config.num_classes:,} classes",
+        ),
+        ("pictures", f"{metrics.images:,}{bad}"),
+        ("top-1", f"{metrics.top1:.2%}"),
+        ("top-5", f"{metrics.top5:.2%}"),
+        ("loss", f"{metrics.loss:.4f} nats"),
+    ]
+
+
+def readable(pictures: Pictures) -> list[Entry]:
+    """Those that were evaluated: all but the ones that turned out to be bad."""
+    paths = enumerate(pictures.dataset.paths)
+    return [path for index, path in paths if index not in pictures.bad]
+
+
+def write(path: Path, report: Report) -> None:
+    """Write the page to a file. Raises MixerError if that can't be done."""
+    text = page(report, path.parent)
+    try:
+        with replacing_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise MixerError(f"{path} can't be written: {error.strerror}.") from error
+
+
+def page(report: Report, folder: Path) -> str:
+    """The page as HTML; links to pictures are those from a file in `folder`."""
+    sections = [
+        _section("Summary", _facts(report.facts)),
+        _section("Curves", _curves(report.curves)) if report.curves else "",
+        _confusion(report),
+        _section("Classes, the worst first", _classes(report)),
+        _section("Most wrong", _most_wrong(report, folder)),
+        *(
+            f"<details><summary>{text(k)}</summary><pre>{text(v)}</pre></details>"
+            for k, v in report.details
+        ),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{text(report.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{text(report.title)}</h1>\n"
+        + "\n".join(filter(None, sections))
+        + "\n</body>\n</html>\n"
+    )
+
+
+def text(value: object) -> str:
+    """What comes from outside, as HTML that shows it and does nothing else."""
+    plain = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(value))
+    return html.escape(plain)
+
+
+def _section(heading: str, body: str) -> str:
+    return f"<section>\n<h2>{heading}</h2>\n{body}\n</section>"
+
+
+def _table(kind: str, head: Sequence[str], rows: Sequence[str]) -> str:
+    cells = "".join(f'<th scope="col">{name}</th>' for name in head)
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f'<div class="wide"><table class="{kind}">\n<thead><tr>{cells}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    return "<dl>" + "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in facts) + "</dl>"
+
+
+def _curves(png: bytes) -> str:
+    return f'<img class="curves" alt="Loss and top-1 by step" src="{_data("png", png)}">'
+
+
+def _confusion(report: Report) -> str:
+    seen = sorted({outcome.target for outcome in report.outcomes})
+    shown = list(range(len(report.labels))) if len(report.labels) <= MATRIX_CLASSES else seen
+    counts = Counter((outcome.target, outcome.predicted) for outcome in report.outcomes)
+    if len(shown) <= MATRIX_CLASSES:
+        return _section("What was taken for what", _matrix(report.labels, shown, counts))
+    return _section("Most confused", _pairs(report.labels, counts))
+
+
+def _matrix(labels: Sequence[str], shown: Sequence[int], counts: Counter[tuple[int, int]]) -> str:
+    """True classes down, predicted ones across; what is not `shown` is in a last column."""
+    known = set(shown)
+    other = any(predicted not in known for _, predicted in counts)
+    rows = []
+    for true in shown:
+        row = [counts[true, predicted] for predicted in shown]
+        total = sum(n for (target, _), n in counts.items() if target == true)
+        cells = [_cell(n, total, right=true == p) for n, p in zip(row, shown, strict=True)]
+        if other:
+            cells.append(_cell(total - sum(row), total, right=False))
+        rows.append(f'<th scope="row">{text(labels[true])}</th>' + "".join(cells))
+    head = [f"<span>{text(labels[i])}</span>" for i in shown]
+    head += ["<span>another</span>"] if other else []
+    note = "<p>Rows are true classes, columns predicted ones; colour is the share of the row.</p>"
+    return note + _table("matrix", ["true \\ predicted", *head], rows)
+
+
+def _cell(count: int, total: int, *, right: bool) -> str:
+    # The root makes a few of many visible; three quarters leave the number readable.
+    strength = 0.75 * math.sqrt(count / total) if total else 0
+    colour = "59,111,182" if right else "209,100,46"
+    style = f' style="background:rgba({colour},{strength:.2f})"' if count else ""
+    return f"<td{style}>{count or '·'}</td>"
+
+
+def _pairs(labels: Sequence[str], counts: Counter[tuple[int, int]]) -> str:
+    wrong = Counter({pair: n for pair, n in counts.items() if pair[0] != pair[1]})
+    if not wrong:
+        return "<p>No picture was taken for another class.</p>"
+    totals: Counter[int] = Counter()
+    for (target, _), n in counts.items():
+        totals[target] += n
+    rows = [
+        f"<td>{text(labels[a])}</td><td>{text(labels[b])}</td><td>{n} of {totals[a]}</td>"
+        for (a, b), n in wrong.most_common(MOST_PAIRS)
+    ]
+    return _table("pairs", ["true", "predicted", "pictures"], rows)
+
+
+def _classes(report: Report) -> str:
+    total = Counter(outcome.target for outcome in report.outcomes)
+    right = Counter(outcome.target for outcome in report.outcomes if outcome.right)
+    order = sorted(total, key=lambda i: (right[i] / total[i], -total[i], i))
+    rows = [
+        f'<th scope="row">{text(report.labels[i])}</th><td>{total[i]}</td><td>{right[i]}</td>'
+        f'<td class="bar"><i style="width:{100 * right[i] / total[i]:.1f}%"></i>'
+        f"<b>{right[i] / total[i]:.1%}</b></td>"
+        for i in order
+    ]
+    return _table("classes", ["class", "pictures", "right", "accuracy"], rows)
+
+
+def _most_wrong(report: Report, folder: Path) -> str:
+    wrong = [i for i, outcome in enumerate(report.outcomes) if not outcome.right]
+    if not wrong:
+        return "<p>No picture was taken for another class.</p>"
+    worst = sorted(wrong, key=lambda i: -report.outcomes[i].loss)[:MOST_WRONG]
+    figures = in_threads(lambda i: _figure(report, i, folder), worst, ahead=2 * THREADS)
+    note = f"<p>{len(wrong)} of {len(report.outcomes)} pictures; those of the highest loss.</p>"
+    return f'{note}\n<div class="wrong">\n' + "\n".join(figures) + "\n</div>"
+
+
+def _figure(report: Report, index: int, folder: Path) -> str:
+    entry, outcome = report.entries[index], report.outcomes[index]
+    name = text(str(entry).rpartition("/")[2])
+    try:
+        with opened(entry, at_least=SIDE) as file:
+            source = _thumbnail(rgb(file))
+        shown = f'<img alt="{name}" src="{source}">'
+    except ImageError:
+        shown = f'<span class="gone">{name}</span>'
+    link = f'<a href="{_href(entry, folder)}">' if isinstance(entry, Path) else "<a>"
+    given = math.exp(-outcome.loss)
+    return (
+        f"<figure>{link}{shown}</a><figcaption>"
+        f"<b>{text(report.labels[outcome.predicted])}</b> {outcome.probability:.1%}<br>"
+        f"is <b>{text(report.labels[outcome.target])}</b> {given:.1%}<br>"
+        f"<small>{link}{name}</a></small></figcaption></figure>"
+    )
+
+
+def _thumbnail(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    if max(picture.size) <= SIDE:  # the browser enlarges it
+        picture.save(file, "PNG")
+        return _data("png", file.getvalue())
+    thumbnail(picture).save(file, "JPEG", quality=85)
+    return _data("jpeg", file.getvalue())
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _href(path: Path, folder: Path) -> str:
+    """From a file in `folder`, so that both may be moved together."""
+    relative = os.path.relpath(path.absolute(), folder.absolute())
+    return html.escape(urllib.parse.quote(os.fsencode(relative)))

@@ -1,0 +1,51 @@
+"""Linear maps over the channels and over the tokens, with derivatives of their own.
+
+MLX derives a weight's gradient as a transposed view, which everything after it walks through
+column by column, and sums a bias's gradient in the dtype of the activations: in half precision
+that loses most of its digits. Here gradients lie as the weights do, and biases are summed in
+float32.
+"""
+
+from collections.abc import Callable
+from typing import cast
+
+import mlx.core as mx
+
+Linear = Callable[[mx.array, mx.array, mx.array], mx.array]
+
+
+@mx.custom_function
+def _over_channels(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+    return mx.addmm(bias, x, weight.T)
+
+
+@_over_channels.vjp
+def _(
+    primals: tuple[mx.array, mx.array, mx.array], ct: mx.array, _: mx.array
+) -> tuple[mx.array, mx.array, mx.array]:
+    x, weight, bias = primals
+    rows = ct.reshape(-1, ct.shape[-1])  # (N S, out)
+    gradient = rows.T @ x.reshape(-1, x.shape[-1])
+    return ct @ weight, gradient, rows.astype(mx.float32).sum(axis=0).astype(bias.dtype)
+
+
+@mx.custom_function
+def _over_tokens(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+    return mx.addmm(bias[:, None], weight, x)
+
+
+@_over_tokens.vjp
+def _(
+    primals: tuple[mx.array, mx.array, mx.array], ct: mx.array, _: mx.array
+) -> tuple[mx.array, mx.array, mx.array]:
+    x, weight, bias = primals
+    gradient = (ct @ x.swapaxes(-1, -2)).sum(axis=0)
+    wide = ct.astype(mx.float32)
+    return weight.T @ ct, gradient, wide.sum(axis=(0, 2)).astype(bias.dtype)
+
+
+over_channels = cast(Linear, _over_channels)
+"""x (..., in), weight (out, in), bias (out,) -> x weight^T + bias, (..., out)."""
+
+over_tokens = cast(Linear, _over_tokens)
+"""x (N, in, C), weight (out, in), bias (out,) -> weight x + bias, (N, out, C)."""

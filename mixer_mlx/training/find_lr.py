@@ -1,0 +1,160 @@
+"""A learning rate from a short test, in which it rises from far too low to far too high.
+
+The range test is Smith's (arXiv 1506.01186); its numbers and what it suggests are those of fastai's
+`lr_find` with `minimum` and `steep`.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixer_mlx.analysis.curves import Panel, draw_panels
+from mixer_mlx.atomic import replacing_file
+from mixer_mlx.data.mixing import Labels
+from mixer_mlx.errors import TrainingError
+from mixer_mlx.image import Preprocess
+from mixer_mlx.model import MlpMixer
+from mixer_mlx.training.loop import Batches
+from mixer_mlx.training.recipe import Recipe
+from mixer_mlx.training.state import State
+from mixer_mlx.training.step import REPORT, Step, make_step
+
+LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 100
+SMOOTHING = 0.98
+DIVERGED = 4.0
+"""The test ends where the smoothed loss is so many times its lowest."""
+SKIPPED = 10
+"""Steps whose smoothed loss is the mean of too few to suggest a rate from."""
+
+SLIGHT = 0.005
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One step of the test: its rate, the loss of its batch before the update, and that smoothed.
+
+    `smoothed` is the mean of all losses up to here, each weighing `SMOOTHING` times as much as the
+    one after it.
+    """
+
+    lr: float
+    loss: float
+    smoothed: float
+
+
+def try_rates(
+    model: MlpMixer, train: Batches, recipe: Recipe, preprocess: Preprocess
+) -> Iterator[Trial]:
+    """Try `STEPS` rates, one after the other, in the steps of a run; the model stays as it is.
+
+    All of the recipe counts but its rate, its schedule, its length and its average of the weights.
+    Ends early where the loss diverges or is no finite number.
+    """
+    recipe = recipe.replace(ema_decay=None)
+    step = make_step(model.config, recipe, preprocess)
+    batches = (batch for epoch in itertools.count() for batch in train.epoch(epoch))
+    return range_test(step, State.start(model, recipe), batches, rates())
+
+
+def rates(lowest: float = LOWEST, highest: float = HIGHEST, steps: int = STEPS) -> list[float]:
+    """Rates that rise by the same factor from each to the next, both ends included."""
+    return [float(rate) for rate in np.geomspace(lowest, highest, steps)]
+
+
+def range_test(
+    step: Step,
+    state: State,
+    batches: Iterable[tuple[NDArray[np.uint8], Labels]],
+    rates: Sequence[float],
+) -> Iterator[Trial]:
+    """Step through `batches` with `rates`, one each, until the loss diverges; changes `state`."""
+    sum_of_losses = sum_of_shares = 0.0
+    best = math.inf
+    for number, (lr, (pixels, labels)) in enumerate(zip(rates, batches, strict=False)):
+        state.arrays, report = step(state.arrays, state.frozen, pixels, labels, number, lr)
+        numbers = dict(zip(REPORT, map(float, np.array(report)), strict=True))
+        if numbers["failed"]:
+            return
+        sum_of_losses = SMOOTHING * sum_of_losses + numbers["loss"]
+        sum_of_shares = SMOOTHING * sum_of_shares + 1
+        trial = Trial(lr, numbers["loss"], sum_of_losses / sum_of_shares)
+        yield trial
+        best = min(best, trial.smoothed)
+        if trial.smoothed > DIVERGED * best:
+            return
+
+
+def suggested(trials: Sequence[Trial]) -> float | None:
+    """A tenth of the rate with the lowest smoothed loss; None where the loss never fell."""
+    lowest = min(range(len(trials)), key=lambda number: trials[number].smoothed)
+    return trials[lowest].lr / 10 if lowest >= SKIPPED else None
+
+
+def steepest(trials: Sequence[Trial]) -> float | None:
+    """The rate at which the smoothed loss falls most steeply, over the logarithm of the rate.
+
+    Looked for before the lowest smoothed loss: later ones are noise on the way up. Mind that the
+    smoothed loss is behind that of the batch, and its steepest fall near the latter's lowest.
+    """
+    lowest = min(range(len(trials)), key=lambda number: trials[number].smoothed)
+    falls = [
+        ((after.smoothed - before.smoothed) / math.log(after.lr / before.lr), before.lr)
+        for before, after in itertools.pairwise(trials[SKIPPED : lowest + 1])
+    ]
+    return min(falls, default=(0.0, None))[1]
+
+
+def fall(trials: Sequence[Trial]) -> float:
+    """The share of the smoothed loss that is gone at its lowest; below `SLIGHT` perhaps noise."""
+    later = [trial.smoothed for trial in trials[SKIPPED:]]
+    return 1 - min(later) / later[0] if later and later[0] else 0.0
+
+
+def save(trials: Sequence[Trial], plot: Path) -> None:
+    """Write the curves as a PNG, and all numbers as JSON beside it. Raises TrainingError."""
+    record = {
+        "suggested_lr": suggested(trials),
+        "steepest_at": steepest(trials),
+        "fall": fall(trials),
+        "trials": [dataclasses.asdict(trial) for trial in trials],
+    }
+    try:
+        with replacing_file(table(plot)) as temporary:
+            temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", "utf-8")
+        with replacing_file(plot) as temporary:
+            draw_panels([_panel(trials)]).save(temporary, "PNG")
+    except OSError as error:
+        raise TrainingError(f"{plot} can't be written: {error.strerror}.") from error
+
+
+def table(plot: Path) -> Path:
+    """Where the numbers of a plot are."""
+    return plot.with_suffix(".json")
+
+
+def _panel(trials: Sequence[Trial]) -> Panel:
+    """Loss over the logarithm of the rate, cut off above the first loss."""
+    ceiling = 1.5 * max(trial.smoothed for trial in trials[:SKIPPED])
+    x = [math.log10(trial.lr) for trial in trials]
+    curves = {
+        "smoothed": [trial.smoothed for trial in trials],
+        "loss of the batch": [trial.loss for trial in trials],
+    }
+    marks = {"suggested": suggested(trials), "steepest": steepest(trials)}
+    decades = range(math.ceil(x[0] - 1e-9), math.ceil(x[-1] - 1e-9) + 1)
+    return Panel(
+        f"loss by learning rate, up to {ceiling:.2g}",
+        {
+            name: [(a, min(b, ceiling)) for a, b in zip(x, values, strict=True)]
+            for name, values in curves.items()
+        },
+        x_labels={float(decade): f"{10.0**decade:g}" for decade in decades},
+        marked={math.log10(lr): f"{name}: {lr:.2g}" for name, lr in marks.items() if lr},
+    )

@@ -1,0 +1,227 @@
+"""Planted faults, each found by name, and nothing else."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixer_mlx.analysis.check import KINDS, Scan, class_findings, find, read_parts, scan
+from mixer_mlx.analysis.check_sheet import draw_findings
+from mixer_mlx.analysis.hashing import dhashes, reduced
+
+
+def photo(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:
+    """Soft blobs of colour, as photographs have them."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    """Save a picture below tmp_path, unless told otherwise with what JPEG's best quality gives."""
+
+    def save(name: str, picture: Image.Image, **options: object) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, **({"quality": 95} | options))  # type: ignore[arg-type]
+        return path
+
+    return save
+
+
+@pytest.fixture
+def parts(save: Save, tmp_path: Path) -> Path:
+    """Twelve different pictures for each of two classes to train, and three to validate."""
+    seeds = iter(range(1000))
+    for part, count in (("train", 12), ("val", 3)):
+        for name in ("cat", "dog"):
+            for i in range(count):
+                save(f"{part}/{name}/{i:02}.jpg", photo(next(seeds)))
+    return tmp_path
+
+
+def found(root: Path, **options: object) -> list[tuple[str, list[str], str]]:
+    """Kind, names below `root` and detail of each finding."""
+    scanned = scan(read_parts(root))
+    return [
+        (
+            one.kind,
+            [str(scanned.entries[i])[len(str(root)) + 1 :] for i in one.pictures],
+            one.detail,
+        )
+        for one in find(scanned, **options)  # type: ignore[arg-type]
+    ]
+
+
+def test_nothing_is_wrong(parts: Path) -> None:
+    assert found(parts) == []
+
+
+def test_copies(parts: Path, save: Save) -> None:
+    (parts / "train/cat/copy.jpg").write_bytes((parts / "train/cat/03.jpg").read_bytes())
+    with Image.open(parts / "train/dog/05.jpg") as picture:
+        save("train/dog/lossless.png", picture)
+    assert found(parts) == [
+        ("duplicate", ["train/cat/03.jpg", "train/cat/copy.jpg"], "the same file"),
+        ("duplicate", ["train/dog/05.jpg", "train/dog/lossless.png"], "the same pixels"),
+    ]
+
+
+def test_what_was_saved_anew(parts: Path, save: Save) -> None:
+    with Image.open(parts / "train/cat/03.jpg") as picture:
+        save("train/cat/again.jpg", picture, quality=50)
+        save("train/cat/small.jpg", picture.resize((48, 36)))
+        save("train/cat/mirrored.jpg", picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        save("train/cat/turned.jpg", picture.rotate(90, expand=True))
+    names = ["train/cat/03.jpg", "train/cat/again.jpg", "train/cat/small.jpg"]
+    assert [one for one in found(parts) if one[0] != "odd_size"] == [("near_duplicate", names, "")]
+
+
+def test_leaks_and_labels(parts: Path, save: Save) -> None:
+    copy = (parts / "train/cat/03.jpg").read_bytes()
+    (parts / "val/cat/leak.jpg").write_bytes(copy)
+    (parts / "train/dog/really_a_cat.jpg").write_bytes((parts / "train/cat/04.jpg").read_bytes())
+    save("val/dog/leak.jpg", photo(15), quality=60)
+    save("val/dog/both.jpg", photo(6), quality=60)
+    assert found(parts) == [
+        ("two_labels", ["train/cat/04.jpg", "train/dog/really_a_cat.jpg"], "the same file"),
+        ("near_two_labels", ["train/cat/06.jpg", "val/dog/both.jpg"], ""),
+        ("leak", ["train/cat/03.jpg", "val/cat/leak.jpg"], "the same file"),
+        ("near_leak", ["train/cat/06.jpg", "val/dog/both.jpg"], ""),
+        ("near_leak", ["train/dog/03.jpg", "val/dog/leak.jpg"], ""),
+    ]
+    assert all(KINDS[kind].harmful for kind, _, _ in found(parts))
+
+
+def test_what_is_near_takes_its_copies_along(parts: Path, save: Save) -> None:
+    (parts / "val/cat/leak.jpg").write_bytes((parts / "train/cat/03.jpg").read_bytes())
+    save("train/cat/again.jpg", photo(3), quality=50)
+    assert [one[:2] for one in found(parts)] == [
+        ("leak", ["train/cat/03.jpg", "val/cat/leak.jpg"]),
+        ("near_leak", ["train/cat/03.jpg", "train/cat/again.jpg", "val/cat/leak.jpg"]),
+    ]
+
+
+def test_how_near_is_chosen(parts: Path, save: Save) -> None:
+    noise = np.random.default_rng(0).normal(0, 25, (72, 96, 3))
+    noisy = np.clip(np.asarray(photo(3)) + noise, 0, 255).astype(np.uint8)
+    path = save("train/cat/noisy.png", Image.fromarray(noisy))
+    with Image.open(parts / "train/cat/03.jpg") as one, Image.open(path) as other:
+        hashes = dhashes(np.stack([reduced(one), reduced(other)])).tolist()
+    apart = (hashes[0] ^ hashes[1]).bit_count()
+    assert 0 < apart < 12
+    assert [one[0] for one in found(parts, near=apart)] == ["near_duplicate"]
+    assert found(parts, near=apart - 1) == []
+
+
+def test_files_that_cannot_be_read(parts: Path) -> None:
+    (parts / "train/cat/00.jpg").write_bytes(b"")
+    (parts / "train/cat/01.jpg").write_text("no picture")
+    whole = (parts / "val/dog/00.jpg").read_bytes()
+    (parts / "val/dog/00.jpg").write_bytes(whole[: len(whole) // 2])
+    some = found(parts)
+    assert [(kind, names) for kind, names, _ in some] == [
+        ("unreadable", ["train/cat/00.jpg"]),
+        ("unreadable", ["train/cat/01.jpg"]),
+        ("unreadable", ["val/dog/00.jpg"]),
+    ]
+    assert "empty" in some[0][2]
+    assert "no picture that can be read" in some[1][2]
+    assert "truncated" in some[2][2]
+
+
+def test_sizes(parts: Path, save: Save) -> None:
+    save("train/cat/tiny.png", photo(500, (40, 31)))
+    save("train/cat/narrow.png", photo(501, (96 * 4, 96)))
+    save("train/cat/strip.png", photo(502, (97, 32)))
+    assert [(kind, names, detail) for kind, names, detail in found(parts)] == [
+        ("tiny", ["train/cat/tiny.png"], "40x31"),
+        ("narrow", ["train/cat/narrow.png"], "384x96"),
+        ("narrow", ["train/cat/strip.png"], "97x32"),
+        ("odd_size", ["train/cat/narrow.png"], "384x96, not 96x72"),
+        ("odd_size", ["train/cat/strip.png"], "97x32, not 96x72"),
+        ("odd_size", ["train/cat/tiny.png"], "40x31, not 96x72"),
+    ]
+    assert sum(one[0] == "tiny" for one in found(parts, image_size=(73, 40))) == 32
+
+
+def test_how_pictures_are_stored(save: Save, tmp_path: Path) -> None:
+    modes = {
+        "L.png": "grey",
+        "1.png": "grey",
+        "I;16.png": "grey",
+        "LA.png": "alpha",
+        "RGBA.png": "alpha",
+        "CMYK.jpg": "CMYK",
+        "RGB.jpg": "colour",
+        "P.png": "colour",
+    }
+    for number, name in enumerate(modes):
+        mode = name[: name.index(".")]
+        picture = photo(number)
+        picture = picture.convert("L").convert("I;16") if mode == "I;16" else picture.convert(mode)
+        save(f"a/{name}", picture)
+    scanned = scan(read_parts(tmp_path))
+    stored = {Path(str(scanned.entries[i])).name: seen.stored for i, seen in scanned.readable()}
+    assert stored == modes
+
+
+def test_flat_pictures_are_compared_by_their_pixels_alone(save: Save, tmp_path: Path) -> None:
+    for number, colour in enumerate(["navy", "white", "white", "red"]):
+        save(f"a/{number}.png", Image.new("RGB", (40, 40), colour))
+    kinds = [(kind, names) for kind, names, _ in found(tmp_path)]
+    assert ("one_class", []) in kinds
+    assert ("duplicate", ["a/1.png", "a/2.png"]) in kinds
+    assert not [kind for kind, _ in kinds if kind.startswith("near")]
+
+
+def test_classes_of_parts_that_differ(parts: Path, save: Save) -> None:
+    for i in range(12):
+        save(f"train/fox/{i}.jpg", photo(300 + i))
+    save("val/wolf/0.jpg", photo(400))
+    assert found(parts) == [
+        ("unknown_class", [], "val has wolf"),
+        ("absent_class", [], "val lacks fox"),
+    ]
+
+
+def test_counts_of_classes() -> None:
+    def kinds(**counts: int) -> dict[str, str]:
+        return {one.kind: one.detail for one in class_findings(counts)}
+
+    assert kinds(a=10, b=100) == {}
+    assert kinds(a=10, b=101) == {"uneven": "b has 101 pictures, a has 10"}
+    assert kinds(a=9, b=3, c=90) == {"few": "b (3), a (9)", "uneven": "c has 90 pictures, b has 3"}
+    many = kinds(**dict.fromkeys("abcdefg", 2))
+    assert many == {"few": "a (2), b (2), c (2), d (2), e (2) and 2 more"}
+
+
+def test_pictures_in_an_archive(parts: Path, tmp_path: Path) -> None:
+    (parts / "val/cat/leak.jpg").write_bytes((parts / "train/cat/03.jpg").read_bytes())
+    (parts / "train/cat/00.jpg").write_text("no picture")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in sorted(parts.rglob("*.jpg")):
+            archive.write(path, path.relative_to(parts))
+    assert [one[:2] for one in found(tmp_path / "all.zip")] == [
+        ("unreadable", ["train/cat/00.jpg"]),
+        ("leak", ["train/cat/03.jpg", "val/cat/leak.jpg"]),
+    ]
+
+
+def test_a_sheet_shows_what_was_found(parts: Path, save: Save) -> None:
+    assert draw_findings(Scan({}), []) is None
+    red = Image.new("RGB", (40, 40), "#ff0000")
+    for name in ("0.png", "1.png"):
+        save(f"train/cat/{name}", red)
+    (parts / "val/dog/00.jpg").write_text("no picture")
+    scanned = scan(read_parts(parts))
+    page = draw_findings(scanned, find(scanned))
+    assert page is not None
+    pixels = np.asarray(page)
+    assert (pixels == [255, 0, 0]).all(axis=-1).sum() >= 2 * 160 * 160

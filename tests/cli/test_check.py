@@ -1,0 +1,120 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.models import OptionInfo
+
+from mixer_mlx.analysis.hashing import NEAR
+from mixer_mlx.cli.main import app
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two classes of ten pictures of noise, in train and in val."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for i in range(10):
+                pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / part / name / f"{i}.png")
+    return tmp_path / "data"
+
+
+def test_nothing_is_wrong(mixer, data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("check", data, "--sheet", tmp_path / "sheet.png")
+    assert run.code == 0, run.err
+    assert run.out.splitlines() == [
+        f"{data}: 40 pictures",
+        "",
+        "class  train  val",
+        "cat    10     10",
+        "dog    10     10",
+        "",
+        "sizes   32x32 (40)",
+        "stored  colour (40)",
+        "",
+        "nothing was found that would harm",
+    ]
+    assert "nothing to draw" in run.err
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_a_leak_and_a_copy(mixer, data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (data / "val/cat/leak.png").write_bytes((data / "train/cat/3.png").read_bytes())
+    (data / "train/dog/copy.png").write_bytes((data / "train/dog/4.png").read_bytes())
+    sheet = tmp_path / "sheet.png"
+    run = mixer("check", data, "--sheet", sheet)
+    assert run.code == 1
+    harm, look = run.out.split("would harm:\n")[1].split("worth a look:\n")
+    assert harm.splitlines() == [
+        "  the same picture in several of train, val and test: 1",
+        "    train/cat/3.png  val/cat/leak.png (the same file)",
+    ]
+    assert look.splitlines() == [
+        "  the same picture several times: 1",
+        "    train/dog/4.png  train/dog/copy.png (the same file)",
+    ]
+    with Image.open(sheet) as page:
+        assert page.format == "PNG"
+    again = mixer("check", data, "--sheet", sheet)
+    assert again.code == 1
+    assert "--force" in again.err
+    assert again.out == ""
+    assert mixer("check", data, "--sheet", sheet, "--force").out == run.out
+
+
+def test_what_is_only_worth_a_look_is_no_failure(mixer, data: Path) -> None:  # type: ignore[no-untyped-def]
+    (data / "train/dog/copy.png").write_bytes((data / "train/dog/4.png").read_bytes())
+    assert mixer("check", data).code == 0
+    run = mixer("check", data, "--image-size", "33x32")
+    assert run.code == 0
+    assert "smaller than the model's images: 41" in run.out
+    assert "and 36 more, which --format json lists" in run.out
+
+
+def test_json_lists_everything(mixer, data: Path) -> None:  # type: ignore[no-untyped-def]
+    (data / "train/cat/0.png").write_text("no picture")
+    (data / "val/dog/cat.png").write_bytes((data / "train/cat/3.png").read_bytes())
+    run = mixer("check", data, "--format", "json")
+    assert run.code == 1
+    *findings, last = map(json.loads, run.out.splitlines())
+    assert [one["finding"] for one in findings] == ["unreadable", "two_labels", "leak"]
+    assert all(one["harmful"] for one in findings)
+    assert "no picture that can be read" in findings[0]["detail"]
+    assert findings[1]["pictures"] == [
+        {"image": str(data / "train/cat/3.png"), "part": "train", "class": "cat"},
+        {"image": str(data / "val/dog/cat.png"), "part": "val", "class": "dog"},
+    ]
+    assert last["summary"] == {
+        "pictures": 41,
+        "parts": {"train": {"cat": 10, "dog": 10}, "val": {"cat": 10, "dog": 11}},
+        "stored": {"colour": 40},
+        "sizes": {"32x32": 40},
+        "findings": {"unreadable": 1, "two_labels": 1, "leak": 1},
+    }
+
+
+def test_names_are_made_printable(mixer, data: Path) -> None:  # type: ignore[no-untyped-def]
+    (data / "train/cat/\x1b[2J.png").write_text("no picture")
+    run = mixer("check", data)
+    assert "\x1b" not in run.out
+    assert "\\x1b[2J.png" in run.out
+
+
+def test_what_is_no_dataset(mixer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("check", tmp_path / "nowhere")
+    assert run.code == 1
+    assert "nowhere" in run.err
+    assert mixer("check", tmp_path, "--near", 17).code == 2
+    assert mixer("check", tmp_path, "--image-size", "big").code == 2
+
+
+def test_the_default_distance_is_the_librarys() -> None:
+    (command,) = (one for one in app.registered_commands if one.name == "check")
+    assert command.callback is not None
+    assert not isinstance(command.callback.__defaults__, OptionInfo)
+    assert command.callback.__defaults__ is not None
+    assert command.callback.__defaults__[0] == NEAR

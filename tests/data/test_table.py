@@ -1,0 +1,103 @@
+"""Lists of pictures: CSV, TSV, and the Hub's metadata.csv."""
+
+from pathlib import Path
+
+import pytest
+
+from mixer_mlx import ConfigError
+from mixer_mlx.data.dataset import Columns, read_split, read_splits
+from mixer_mlx.training.run import fingerprint
+
+
+def lines(folder: Path, name: str, *rows: str) -> Path:
+    path = folder / name
+    path.write_text("\n".join(rows) + "\n", "utf-8")
+    return path
+
+
+def test_a_list_is_a_dataset(folder: Path) -> None:
+    path = lines(
+        folder,
+        "list.csv",
+        'file_name,size,"Label"',
+        '"train/cat/1.png",3,"cat, tabby"',
+        "",
+        "train/dog/1.png,4,dog",
+        f"{folder}/val/dog/1.png,5,dog ",
+    )
+    found, part = read_split(path)
+    assert part == ""
+    assert found.classes == ("cat, tabby", "dog")
+    assert found.labels.tolist() == [0, 1, 1]
+    assert found.paths == tuple(
+        folder / name for name in ("train/cat/1.png", "train/dog/1.png", "val/dog/1.png")
+    )
+    assert fingerprint(found)["pictures"] == 3
+
+
+def test_a_column_may_say_the_part(folder: Path) -> None:
+    path = lines(
+        folder,
+        "list.tsv",
+        "split\tclass\tpath",
+        *(f"train\t{label}\ttrain/cat/{label}.png" for label in (2, 1, 5, 3)),
+        "validation\t5\tval/cat/1.png",
+        "test\t1\tval/cat/2.png",
+    )
+    train, val = read_splits(path)
+    assert train.classes == val.classes == ("1", "2", "3", "5")
+    assert (train.labels.tolist(), val.labels.tolist()) == ([1, 0, 3, 2], [3])
+    assert len(read_splits(path, val_split="test")[1]) == 1
+
+
+def test_labels_that_are_numbers_are_sorted_as_such(folder: Path) -> None:
+    rows = [f"train/cat/1.png,{number}" for number in (10, 9, 2)]
+    assert read_split(lines(folder, "a.csv", "image,label", *rows))[0].classes == ("2", "9", "10")
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (["path,label", "train/cat/1.png,a", "train/cat/9.png,b"], "line 3 names train/cat/9.png"),
+        (["path,label", '"a\nb",a'], "line 3 names"),
+        (["path,label", "train/cat/1.png,"], "line 2 has nothing in its column label"),
+        (["path,label", "train/cat/1.png"], "line 2 has nothing in its column label"),
+        (["path,kind", "train/cat/1.png,a"], "no column that could be the label; its columns are"),
+        (["where,label", "train/cat/1.png,a"], "no column that could be the image"),
+        (["path,label"], "no lines below its first"),
+        ([""], "no column that could be the image"),
+        (["path,label", "train/cat/1.png,a", "train/cat/2.png,a"], "has one class, a"),
+        (["path,label", '"open'], "can't be read as UTF-8 text in columns"),
+    ],
+)
+def test_what_is_wrong_with_a_list(rows: list[str], sentence: str, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        read_splits(lines(folder, "list.csv", *rows))
+
+
+def test_other_columns_and_other_encodings(folder: Path) -> None:
+    path = folder / "list.csv"
+    path.write_bytes("\ufeffPath,kind,label\ntrain/cat/1.png,é,x\n".encode())
+    assert read_split(path)[0].classes == ("x",)
+    assert read_split(path, columns=Columns(label="kind"))[0].classes == ("é",)
+    with pytest.raises(ConfigError, match="no column Kind; its columns are Path, kind, label"):
+        read_split(path, columns=Columns(label="Kind"))
+    path.write_bytes("path,label\ntrain/cat/1.png,é\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="UTF-8"):
+        read_split(path)
+
+
+def test_metadata_of_the_hub(folder: Path) -> None:
+    for part in ("train", "val"):
+        names = [f"{name}/{i}.png" for name in ("cat", "dog") for i in (1, 2)]
+        rows = (f"{name},text {name},{'odd' if '1' in name else 'even'}" for name in names)
+        lines(folder / part, "metadata.csv", "file_name,text,label", *rows)
+    train, val = read_splits(folder)
+    assert train.classes == ("even", "odd")
+    assert train.labels.tolist() == val.labels.tolist() == [1, 0, 1, 0]
+    # Without labels it tells other things, and folders are classes.
+    for part in ("train", "val"):
+        lines(folder / part, "metadata.csv", "file_name,text", "cat/1.png,words")
+    assert read_splits(folder)[0].classes == ("cat", "dog")
+    lines(folder, "metadata.csv", "file_name,label", "val/cat/1.png,a", "val/cat/2.png,b")
+    assert read_split(folder)[0].classes == ("a", "b")

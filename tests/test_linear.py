@@ -1,0 +1,63 @@
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mixer_mlx.linear import Linear, over_channels, over_tokens
+
+N, S, C, OUT = 3, 5, 7, 4
+
+
+def arrays(linear: Linear) -> tuple[np.ndarray, ...]:
+    """x, weight, bias and a cotangent, float64."""
+    rng = np.random.default_rng(0)
+    inner = C if linear is over_channels else S
+    shape = (N, S, OUT) if linear is over_channels else (N, OUT, C)
+    shapes = [(N, S, C), (OUT, inner), (OUT,), shape]
+    return tuple(rng.standard_normal(shape) for shape in shapes)
+
+
+@pytest.mark.parametrize("linear", [over_channels, over_tokens])
+def test_value_and_derivatives(linear: Linear) -> None:
+    x, weight, bias, ct = arrays(linear)
+    inputs = [mx.array(a.astype(np.float32)) for a in (x, weight, bias)]
+    (value,), gradients = mx.vjp(linear, inputs, [mx.array(ct.astype(np.float32))])
+    if linear is over_channels:
+        expected = np.einsum("nsc,oc->nso", x, weight) + bias
+        derivatives = (
+            np.einsum("nso,oc->nsc", ct, weight),
+            np.einsum("nso,nsc->oc", ct, x),
+            np.einsum("nso->o", ct),
+        )
+    else:
+        expected = np.einsum("nsc,os->noc", x, weight) + bias[:, None]
+        derivatives = (
+            np.einsum("noc,os->nsc", ct, weight),
+            np.einsum("noc,nsc->os", ct, x),
+            np.einsum("noc->o", ct),
+        )
+    assert np.array(value) == pytest.approx(expected, abs=1e-5)
+    for gradient, derivative in zip(gradients, derivatives, strict=True):
+        assert np.array(gradient) == pytest.approx(derivative, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("linear", [over_channels, over_tokens])
+def test_bias_gradient_in_half_precision_is_summed_in_float32(
+    linear: Linear, dtype: mx.Dtype
+) -> None:
+    # 4096 ones and 4096 halves: in either dtype a sum of ones ends at 256 or 2048.
+    shape = (2, 4096, 1) if linear is over_channels else (2, 1, 4096)
+    ct = mx.concatenate([mx.ones((1, *shape[1:])), mx.full((1, *shape[1:]), 0.5)]).astype(dtype)
+    x = mx.zeros((2, 4096, 1) if linear is over_channels else (2, 1, 4096), dtype)
+    inputs = [x, mx.zeros((1, 1), dtype), mx.zeros(1, dtype)]
+    gradient = mx.vjp(linear, inputs, [ct])[1][2]
+    assert gradient.dtype == dtype
+    assert gradient.item() == 6144
+
+
+@pytest.mark.parametrize("linear", [over_channels, over_tokens])
+def test_weight_gradient_lies_as_the_weight_does(linear: Linear) -> None:
+    x, weight, bias, ct = (mx.array(a.astype(np.float32)) for a in arrays(linear))
+    gradient = mx.vjp(linear, [x, weight, bias], [ct])[1][1]
+    mx.eval(gradient)
+    assert memoryview(gradient).c_contiguous

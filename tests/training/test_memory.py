@@ -1,0 +1,58 @@
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mixer_mlx.config import MixerConfig
+from mixer_mlx.image import Preprocess
+from mixer_mlx.model import MlpMixer
+from mixer_mlx.training.memory import estimated_bytes, fitted
+from mixer_mlx.training.network import weights_of
+from mixer_mlx.training.recipe import Recipe
+from mixer_mlx.training.step import first_arrays, make_step
+
+CONFIG = MixerConfig(
+    image_size=(64, 64),
+    patch_size=8,
+    num_blocks=6,
+    hidden_dim=64,
+    tokens_mlp_dim=64,
+    channels_mlp_dim=256,
+    num_classes=10,
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"accumulation": 4, "optimizer": "sgd"},
+        {"gradient_checkpointing": True, "ema_decay": 0.9},
+    ],
+    ids=["plain", "accumulation", "checkpointing"],
+)
+def test_estimate_is_no_less_than_what_is_measured_and_not_far_above(
+    changes: dict[str, object],
+) -> None:
+    recipe = Recipe(steps=2, batch_size=16).replace(**changes)
+    step = make_step(CONFIG, recipe, Preprocess((64, 64)))
+    arrays = first_arrays(weights_of(MlpMixer(CONFIG)), recipe)
+    mx.eval(arrays)
+    pixels, labels = np.zeros((16, 64, 64, 3), np.uint8), np.zeros(16, np.int32)
+    for number in range(2):
+        mx.reset_peak_memory()
+        arrays, report = step(arrays, {}, pixels, labels, number, 1e-3)
+        mx.eval(arrays, report)
+    measured = mx.get_peak_memory()
+    assert measured <= estimated_bytes(CONFIG, recipe) < 2 * measured
+
+
+def test_a_batch_is_cut_until_it_fits() -> None:
+    recipe = Recipe(steps=1, batch_size=48)
+    need = estimated_bytes(CONFIG, recipe)
+    assert fitted(CONFIG, recipe, need / 0.59) == recipe
+    halves = fitted(CONFIG, recipe, need / 0.61)
+    assert halves == recipe.replace(accumulation=2)
+    assert estimated_bytes(CONFIG, halves) < need
+    assert fitted(CONFIG, recipe, 1.0).accumulation == 48
+    chosen = recipe.replace(accumulation=3)
+    assert fitted(CONFIG, chosen, 1.0) == chosen
