@@ -1,6 +1,5 @@
 """Options that say where labelled pictures are, and the reading of them."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,32 +41,30 @@ LabelColumn = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class DataChoice:
-    """Which pictures `train` and `fine-tune` were told to take."""
+def read_splits(
+    data: str,
+    train_split: str | None,
+    val_split: str | None,
+    image: str | None,
+    label: str | None,
+    *,
+    val_fraction: float | None,
+    seed: int,
+    quiet: bool,
+) -> "tuple[Dataset, Dataset]":
+    """Pictures to train on, and to validate on."""
+    from mixer_mlx.convert.datasets import read_splits as read
 
-    data: str
-    train_split: str | None = None
-    val_split: str | None = None
-    image_column: str | None = None
-    label_column: str | None = None
-
-    def read(
-        self, *, val_fraction: float | None, seed: int, quiet: bool
-    ) -> "tuple[Dataset, Dataset]":
-        """Training and validation pictures."""
-        from mixer_mlx.convert.datasets import read_splits
-
-        with output.fetching(quiet=quiet) as listeners:
-            return read_splits(
-                self.data,
-                val_fraction=val_fraction,
-                seed=seed,
-                train_split=self.train_split,
-                val_split=self.val_split,
-                columns=_columns(self.image_column, self.label_column),
-                **listeners,
-            )
+    with output.fetching(quiet=quiet) as listeners:
+        return read(
+            data,
+            val_fraction=val_fraction,
+            seed=seed,
+            train_split=train_split,
+            val_split=val_split,
+            columns=_columns(image, label),
+            **listeners,
+        )
 
 
 def read_split(

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.cli import data_options as d
 from mixer_mlx.cli import options, training
-from mixer_mlx.cli import training_options as t
+from mixer_mlx.cli.training_options import TrainingOptions, with_training_options
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
@@ -15,9 +14,9 @@ if TYPE_CHECKING:
     from mixer_mlx.training.recipe import Recipe
 
 
+@with_training_options(recipe="paper-imagenet")
 def train(
-    data: d.Data,
-    out: t.Out = None,
+    told: TrainingOptions,
     variant: Annotated[
         str | None, typer.Option("--variant", help="S/32, S/16, S/8, B/32, B/16, L/32, L/16, H/14.")
     ] = None,
@@ -25,74 +24,16 @@ def train(
         str | None,
         typer.Option("--like", help="The sizes and preprocessing of this model.", metavar="MODEL"),
     ] = None,
-    recipe: t.RecipeName = "paper-imagenet",
-    config: t.Config = None,
-    image_size: t.ImageSize = None,
-    epochs: t.Epochs = None,
-    steps: t.Steps = None,
-    batch_size: t.BatchSize = None,
-    accumulation: t.Accumulation = None,
-    lr: t.LearningRate = None,
-    seed: t.Seed = None,
-    dtype: t.TrainingDType = None,
-    gradient_checkpointing: t.Checkpointing = None,
-    flip: t.Flip = None,
-    rand_augment: t.RandAugment = None,
-    mixup: t.Mixup = None,
-    cutmix: t.CutMix = None,
-    erasing: t.Erasing = None,
-    balance: t.BalanceOption = None,
-    layer_decay: t.LayerDecay = None,
-    save_every: t.SaveEvery = None,
-    patience: t.Patience = None,
-    train_split: d.TrainSplit = None,
-    val_split: d.ValSplit = None,
-    val_fraction: t.ValFraction = None,
-    image_column: d.ImageColumn = None,
-    label_column: d.LabelColumn = None,
-    strict: t.Strict = False,
-    resume: t.Resume = False,
-    force: options.Force = False,
-    show_recipe: t.ShowRecipe = False,
-    plan: t.Plan = False,
-    preview: t.Preview = None,
-    find_lr: t.FindLr = None,
-    report_to: t.Reports = None,
-    report: t.ReportPage = True,
-    quiet: options.Quiet = False,
 ) -> None:
     """Train a model from nothing, by the paper's recipe or another.
 
     RUN holds the log, its curves, and best/ and last/ as models; -m RUN means its best. Ctrl-C
     saves; the same command with --resume goes on.
     """
-    chosen = t.chosen_recipe(
-        recipe,
-        config,
-        epochs=epochs,
-        steps=steps,
-        batch_size=batch_size,
-        accumulation=accumulation,
-        lr=lr,
-        seed=seed,
-        dtype=dtype and dtype.value,
-        gradient_checkpointing=gradient_checkpointing,
-        flip=flip,
-        rand_augment=t.parse_rand_augment(rand_augment),
-        mixup=mixup,
-        cutmix=cutmix,
-        erasing=erasing,
-        balance=balance and balance.value,
-        layer_decay=layer_decay,
-        save_every=save_every,
-        patience=patience,
-    )
-    if show_recipe:
-        t.show_recipe(recipe, chosen)
-        return
-    if (variant is None) == (like is None):
+    chosen = told.chosen()
+    if (variant is None) == (like is None) and not told.show_recipe:
         raise typer.BadParameter("give one of --variant, as B/16, and --like, as cifar10.")
-    size = options.parse_image_size(image_size) if image_size else None
+    size = options.parse_image_size(told.image_size) if told.image_size else None
 
     def build(classes: tuple[str, ...], recipe: "Recipe") -> tuple["MlpMixer", "ModelInfo"]:
         from mixer_mlx.config import MixerConfig
@@ -112,20 +53,4 @@ def train(
             preprocess = Preprocess(side)
         return new_model(sizes, preprocess, classes, recipe)
 
-    common = t.Common(
-        d.DataChoice(data, train_split, val_split, image_column, label_column),
-        out,
-        recipe,
-        chosen,
-        val_fraction,
-        strict,
-        resume,
-        force,
-        plan,
-        quiet,
-        preview,
-        find_lr,
-        tuple(report_to or ()),
-        report,
-    )
-    training.train("train", common, build, "nothing")
+    training.train("train", told, chosen, build, "nothing")

@@ -13,7 +13,7 @@ import typer
 
 from mixer_mlx.cli import find_lr, output, preview, sheet, signals
 from mixer_mlx.cli.ranks import joined
-from mixer_mlx.cli.training_options import Common
+from mixer_mlx.cli.training_options import TrainingOptions, show_recipe
 from mixer_mlx.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -30,34 +30,41 @@ Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 """(classes, recipe) -> the model to train."""
 
 
-def train(command: str, common: Common, build: Build, origin: str) -> None:
-    """Train what `build` gives on the pictures in `common.data`."""
+def train(command: str, told: TrainingOptions, recipe: "Recipe", build: Build, origin: str) -> None:
+    """Train what `build` gives on the pictures in `told.data`; or do what else was asked for."""
+    if told.show_recipe:
+        show_recipe(told.recipe, recipe)
+        return
     with joined("give the same command with --resume to go on from what is saved.") as ranks:
-        if ranks.size > 1 and (common.plan or common.preview or common.find_lr):
+        if ranks.size > 1 and (told.plan or told.preview or told.find_lr):
             raise typer.BadParameter("--plan, --preview and --find-lr are for one process alone.")
         if ranks.rank:
-            common = replace(common, quiet=True, report_to=())
-        _train(command, common, build, origin, ranks)
+            told = replace(told, quiet=True, report_to=None)
+        _train(command, told, recipe, build, origin, ranks)
 
 
-def _train(command: str, common: Common, build: Build, origin: str, ranks: "Ranks") -> None:
+def _train(
+    command: str,
+    told: TrainingOptions,
+    recipe: "Recipe",
+    build: Build,
+    origin: str,
+    ranks: "Ranks",
+) -> None:
     from mixer_mlx.training import prepare, trackers
     from mixer_mlx.training.find_lr import STEPS, try_rates
     from mixer_mlx.training.loop import fit
     from mixer_mlx.training.run import Run, Start
 
-    if common.out is None and not (common.plan or common.preview or common.find_lr):
+    if told.out is None and not (told.plan or told.preview or told.find_lr):
         raise typer.BadParameter("give the run's folder: -o RUN.")
-    if common.preview:
-        sheet.check(common.preview, force=common.force)
-    if common.find_lr:
-        find_lr.check(common.find_lr, force=common.force)
-    trackers.check(common.report_to)
-    train, val = common.data.read(
-        val_fraction=common.val_fraction, seed=common.recipe.seed, quiet=common.quiet
-    )
-    recipe = common.recipe
-    if not common.quiet:
+    if told.preview:
+        sheet.check(told.preview, force=told.force)
+    if told.find_lr:
+        find_lr.check(told.find_lr, force=told.force)
+    trackers.check(told.report_to or ())
+    train, val = told.pictures(recipe.seed)
+    if not told.quiet:
         _say_classes(train, recipe)
     size = recipe.batch_size_for(len(train))
     if size < recipe.batch_size:  # nobody chose it: let it be one that can be shared
@@ -65,35 +72,35 @@ def _train(command: str, common: Common, build: Build, origin: str, ranks: "Rank
     recipe = recipe.replace(batch_size=size, batch_fraction=1.0)
     model, info = build(train.classes, recipe)
     if ranks.size == 1:  # else the machines might come to different recipes
-        recipe = _fitted(recipe, info, quiet=common.quiet)
-    on_bad = _refuse if common.strict else _say_bad
+        recipe = _fitted(recipe, info, quiet=told.quiet)
+    on_bad = _refuse if told.strict else _say_bad
     batches = prepare.training_batches(train, recipe, info.preprocess, on_bad, ranks)
     total = recipe.total_steps(len(batches))
-    if common.preview:
-        preview.write(common.preview, batches, train.classes, quiet=common.quiet)
+    if told.preview:
+        preview.write(told.preview, batches, train.classes, quiet=told.quiet)
         return
-    if common.find_lr:
+    if told.find_lr:
         trials = try_rates(model, batches, recipe, info.preprocess)
-        bar = _bar(STEPS, quiet=common.quiet)
-        find_lr.run(common.find_lr, trials, bar, quiet=common.quiet)
+        bar = _bar(STEPS, quiet=told.quiet)
+        find_lr.run(told.find_lr, trials, bar, quiet=told.quiet)
         return
-    if common.plan:
+    if told.plan:
         _print_plan(prepare.plan(model, info.preprocess, recipe, total))
         return
-    start = Start(command, recipe, common.recipe_name, info, train, val, origin)
-    run = Run(Path(str(common.out)), start, report=common.report)
+    start = Start(command, recipe, told.recipe, info, train, val, origin)
+    run = Run(Path(str(told.out)), start, report=told.report)
     if ranks.size > 1:
         record = {key: json.dumps(value) for key, value in start.record().items()}
         pictures = {"training pictures": record["train"], "validation pictures": record["val"]}
         ranks.same({**pictures, **record})
-    state = run.resumed(model) if common.resume and ranks.rank == 0 else None
+    state = run.resumed(model) if told.resume and ranks.rank == 0 else None
     if state is None and ranks.rank == 0:
-        run.begin(force=common.force or common.resume)
+        run.begin(force=told.force or told.resume)
     if ranks.share(bool(state and state.progress.end)):
         if ranks.rank == 0:
             output.say(f"The run in {run.folder} is finished; its best model is {run.folder}/best.")
         return
-    if not common.quiet:
+    if not told.quiet:
         _say_start(start, total, state.progress.step if state else 0)
     events = fit(
         model,
@@ -107,11 +114,11 @@ def _train(command: str, common: Common, build: Build, origin: str, ranks: "Rank
     )
     done = state.progress.step if state else 0
     with trackers.opened(
-        common.report_to, run.folder, start.settings(), done=done, quiet=common.quiet
+        told.report_to or (), run.folder, start.settings(), done=done, quiet=told.quiet
     ) as report:
         if ranks.rank == 0:
             events = run.follow(events, model, report)
-        _follow(run, events, total, ranks, quiet=common.quiet)
+        _follow(run, events, total, ranks, quiet=told.quiet)
 
 
 def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":

@@ -1,6 +1,10 @@
 """Options that `train` and `fine-tune` share."""
 
+import dataclasses
+import functools
+import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -8,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixer_mlx.cli import data_options as d
 from mixer_mlx.cli import options
-from mixer_mlx.cli.data_options import DataChoice
 
 if TYPE_CHECKING:
+    from mixer_mlx.data.dataset import Dataset
     from mixer_mlx.training.recipe import Recipe
 
 
@@ -31,146 +36,251 @@ class ReportTo(StrEnum):
     TRACKIO = "trackio"
 
 
-Out = Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder.", metavar="RUN")]
-RecipeName = Annotated[
-    str, typer.Option("--recipe", help="quick, paper-finetune, paper-imagenet, ...")
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", help="A TOML file with fields of the recipe.", exists=True, dir_okay=False
-    ),
-]
-ImageSize = Annotated[
-    str | None, typer.Option("--image-size", help="Height x width.", metavar="HxW")
-]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Times through the pictures.")]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Updates, in place of epochs.")]
-BatchSize = Annotated[
-    int | None, typer.Option("-b", "--batch-size", min=1, help="Pictures of one update.")
-]
-Accumulation = Annotated[
-    int | None,
-    typer.Option("--accumulation", min=1, help="Compute a batch in so many parts: less memory."),
-]
-LearningRate = Annotated[float | None, typer.Option("--lr", min=0, help="Learning rate.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of everything that is drawn.")]
-TrainingDType = Annotated[
-    options.DType | None,
-    typer.Option("--dtype", help="Number format to compute in; weights are float32."),
-]
-Checkpointing = Annotated[
-    bool | None,
-    typer.Option(
-        "--gradient-checkpointing", help="Compute blocks twice: a third slower, far less memory."
-    ),
-]
-ValFraction = Annotated[
-    float | None,
-    typer.Option(
-        "--val-fraction",
-        min=0.01,
-        max=0.9,
-        help="Validate on this share of each class, held back; by default 0.2, where DATA has no "
-        "part for that.",
-    ),
-]
-Flip = Annotated[
-    bool | None,
-    typer.Option("--flip/--no-flip", help="Mirror pictures at random; not for what has a side."),
-]
-RandAugment = Annotated[
-    str | None,
-    typer.Option(
-        "--rand-augment",
-        help="So many random operations on each picture, of a magnitude of 0 to 30; or none.",
-        metavar="LAYERSxMAGNITUDE",
-    ),
-]
-Mixup = Annotated[
-    float | None, typer.Option("--mixup", min=0, help="Blend pictures, by Beta(P, P).", metavar="P")
-]
-CutMix = Annotated[
-    float | None,
-    typer.Option(
-        "--cutmix", min=0, help="Paste boxes of other pictures, sized by Beta(P, P).", metavar="P"
-    ),
-]
-Erasing = Annotated[
-    float | None,
-    typer.Option(
-        "--erasing",
-        min=0,
-        max=1,
-        help="Share of the pictures of which a box is erased.",
-        metavar="SHARE",
-    ),
-]
-BalanceOption = Annotated[
-    Balance | None,
-    typer.Option(
-        "--balance",
-        help="Make up for classes with few pictures: weight their loss, or draw them more often.",
-    ),
-]
-LayerDecay = Annotated[
-    float | None,
-    typer.Option(
-        "--layer-decay",
-        min=0.001,
-        max=1,
-        help="Each layer's learning rate is this many times that of the one after it.",
-        metavar="X",
-    ),
-]
-Preview = Annotated[
-    Path | None,
-    typer.Option(
-        "--preview",
-        help="Draw the first batch as the model will see it, and leave.",
-        metavar="FILE.png",
-        dir_okay=False,
-    ),
-]
-FindLr = Annotated[
-    Path | None,
-    typer.Option(
-        "--find-lr",
-        help="Try rising learning rates for up to 100 steps, draw the loss, suggest one, and "
-        "leave.",
-        metavar="PLOT.png",
-        dir_okay=False,
-    ),
-]
-Reports = Annotated[
-    list[ReportTo] | None,
-    typer.Option(
-        "--report-to",
-        help="tensorboard, wandb or trackio: send it the numbers of the run; once for each.",
-        metavar="TRACKER",
-    ),
-]
-SaveEvery = Annotated[
-    int | None,
-    typer.Option("--save-every", min=1, help="Save the state every so many steps, too."),
-]
-Patience = Annotated[
-    int | None,
-    typer.Option("--patience", min=1, help="Stop after so many epochs without a better result."),
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at a picture that can't be read.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")]
-ReportPage = Annotated[
-    bool,
-    typer.Option(
-        "--report/--no-report",
-        help="Write report.html in the end, by one more pass over the validation pictures.",
-    ),
-]
-ShowRecipe = Annotated[bool, typer.Option("--show-recipe", help="Print the recipe and leave.")]
-Plan = Annotated[
-    bool, typer.Option("--plan", help="Measure a few steps, print memory and time, and leave.")
-]
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What `train` and `fine-tune` are told alike: each field is an option of both.
+
+    Those that are called as a field of `Recipe` change it.
+    """
+
+    data: d.Data
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The run's folder.", metavar="RUN")
+    ] = None
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="quick, paper-finetune, paper-imagenet, ...")
+    ] = ""
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="A TOML file with fields of the recipe.", exists=True, dir_okay=False
+        ),
+    ] = None
+    image_size: Annotated[
+        str | None, typer.Option("--image-size", help="Height x width.", metavar="HxW")
+    ] = None
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Times through the pictures.")
+    ] = None
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Updates, in place of epochs.")
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option("-b", "--batch-size", min=1, help="Pictures of one update.")
+    ] = None
+    accumulation: Annotated[
+        int | None,
+        typer.Option(
+            "--accumulation", min=1, help="Compute a batch in so many parts: less memory."
+        ),
+    ] = None
+    lr: Annotated[float | None, typer.Option("--lr", min=0, help="Learning rate.")] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of everything that is drawn.")
+    ] = None
+    dtype: Annotated[
+        options.DType | None,
+        typer.Option("--dtype", help="Number format to compute in; weights are float32."),
+    ] = None
+    gradient_checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing",
+            help="Compute blocks twice: a third slower, far less memory.",
+        ),
+    ] = None
+    flip: Annotated[
+        bool | None,
+        typer.Option(
+            "--flip/--no-flip", help="Mirror pictures at random; not for what has a side."
+        ),
+    ] = None
+    rand_augment: Annotated[
+        str | None,
+        typer.Option(
+            "--rand-augment",
+            help="So many random operations on each picture, of a magnitude of 0 to 30; or none.",
+            metavar="LAYERSxMAGNITUDE",
+        ),
+    ] = None
+    mixup: Annotated[
+        float | None,
+        typer.Option("--mixup", min=0, help="Blend pictures, by Beta(P, P).", metavar="P"),
+    ] = None
+    cutmix: Annotated[
+        float | None,
+        typer.Option(
+            "--cutmix",
+            min=0,
+            help="Paste boxes of other pictures, sized by Beta(P, P).",
+            metavar="P",
+        ),
+    ] = None
+    erasing: Annotated[
+        float | None,
+        typer.Option(
+            "--erasing",
+            min=0,
+            max=1,
+            help="Share of the pictures of which a box is erased.",
+            metavar="SHARE",
+        ),
+    ] = None
+    balance: Annotated[
+        Balance | None,
+        typer.Option(
+            "--balance",
+            help="Make up for classes with few pictures: weight their loss, or draw them more "
+            "often.",
+        ),
+    ] = None
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            "--layer-decay",
+            min=0.001,
+            max=1,
+            help="Each layer's learning rate is this many times that of the one after it.",
+            metavar="X",
+        ),
+    ] = None
+    save_every: Annotated[
+        int | None,
+        typer.Option("--save-every", min=1, help="Save the state every so many steps, too."),
+    ] = None
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience", min=1, help="Stop after so many epochs without a better result."
+        ),
+    ] = None
+    train_split: d.TrainSplit = None
+    val_split: d.ValSplit = None
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            "--val-fraction",
+            min=0.01,
+            max=0.9,
+            help="Validate on this share of each class, held back; by default 0.2, where DATA has "
+            "no part for that.",
+        ),
+    ] = None
+    image_column: d.ImageColumn = None
+    label_column: d.LabelColumn = None
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at a picture that can't be read.")
+    ] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False
+    force: options.Force = False
+    show_recipe: Annotated[
+        bool, typer.Option("--show-recipe", help="Print the recipe and leave.")
+    ] = False
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Measure a few steps, print memory and time, and leave.")
+    ] = False
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            "--preview",
+            help="Draw the first batch as the model will see it, and leave.",
+            metavar="FILE.png",
+            dir_okay=False,
+        ),
+    ] = None
+    find_lr: Annotated[
+        Path | None,
+        typer.Option(
+            "--find-lr",
+            help="Try rising learning rates for up to 100 steps, draw the loss, suggest one, and "
+            "leave.",
+            metavar="PLOT.png",
+            dir_okay=False,
+        ),
+    ] = None
+    report_to: Annotated[
+        list[ReportTo] | None,
+        typer.Option(
+            "--report-to",
+            help="tensorboard, wandb or trackio: send it the numbers of the run; once for each.",
+            metavar="TRACKER",
+        ),
+    ] = None
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report/--no-report",
+            help="Write report.html in the end, by one more pass over the validation pictures.",
+        ),
+    ] = True
+    quiet: options.Quiet = False
+
+    def chosen(self, **more: object) -> "Recipe":
+        """The named recipe, changed by the file, then by these options and `more`.
+
+        None leaves a field as it is.
+        """
+        from mixer_mlx.training.recipe import Recipe
+        from mixer_mlx.training.recipes import named
+
+        recipe = named(self.recipe).recipe
+        if self.config:
+            recipe = recipe.with_toml(self.config)
+        fields = {field.name for field in dataclasses.fields(Recipe)}
+        given = {name: value for name, value in vars(self).items() if name in fields} | more
+        given["rand_augment"] = parse_rand_augment(self.rand_augment)
+        plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in given.items()}
+        return recipe.replace(**{k: v for k, v in plain.items() if v is not None})
+
+    def pictures(self, seed: int) -> "tuple[Dataset, Dataset]":
+        """To train on, and to validate on."""
+        return d.read_splits(
+            self.data,
+            self.train_split,
+            self.val_split,
+            self.image_column,
+            self.label_column,
+            val_fraction=self.val_fraction,
+            seed=seed,
+            quiet=self.quiet,
+        )
+
+
+def with_training_options(recipe: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `TrainingOptions`, and hand them to it as its first argument.
+
+    `recipe` is the default of --recipe. DATA and -o come before the command's own options.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        shared = [_parameter(field, recipe) for field in dataclasses.fields(TrainingOptions)]
+        own = [p.replace(kind=p.KEYWORD_ONLY) for p in _parameters(command)[1:]]
+        signature = inspect.Signature([*shared[:2], *own, *shared[2:]])
+
+        @functools.wraps(command)
+        def run(**values: object) -> None:
+            told = {parameter.name: values.pop(parameter.name) for parameter in shared}
+            command(TrainingOptions(**told), **values)  # type: ignore[arg-type]
+
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        return run
+
+    return decorate
+
+
+def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
+    return list(inspect.signature(command).parameters.values())
+
+
+def _parameter(field: "dataclasses.Field[object]", recipe: str) -> inspect.Parameter:
+    default = recipe if field.name == "recipe" else field.default
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+        annotation=field.type,
+    )
 
 
 def parse_rand_augment(text: str | None) -> tuple[int, int] | bool | None:
@@ -185,36 +295,6 @@ def parse_rand_augment(text: str | None) -> tuple[int, int] | bool | None:
             f"{text!r} is no RandAugment; write layers x magnitude, as 2x15, or none."
         )
     return int(found[1]), int(found[2])
-
-
-@dataclass(frozen=True)
-class Common:
-    """What `train` and `fine-tune` were told alike."""
-
-    data: DataChoice
-    out: Path | None
-    recipe_name: str
-    recipe: "Recipe"
-    val_fraction: float | None
-    strict: bool
-    resume: bool
-    force: bool
-    plan: bool
-    quiet: bool
-    preview: Path | None = None
-    find_lr: Path | None = None
-    report_to: tuple[str, ...] = ()
-    report: bool = True
-
-
-def chosen_recipe(name: str, config: Path | None, **changes: object) -> "Recipe":
-    """A named recipe, changed by a file and then by what the command line says."""
-    from mixer_mlx.training.recipes import named
-
-    recipe = named(name).recipe
-    if config:
-        recipe = recipe.with_toml(config)
-    return recipe.replace(**{key: value for key, value in changes.items() if value is not None})
 
 
 def show_recipe(name: str, recipe: "Recipe") -> None:
