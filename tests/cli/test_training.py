@@ -235,3 +235,18 @@ def test_a_batch_beyond_the_memory_is_computed_in_parts(  # type: ignore[no-unty
     assert json.loads((run / "run.json").read_text())["recipe"]["accumulation"] == 3
     chosen = mixer(*options, "--force", "--accumulation", 2)
     assert "parts" not in chosen.err
+
+
+def test_steps_that_overflow_are_logged(  # type: ignore[no-untyped-def]
+    mixer, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixer_mlx.training.step.FIRST_LOSS_SCALE", 2.0**60)
+    run = tmp_path / "run"
+    done = mixer(
+        *("fine-tune", photos, "-m", SMALL, "-o", run, "--steps", 2, "-b", 4, "--no-report"),
+        *("--dtype", "float16"),
+    )
+    assert done.code == 0, done.err
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["event"] == "step"]
+    assert [(step["gradient_norm"], step["skipped"]) for step in steps] == [(None, True)] * 2
