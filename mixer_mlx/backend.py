@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from mixer_mlx.blas import LATE, MISSING, OFF, gpu_is_default, prepare
-from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import BackendError
 
 if TYPE_CHECKING:
@@ -74,13 +73,13 @@ def dtype_name(dtype: mx.Dtype) -> str:
     return str(dtype).removeprefix("mlx.core.")
 
 
-def worth_compiling(config: MixerConfig, batch_size: int) -> bool:
-    """Whether a network that runs many times should be compiled for its batch size.
+def worth_compiling(numbers: int, least: int) -> bool:
+    """Whether a network, of so many numbers in a block's output, should be compiled.
 
-    Always on a GPU. On the CPU MLX runs g++ for some seconds, the first time on a machine, which
-    small networks never repay.
+    Always on a GPU. On the CPU from `least` on: MLX runs g++ for it, for some seconds the first
+    time on a machine, which small networks never repay.
     """
-    return gpu_is_default() or batch_size * config.num_tokens * config.hidden_dim >= 2**16
+    return gpu_is_default() or numbers >= least
 
 
 def can_compile() -> bool:

@@ -76,7 +76,7 @@ def make_step(
         lr: float,
     ) -> tuple[Arrays, mx.array]:
         size = len(pixels)
-        fuse = worth_compiling(config, size)
+        fuse = worth_compiling(size * config.num_tokens * config.hidden_dim, 2**16)
         whole = size * ranks.size
         noise = network.draw(_key(recipe.seed, number), whole, config, recipe)
         if ranks.size > 1:

@@ -1,0 +1,76 @@
+"""Forward passes: mixer-mlx beside timm on PyTorch, eager and compiled, and Flax on XLA.
+
+    python benchmarks/inference.py --torch-python PATH --jax-python PATH
+
+All run the same weights on the same uint8 pixels, and give float32 logits, which must agree. The
+GELU is the one that timm runs (erf) for all, or with --hidden-act gelu_tanh the one that the
+official JAX code runs.
+"""
+
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+import agreement
+import harness
+import models
+import session
+from session import Session
+
+TOLERANCE = {"float32": 2e-5, "float16": 1e-2, "bfloat16": 8e-2}
+"""Largest difference of two logits, as a share of the largest logit."""
+
+
+def main() -> None:
+    options = parse()
+    with Session("inference", options) as run:
+        for name in options.models:
+            with models.files(name, hidden_act=options.hidden_act) as files:
+                for dtype in options.dtypes:
+                    for batch in options.batches:
+                        measure(run, name, batch, dtype, files)
+
+
+def parse() -> Namespace:
+    parser = session.parser(__doc__)
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--batches", nargs="+", type=int)
+    parser.add_argument("--dtypes", nargs="+", choices=list(TOLERANCE))
+    parser.add_argument(
+        "--device", choices=["cpu", "gpu"], help="default: the GPU, if there is one"
+    )
+    parser.add_argument("--hidden-act", choices=["gelu", "gelu_tanh"], default="gelu")
+    options = parser.parse_args()
+    options.device = options.device or session.device()
+    half = ["float16", "bfloat16"] if options.device == "gpu" else []
+    options.dtypes = options.dtypes or ["float32", *half]
+    quick = options.quick
+    options.models = options.models or (
+        ["cifar10", "S/32"] if quick else ["cifar10", "S/32", "B/16", "L/16"]
+    )
+    options.batches = options.batches or ([1, 8] if quick else [1, 8, 64])
+    return options
+
+
+def measure(run: Session, name: str, batch: int, dtype: str, files: harness.Row) -> None:
+    """One case, by all contenders."""
+    case = {
+        "job": "inference",
+        "batch": batch,
+        "dtype": dtype,
+        "device": run.options.device,
+        **files,
+    }
+    with run.workers(session.PEERS) as workers, tempfile.TemporaryDirectory() as folder:
+        for worker in workers:
+            worker.start(case)
+        results = harness.compare(workers, rounds=run.rounds, seconds=run.seconds)
+        differences = agreement.check(workers, Path(folder), "logits", TOLERANCE[dtype])
+        session.add_memory(results, workers)
+    shown = {"name": f"{name} batch {batch} {dtype}", "model": name, "batch": batch}
+    shown |= {"dtype": dtype, "device": run.options.device, "hidden_act": files["hidden_act"]}
+    run.add(shown, results, differences=differences)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""What MLX allocates: forward passes, training steps, and what --plan says of a run.
+
+    python benchmarks/memory.py
+
+The figures are `mx.get_peak_memory()`, weights included: what MLX's arrays took at most, not what
+the process did. On Linux that is MLX's CPU backend; Metal is unmeasured. Each figure comes from a
+process of its own. Where all blocks would take too long here, or too much memory, fewer are
+measured, and the row says how many.
+
+`--plan` of `mixer train` measures four steps on noise; beside it stands what a run on JPEG files
+with validation then took.
+"""
+
+import contextlib
+import os
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import harness
+import models
+import pictures
+import session
+from harness import Row
+from session import Session
+
+from mixer_mlx import VARIANTS, MixerConfig
+
+BATCHES = {"inference": (1, 8, 64), "training": (1, 8, 32)}
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "inference": {"float32": {}, "float16": {"dtype": "float16"}},
+    "training": {
+        "float32": {},
+        "checkpointing": {"gradient_checkpointing": True},
+        "accumulation": {"accumulation": 4},
+        "float16": {"dtype": "float16"},
+    },
+}
+"""How a case is computed -> fields of the recipe. A batch of 1 can't be accumulated."""
+PICTURES = 200
+PLANS = {
+    "cifar10, batch 128": ("cifar10", {"batch_size": 128}),
+    "S/32, batch 16": ("S/32", {"batch_size": 16}),
+    "S/32, batch 16, accumulation 4": ("S/32", {"batch_size": 16, "accumulation": 4}),
+    "B/16, batch 4": ("B/16", {"batch_size": 4}),
+    "B/16, batch 4, checkpointing": ("B/16", {"batch_size": 4, "gradient_checkpointing": True}),
+}
+QUICK_PLANS = ("cifar10, batch 128",)
+QUICK_VARIANTS = ("S/32", "B/16")
+MOST_GMACS = {"cpu float32": 1300, "cpu float16": 40}
+"""Of one case; elsewhere than here there is no such limit."""
+MEMORY_SHARE = 0.5
+"""Of the machine's memory a case may need, by `estimate`."""
+
+
+def main() -> None:
+    options = parse()
+    variants = options.variants or (QUICK_VARIANTS if options.quick else ["cifar10", *VARIANTS])
+    with Session("memory", options) as run:
+        for kind in [kind for kind in ("inference", "training") if kind in options.parts]:
+            for name in variants:
+                for batch in BATCHES[kind][:1] if options.quick else BATCHES[kind]:
+                    measure(run, kind, name, batch)
+        if "plans" in options.parts:
+            compare_plans(run)
+
+
+def parse() -> Namespace:
+    parser = session.parser(__doc__)
+    parser.add_argument("--variants", nargs="+", choices=["cifar10", *VARIANTS])
+    parser.add_argument(
+        "--device", choices=["cpu", "gpu"], help="default: the GPU, if there is one"
+    )
+    parts = ["inference", "training", "plans"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    options = parser.parse_args()
+    options.device = options.device or session.device()
+    return options
+
+
+def measure(run: Session, kind: str, name: str, batch: int) -> None:
+    """The peak for each setting, a process each."""
+    results: dict[str, Row] = {}
+    config = config_of(name)
+    for setting, fields in SETTINGS[kind].items():
+        if fields.get("accumulation", 1) > batch:
+            continue
+        dtype = fields.get("dtype", "float32")
+        blocks = affordable(config, kind, batch, f"{run.options.device} {dtype}")
+        case = {"job": f"{kind} memory", "model": name, "blocks": blocks, "batch": batch}
+        case |= {"device": run.options.device, "dtype": dtype, "recipe": fields}
+        results[setting] = {**facts(run, case, runs=3), "blocks": blocks}
+    shown = {"kind": kind, "model": name, "batch": batch, "of_blocks": config.num_blocks}
+    keep(run, {"name": f"{kind} {name} batch {batch}", **shown}, results)
+
+
+def config_of(name: str) -> MixerConfig:
+    return models.make(name)[1].config if name == models.BUILT_IN else MixerConfig.variant(name)
+
+
+def affordable(config: MixerConfig, kind: str, batch: int, speed: str) -> int:
+    """The most blocks of which a case is neither too long nor too large."""
+    passes = 3 if kind == "training" else 1
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for blocks in range(config.num_blocks, 1, -1):
+        fewer = config.replace(num_blocks=blocks)
+        gmacs = passes * batch * fewer.num_macs / 1e9
+        fast = gmacs <= MOST_GMACS.get(speed, float("inf"))
+        if fast and estimate(fewer, kind, batch) <= MEMORY_SHARE * machine:
+            return blocks
+    return 1
+
+
+def estimate(config: MixerConfig, kind: str, batch: int) -> float:
+    """Bytes, roughly: to stay away from what the machine can't hold; no figure of the tables."""
+    S, C = config.num_tokens, config.hidden_dim
+    block = batch * (8 * S * C + 2 * config.tokens_mlp_dim * C + 2 * S * config.channels_mlp_dim)
+    if kind == "inference":
+        return 4.0 * (config.num_parameters + block)
+    return 4.0 * (8 * config.num_parameters + config.num_blocks * block)
+
+
+def facts(run: Session, case: Row, *, runs: int) -> Row:
+    """What a fresh worker tells of a case after so many runs."""
+    with one_worker(run) as worker:
+        worker.start(case)
+        worker.run(runs)
+        return {**worker.ask(do="facts")["facts"], "memory": worker.ask(do="memory")["memory"]}
+
+
+@contextlib.contextmanager
+def one_worker(run: Session) -> Iterator[harness.Worker]:
+    with run.workers([harness.OURS]) as (worker,):
+        yield worker
+
+
+def compare_plans(run: Session) -> None:
+    """All of PLANS, on the same pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = pictures.write(Path(folder), PICTURES, pictures.SMALL, classes=2)
+        for title in QUICK_PLANS if run.options.quick else PLANS:
+            compare_plan(run, title, *PLANS[title], files)
+
+
+def compare_plan(run: Session, title: str, name: str, fields: Row, files: Path) -> None:
+    """`--plan`, and the run."""
+    case = {
+        "model": name,
+        "blocks": config_of(name).num_blocks,
+        "device": run.options.device,
+        "pictures": str(files),
+        "steps": 6 if run.options.quick else 16,
+        "recipe": fields,
+    }
+    results = {job: facts(run, {"job": job, **case}, runs=1) for job in ("plan", "real")}
+    keys = ("peak", "images_per_second")
+    ratios = {key: results["real"][key] / results["plan"][key] for key in keys}
+    shown = {"kind": "plan", "name": f"plan {title}", "title": title, "steps": case["steps"]}
+    keep(run, shown, results, ratios)
+
+
+def keep(run: Session, case: Row, results: dict[str, Row], ratios: Row | None = None) -> None:
+    """Into the JSON, and to the terminal in one line."""
+    run.cases.append({"case": case, "results": results, "ratios": ratios or {}})
+    parts = [f"{name} {row['peak'] / 2**20:,.0f} MiB" for name, row in results.items()]
+    parts += [f"real/plan {key} {value:.2f}" for key, value in (ratios or {}).items()]
+    print("   ".join([case["name"], *parts]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The models that contenders run: one set of weights as three kinds of files."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mixer_mlx  # isort: skip  # must come before MLX
+import mlx.core as mx
+from harness import Row
+
+from mixer_mlx import MixerConfig, MlpMixer, ModelInfo, Preprocess, checkpoint
+from mixer_mlx.convert import exporter
+
+BUILT_IN = "cifar10"
+
+
+@contextmanager
+def files(name: str, *, hidden_act: str = "gelu") -> Iterator[Row]:
+    """Write the weights of "cifar10", or random ones of a variant such as "B/16".
+
+    Gives the part of a case that says where they are: `native` and `timm`, folders, and `jax`, a
+    file; what its preprocessing is, and `classes`.
+    """
+    model, info = make(name, hidden_act)
+    with TemporaryDirectory(prefix="mixer-mlx-benchmark-") as folder:
+        paths = {kind: str(Path(folder) / kind) for kind in ("native", "timm")}
+        paths["jax"] = str(Path(folder) / "jax.npz")
+        checkpoint.save(paths["native"], model, info)
+        exporter.export(model, info, paths["timm"], format="timm")
+        exporter.export(model, info, paths["jax"], format="jax")
+        config = info.config
+        yield {
+            **paths,
+            "image_size": list(config.image_size),
+            "mean": list(info.preprocess.mean),
+            "std": list(info.preprocess.std),
+            "classes": config.num_classes,
+            "hidden_act": config.hidden_act,
+        }
+
+
+def make(name: str, hidden_act: str = "gelu") -> tuple[MlpMixer, ModelInfo]:
+    """A model in memory. A variant's weights are drawn as Flax draws them, its head too."""
+    if name == BUILT_IN:
+        classifier = mixer_mlx.load(BUILT_IN, dtype="float32", device="cpu")
+        return classifier.model, classifier.info
+    mx.random.seed(0)
+    config = MixerConfig.variant(name, hidden_act=hidden_act)
+    model = MlpMixer(config)
+    shape = model.head.weight.shape
+    model.head.weight = mx.random.normal(shape) * config.hidden_dim**-0.5
+    mx.eval(model.parameters())
+    return model, ModelInfo(config, Preprocess(config.image_size))

@@ -1,0 +1,75 @@
+"""Photograph-like JPEG files, the same for the same seed.
+
+Light in a photograph falls off with frequency about as 1 / f. Here noise of that spectrum is laid
+over itself at many sizes, its three channels nearly equal, as JPEG's compression expects. With
+`photo`, a real photograph is cropped and enlarged instead, with a grain added.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SMALL = (500, 375)
+LARGE = (4000, 3000)
+QUALITY = 90
+FIRST_OCTAVE, NEXT_OCTAVE = 40.0, 0.8
+"""Standard deviation of the coarsest noise, and each finer one's share of the one before."""
+
+Source = Callable[[np.random.Generator, tuple[int, int]], Image.Image]
+
+
+def write(
+    folder: Path, count: int, size: tuple[int, int], *, photo: Path | None = None, classes: int = 0
+) -> Path:
+    """Write `count` pictures of (width, height); in folders of so many classes, unless that is 0.
+
+    Large ones are cut out of a few, since drawing them takes longer than reading them.
+    """
+    draw = from_photo(photo) if photo else synthetic
+    rng = np.random.default_rng(0)
+    width, height = size
+    margin = 256
+    sheets = [draw(rng, (width + margin, height + margin)) for _ in range(min(2, count))]
+    for number in range(count):
+        home = folder / f"class-{number % classes}" if classes else folder
+        home.mkdir(parents=True, exist_ok=True)
+        left, top = (int(value) for value in rng.integers(0, margin, 2))
+        part = sheets[number % len(sheets)].crop((left, top, left + width, top + height))
+        part.save(home / f"{number:05}.jpg", quality=QUALITY)
+    return folder
+
+
+def synthetic(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """Noise at sizes from the whole picture to one pixel, each octave a little weaker."""
+    width, height = size
+    light = np.zeros((height, width, 3), np.float32)
+    cells, strength = 2, FIRST_OCTAVE
+    while cells < 2 * max(size):
+        rows, columns = min(cells, height), min(cells, width)
+        grey = rng.normal(size=(rows, columns, 1))
+        noise = (grey + 0.25 * rng.normal(size=(rows, columns, 3))).astype(np.float32)
+        for channel in range(3):
+            layer = Image.fromarray(noise[:, :, channel])
+            smooth = layer.resize(size, Image.Resampling.BICUBIC)
+            light[:, :, channel] += strength * np.asarray(smooth)
+        cells, strength = 2 * cells, strength * NEXT_OCTAVE
+    return Image.fromarray(np.clip(light + 128, 0, 255).astype(np.uint8))
+
+
+def from_photo(path: Path) -> Source:
+    """Random parts of a photograph, at least half of it, enlarged to the size."""
+    with Image.open(path) as image:
+        photo = image.convert("RGB")
+
+    def draw(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+        share = rng.uniform(0.5, 1)
+        wide = min(photo.width, photo.height * size[0] / size[1]) * share
+        high = wide * size[1] / size[0]
+        left, top = rng.uniform(0, photo.width - wide), rng.uniform(0, photo.height - high)
+        large = photo.resize(size, Image.Resampling.BICUBIC, (left, top, left + wide, top + high))
+        grain = rng.normal(0, 4, (size[1], size[0], 1))
+        return Image.fromarray(np.clip(np.asarray(large) + grain, 0, 255).astype(np.uint8))
+
+    return draw

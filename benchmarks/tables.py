@@ -1,0 +1,148 @@
+"""Put the tables of results/*.json into README.md, between its markers: `python tables.py`.
+
+`--check` writes nothing, and ends with 1 where README.md is not what the results make. Also ends
+with 1 where a scaling exponent over 1.1 has no reason in reasons.toml.
+"""
+
+import json
+import sys
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import memory_tables
+import scaling_tables
+from harness import HERE, OURS, BenchmarkError, Row
+from markdown_table import table
+
+README = HERE / "README.md"
+RESULTS = HERE / "results"
+REASONS = HERE / "reasons.toml"
+BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->"
+
+TITLES = {
+    "inference": "Forward passes",
+    "training": "Training steps",
+    "input": "Files to batches",
+    "predict": "End to end",
+    "startup": "Start-up",
+    "scaling": "Scaling",
+    "memory": "Memory",
+}
+
+
+def main() -> None:
+    text = README.read_text("utf-8")
+    reasons = tomllib.loads(REASONS.read_text("utf-8"))
+    made = replaced(text, "\n".join(page(RESULTS, reasons)))
+    if "--check" in sys.argv[1:]:
+        sys.exit(made != text)
+    README.write_text(made, "utf-8")
+
+
+def page(folder: Path, reasons: dict[str, str]) -> list[str]:
+    """The lines between the markers. Raises BenchmarkError for results that are not fit to show."""
+    lines = []
+    for name, title in TITLES.items():
+        path = folder / f"{name}.json"
+        if path.is_file():
+            report = json.loads(path.read_text("utf-8"))
+            if report["quick"]:
+                raise BenchmarkError(f"{path.name} is of a --quick run; run it in full.")
+            lines += [f"### {title}", "", *about(report), "", *body(report, reasons), ""]
+    return lines
+
+
+def replaced(text: str, tables: str) -> str:
+    """A page with other tables between its markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, marker, after = rest.partition(END)
+    if not marker:
+        raise BenchmarkError("README.md has lost its markers.")
+    return f"{before}{BEGIN}{tables}{END}{after}"
+
+
+def about(report: Row) -> list[str]:
+    """What all figures of a report have in common."""
+    machine = report["machine"]
+    gpu = "" if machine["gpu"] == "none" else f", {machine['gpu']}"
+    parts = [
+        f"{machine['processor']}{gpu}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
+        f"{machine['system']}",
+        f"{report['threads']} threads each",
+        f"{report['rounds']} rounds" if report["benchmark"] != "memory" else "",
+        report["date"],
+        f"load {report['load_before']} before",
+    ]
+    lines = ["; ".join(part for part in parts if part)]
+    for name, versions in report["versions"].items():
+        lines.append(f"{name}: {', '.join(f'{k} {v}' for k, v in versions.items())}")
+    for name, reason in report["skipped"].items():
+        lines.append(f"NOT MEASURED: {name} ({reason})")
+    restless = {name: share for name, share in report["idle_share"].items() if share > 0.05}
+    for name, share in restless.items():
+        lines.append(f"{name} took {share:.0%} of a core while others ran")
+    return [f"- {line}" for line in lines]
+
+
+def body(report: Row, reasons: dict[str, str]) -> list[str]:
+    """A report's tables."""
+    if report["benchmark"] == "scaling":
+        return scaling_tables.lines(report["cases"], reasons)
+    if report["benchmark"] == "memory":
+        return memory_tables.lines(report["cases"])
+    return comparison(report["cases"])
+
+
+def comparison(cases: Sequence[Row]) -> list[str]:
+    """Times, and below them memory and CPU seconds."""
+    names = in_order(case["results"] for case in cases)
+    cells = [[case["case"]["name"], *(time_cell(case, name) for name in names)] for case in cases]
+    usage = [[case["case"]["name"], *(usage_cell(case, name) for name in names)] for case in cases]
+    lines = [
+        *table(["", *names], cells),
+        "",
+        "Peak resident memory, and CPU seconds of a run:",
+        "",
+        *table(["", *names], usage),
+    ]
+    largest: dict[str, float] = {}
+    for case in cases:
+        for name, value in case.get("differences", {}).items():
+            largest[name] = max(value, largest.get(name, 0.0))
+    if largest:
+        told = ", ".join(f"{name} {value:.1e}" for name, value in largest.items())
+        lines += ["", f"Largest difference of outputs, as a share of the largest value: {told}."]
+    return lines
+
+
+def in_order(rows: Iterable[Row]) -> list[str]:
+    """Names of contenders as they first come, ours first."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return sorted(names, key=lambda name: name != OURS)
+
+
+def time_cell(case: Row, name: str) -> str:
+    """Seconds of mixer-mlx; of others how many times as long, with quartiles."""
+    row = case["results"].get(name)
+    if row is None:
+        return ""
+    seconds = row["seconds"]["median"]
+    text = f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+    ratio = case["ratios"].get(name)
+    if ratio:
+        return f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}] ({text})"
+    low, high = (row["seconds"][key] / seconds for key in ("low", "high"))
+    return f"{text} [{low:.2f}, {high:.2f}]"
+
+
+def usage_cell(case: Row, name: str) -> str:
+    row = case["results"].get(name)
+    return f"{row['memory'] / 2**20:,.0f} MiB, {row['cpu_seconds']:.3g} s" if row else ""
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BenchmarkError as error:
+        sys.exit(str(error))

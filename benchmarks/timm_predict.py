@@ -1,0 +1,48 @@
+"""What `mixer predict` does, written with timm: predict.py and startup.py compare the two.
+
+    python benchmarks/timm_predict.py PICTURES MODEL OUT.jsonl --workers 2
+
+PICTURES is a folder or a file; MODEL a folder as `mixer export --format timm` writes it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from worker_torch import Files, load, transform
+
+
+def main() -> None:
+    options = parse()
+    config = json.loads((options.model / "config.json").read_text("utf-8"))
+    known = config["pretrained_cfg"]
+    case = {"timm": options.model, "mean": known["mean"], "std": known["std"]}
+    model, *_ = load({**case, "hidden_act": config["hidden_act"]})
+    model.eval()
+    source = options.pictures
+    paths = sorted(source.iterdir()) if source.is_dir() else [source]
+    files = Files(paths, transform(known["input_size"][1:], known["crop_pct"]))
+    loader = torch.utils.data.DataLoader(files, 32, num_workers=options.workers)
+    with torch.inference_mode(), options.out.open("w") as out:
+        names = iter(paths)
+        for images in loader:
+            top = torch.softmax(model(images), dim=-1).topk(min(5, config["num_classes"]))
+            for row in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+                pairs = zip(*row, strict=True)
+                predictions = [{"index": i, "probability": p} for p, i in pairs]
+                line = {"image": str(next(names)), "predictions": predictions}
+                out.write(json.dumps(line) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--workers", type=int, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
