@@ -19,12 +19,12 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
     if recipe.gradient_checkpointing:  # each keeps its input, and a few at a time the rest
         kept = 1.0 * config.num_blocks * S * C + 7 * inside
     else:
-        kept = (1.2 * config.num_blocks + 3) * (S * C + inside)
+        kept = (1.2 * config.num_blocks + 5) * (S * C + inside)
     part = -(-recipe.batch_size // recipe.accumulation)
     activations = part * kept * (4 if recipe.dtype == "float32" else 2)
     moments = 2 if recipe.optimizer == "adamw" else 1
     # Weights, gradients, moments, and what is new before the old is gone.
-    copies = 3 + moments + (recipe.ema_decay is not None) + (recipe.accumulation > 1)
+    copies = 3 + moments + (recipe.ema_decay is not None) + 2 * (recipe.accumulation > 1)
     return activations + 4 * copies * config.num_parameters
 
 
