@@ -77,8 +77,7 @@ class Scaling(Plain):
         self.images = mx.array(np.random.default_rng(0).normal(size=shape), dtype)
         mx.eval(self.model.parameters(), self.images)
         # As `Classifier` does for batches.
-        numbers = self.batch * self.config.num_tokens * self.config.hidden_dim
-        if backend.worth_compiling(numbers, 2**14):  # as Classifier does
+        if backend.worth_compiling(self.config, self.batch, 2**14):
             self.model = mx.compile(self.model, inputs=self.model.state)
         mx.reset_peak_memory()
 

@@ -5,8 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.cli import options, output
-from mixer_mlx.errors import MixerError
+from mixer_mlx.cli import files, options, output
 
 if TYPE_CHECKING:
     from mixer_mlx.analysis.benchmark import Measured
@@ -21,10 +20,7 @@ _HEADER = (
 def check(*paths: Path | None, force: bool) -> None:
     """Raises MixerError for a file that can't be written, or would be replaced unasked."""
     for path in filter(None, paths):
-        if not path.parent.is_dir():
-            raise MixerError(f"There is no folder {path.parent}; make it first.")
-        if path.exists() and not force:
-            raise MixerError(f"{path} exists; choose another name, or replace it with --force.")
+        files.check(path, force=force)
 
 
 def write(
@@ -32,18 +28,15 @@ def write(
 ) -> None:
     from mixer_mlx.analysis import benchmark_report
     from mixer_mlx.analysis.curves import draw_panels
-    from mixer_mlx.atomic import replacing_file
+    from mixer_mlx.atomic import written_file
 
-    for path in filter(None, (out, plot)):
-        try:
-            with replacing_file(path) as temporary:
-                if path == out:
-                    temporary.write_text(benchmark_report.to_json(record), encoding="utf-8")
-                else:
-                    panel = benchmark_report.panel(str(record["model"]), measured)
-                    draw_panels([panel]).save(temporary, "PNG")
-        except OSError as error:
-            raise MixerError(f"{path} can't be written: {error.strerror}.") from error
+    if out:
+        with written_file(out) as temporary:
+            temporary.write_text(benchmark_report.to_json(record), encoding="utf-8")
+    if plot:
+        panel = benchmark_report.panel(str(record["model"]), measured)
+        with written_file(plot) as temporary:
+            draw_panels([panel]).save(temporary, "PNG")
 
 
 def show(

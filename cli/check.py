@@ -11,7 +11,6 @@ import typer
 
 from mixer_mlx.cli import data_options, options, output
 from mixer_mlx.cli import sheet as sheets
-from mixer_mlx.errors import MixerError
 
 if TYPE_CHECKING:
     from mixer_mlx.analysis.check import Finding, Scan
@@ -172,14 +171,11 @@ def _examples(root: Path, scan: "Scan", found: "list[Finding]") -> Iterator[str]
 
 def _write_sheet(path: Path, scan: "Scan", findings: "list[Finding]") -> None:
     from mixer_mlx.analysis.check_sheet import draw_findings
-    from mixer_mlx.atomic import replacing_file
+    from mixer_mlx.atomic import written_file
 
     page = draw_findings(scan, findings)
     if page is None:
         output.say(f"There is nothing to draw, so {path} was not written.")
         return
-    try:
-        with replacing_file(path) as temporary:
-            page.save(temporary, "PNG")
-    except OSError as error:
-        raise MixerError(f"{path} can't be written: {error.strerror}.") from error
+    with written_file(path) as temporary:
+        page.save(temporary, "PNG")

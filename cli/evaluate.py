@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixer_mlx.cli import data_options as d
-from mixer_mlx.cli import options, output
+from mixer_mlx.cli import files, options, output
 from mixer_mlx.cli.ranks import joined
-from mixer_mlx.errors import MixerError
 
 if TYPE_CHECKING:
     from mixer_mlx.data.dataset import Entry
@@ -49,13 +48,12 @@ def evaluate(
 
     from mixer_mlx.analysis.evaluate import Outcome
     from mixer_mlx.analysis.evaluate import evaluate as run
-    from mixer_mlx.analysis.report import Report, describe, readable, write
     from mixer_mlx.convert import load
     from mixer_mlx.data.dataset import match_classes
     from mixer_mlx.data.loader import EvaluationBatches, Pictures
 
     if report:
-        _check_report(report, force=force)
+        files.check(report, force=force, what="A report is HTML", suffixes=(".html", ".htm"))
     with joined("start the command again.") as ranks:
         if ranks.size > 1 and report:
             raise typer.BadParameter("--report is for one process alone.")
@@ -64,16 +62,17 @@ def evaluate(
         with output.fetching(quiet=quiet) as listeners:
             classifier = load(model, dtype=dtype, device=device, **listeners)
         classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
-        mine = dataset.take(np.arange(len(dataset))[ranks.rank :: ranks.size])
+        mine = dataset.take(ranks.mine(len(dataset)))
         pictures = Pictures(mine, _say_bad, memory_bytes=0, exact=True)
         batches = EvaluationBatches(pictures, classifier.preprocess, batch_size)
         outcomes: list[Outcome] | None = [] if report else None
         metrics = run(classifier.logits, batches, classes, outcomes, ranks)
         unreadable = int(ranks.total([len(pictures.bad)])[0])
     if report and outcomes:
+        from mixer_mlx.analysis.report import Report, describe, readable, write
+
         facts = [*describe(classifier.info, metrics, pictures), ("data", f"{data} {part}".strip())]
-        page = Report(model, facts, classifier.labels, readable(pictures), outcomes)
-        write(report, page)
+        write(report, Report(model, facts, classifier.labels, readable(pictures), outcomes))
     record = {
         "model": model,
         "data": data,
@@ -88,16 +87,6 @@ def evaluate(
         output.write_record(record, format)
     if unreadable:
         raise typer.Exit(1)
-
-
-def _check_report(path: Path, *, force: bool) -> None:
-    """Raises MixerError for a page that can't be written, or would replace a file unasked."""
-    if path.suffix.lower() not in {".html", ".htm"}:
-        raise MixerError(f"A report is HTML; call it {path.with_suffix('.html')}.")
-    if not path.parent.is_dir():
-        raise MixerError(f"There is no folder {path.parent}; make it first.")
-    if path.exists() and not force:
-        raise MixerError(f"{path} exists; choose another name, or replace it with --force.")
 
 
 def _say_bad(path: "Entry", error: "ImageError") -> None:

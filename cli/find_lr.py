@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.cli import output
+from mixer_mlx.cli import files, output
 from mixer_mlx.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -13,16 +13,11 @@ if TYPE_CHECKING:
 
 
 def check(plot: Path, *, force: bool) -> None:
-    """Raises TrainingError for a plot that can't be written, or would replace a file unasked."""
+    """Raises MixerError for a plot that can't be written, or would replace a file unasked."""
     from mixer_mlx.training.find_lr import table
 
-    if plot.suffix.lower() != ".png":
-        raise TrainingError(f"The plot is a PNG; call it {plot.with_suffix('.png')}.")
-    if not plot.parent.is_dir():
-        raise TrainingError(f"There is no folder {plot.parent}; make it first.")
-    for path in (plot, table(plot)):
-        if path.exists() and not force:
-            raise TrainingError(f"{path} exists; choose another name, or replace it with --force.")
+    files.check(plot, force=force, what="The plot is a PNG", suffixes=(".png",))
+    files.check_free(table(plot), force=force)
 
 
 def run(

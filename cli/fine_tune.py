@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixer_mlx.cli import options, output, training
-from mixer_mlx.cli.training_options import TrainingOptions, with_training_options
+from mixer_mlx.cli.shared_options import with_options
+from mixer_mlx.cli.training_options import TrainingOptions
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from mixer_mlx.training.recipe import Recipe
 
 
-@with_training_options(recipe="quick")
+@with_options(TrainingOptions, recipe="quick")
 def fine_tune(
     told: TrainingOptions,
     model: options.Model = options.DEFAULT_MODEL,

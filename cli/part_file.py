@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mixer_mlx.atomic import replacing_file, sync
+from mixer_mlx.cli import files
 from mixer_mlx.errors import MixerError
 
 
@@ -44,14 +45,9 @@ class PartFile:
 
     def check(self) -> None:
         """Raises MixerError for a FILE or a FILE.part that would be lost, or can't be written."""
-        if not self.path.parent.is_dir():
-            raise MixerError(f"There is no folder {self.path.parent}; make it first.")
         if self.path.exists() and not self.path.is_file():
             raise MixerError(f"{self.path} is no ordinary file; choose another name.")
-        if self.path.exists() and not self.force:
-            raise MixerError(
-                f"{self.path} exists; choose another name, or replace it with --force."
-            )
+        files.check(self.path, force=self.force)
         if self.part.exists() and not (self.force or self.resume):
             go_on = "go on with --resume, or " if self.resumable else ""
             raise MixerError(

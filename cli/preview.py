@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.atomic import replacing_file
+from mixer_mlx.atomic import written_file
 from mixer_mlx.cli import output, sheet
-from mixer_mlx.errors import MixerError
 
 if TYPE_CHECKING:
     from mixer_mlx.data.loader import TrainingBatches
@@ -18,11 +17,8 @@ def write(path: Path, batches: "TrainingBatches", classes: tuple[str, ...], *, q
     pixels, labels = next(batches.epoch(0))
     shown = pixels[: sheet.PAGE]
     page = batch_sheet(shown, labels, classes)
-    try:
-        with replacing_file(path) as temporary:
-            page.save(temporary, "PNG")
-    except OSError as error:
-        raise MixerError(f"{path} can't be written: {error.strerror}.") from error
+    with written_file(path) as temporary:
+        page.save(temporary, "PNG")
     if not quiet:
         output.say(
             f"Wrote {path}: {len(shown)} of the {len(pixels)} pictures of the first batch; "

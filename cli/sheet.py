@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.atomic import replacing_file
-from mixer_mlx.errors import ImageError, MixerError
+from mixer_mlx.atomic import written_file
+from mixer_mlx.cli import files
+from mixer_mlx.errors import ImageError
 
 if TYPE_CHECKING:
     from mixer_mlx import Result
@@ -42,24 +43,17 @@ class Sheet:
             tiles = list(pool.map(_tile, self._results))
         self._results.clear()
         path = _page_path(self._path, next(self._page))
-        try:
-            with replacing_file(path) as temporary:
-                contact_sheet(tiles).save(temporary, "PNG")
-        except OSError as error:
-            raise MixerError(f"{path} can't be written: {error.strerror}.") from error
+        with written_file(path) as temporary:
+            contact_sheet(tiles).save(temporary, "PNG")
 
 
 def check(path: Path, *, force: bool) -> None:
     """Raises MixerError for a sheet that can't be written, or would replace one unasked."""
-    if path.suffix.lower() != ".png":
-        raise MixerError(f"A sheet is a PNG; call it {path.with_suffix('.png')}.")
-    if not path.parent.is_dir():
-        raise MixerError(f"There is no folder {path.parent}; make it first.")
+    files.check(path, force=force, what="A sheet is a PNG", suffixes=(".png",))
     pages = re.compile(re.escape(path.stem) + r"-\d+" + re.escape(path.suffix))
-    there = [other for other in path.parent.iterdir() if pages.fullmatch(other.name)]
-    if not force and (path.exists() or there):
-        found = path if path.exists() else there[0]
-        raise MixerError(f"{found} exists; choose another name, or replace it with --force.")
+    for other in path.parent.iterdir():
+        if pages.fullmatch(other.name):
+            files.check_free(other, force=force)
 
 
 def _page_path(path: Path, number: int) -> Path:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixer_mlx.cli import options, training
-from mixer_mlx.cli.training_options import TrainingOptions, with_training_options
+from mixer_mlx.cli.shared_options import with_options
+from mixer_mlx.cli.training_options import TrainingOptions
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mixer_mlx.training.recipe import Recipe
 
 
-@with_training_options(recipe="paper-imagenet")
+@with_options(TrainingOptions, recipe="paper-imagenet")
 def train(
     told: TrainingOptions,
     variant: Annotated[

@@ -1,30 +1,30 @@
 """What `train` and `fine-tune` do alike: prepare, follow the run, say how it went."""
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from mixer_mlx.cli import find_lr, output, preview, sheet, signals
+from mixer_mlx.cli import find_lr, output, preview, sheet
 from mixer_mlx.cli.ranks import joined
+from mixer_mlx.cli.training_follow import follow, steps_bar
 from mixer_mlx.cli.training_options import TrainingOptions, show_recipe
 from mixer_mlx.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
     from mixer_mlx.data.dataset import Dataset, Entry
+    from mixer_mlx.data.loader import TrainingBatches
     from mixer_mlx.model import MlpMixer
     from mixer_mlx.parallel import Ranks
-    from mixer_mlx.training.loop import EpochDone, Event
+    from mixer_mlx.training.loop import Validate
     from mixer_mlx.training.prepare import Plan
     from mixer_mlx.training.recipe import Recipe
-    from mixer_mlx.training.run import Run, Start
+    from mixer_mlx.training.run import Start
 
 Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 """(classes, recipe) -> the model to train."""
@@ -51,10 +51,29 @@ def _train(
     origin: str,
     ranks: "Ranks",
 ) -> None:
-    from mixer_mlx.training import prepare, trackers
-    from mixer_mlx.training.find_lr import STEPS, try_rates
-    from mixer_mlx.training.loop import fit
-    from mixer_mlx.training.run import Run, Start
+    from mixer_mlx.training import prepare
+    from mixer_mlx.training.run import Start
+
+    _check(told)
+    train, val = told.pictures(recipe.seed)
+    if not told.quiet:
+        _say_classes(train, recipe)
+    recipe = _bounded(recipe, len(train), ranks)
+    model, info = build(train.classes, recipe)
+    if ranks.size == 1:  # else the machines might come to different recipes
+        recipe = _fitted(recipe, info, quiet=told.quiet)
+    on_bad = _refuse if told.strict else _say_bad
+    batches = prepare.training_batches(train, recipe, info.preprocess, on_bad, ranks)
+    if _looked(told, model, info, recipe, batches):
+        return
+    start = Start(command, recipe, told.recipe, info, train, val, origin)
+    validate = prepare.validation(val, info, recipe.batch_size, on_bad, ranks)
+    _run(start, told, model, batches, validate, ranks)
+
+
+def _check(told: TrainingOptions) -> None:
+    """Raises what can be known to fail before any picture is looked for."""
+    from mixer_mlx.training import trackers
 
     if told.out is None and not (told.plan or told.preview or told.find_lr):
         raise typer.BadParameter("give the run's folder: -o RUN.")
@@ -63,31 +82,52 @@ def _train(
     if told.find_lr:
         find_lr.check(told.find_lr, force=told.force)
     trackers.check(told.report_to or ())
-    train, val = told.pictures(recipe.seed)
-    if not told.quiet:
-        _say_classes(train, recipe)
-    size = recipe.batch_size_for(len(train))
+
+
+def _bounded(recipe: "Recipe", examples: int, ranks: "Ranks") -> "Recipe":
+    """The recipe with the batch size that so many pictures allow."""
+    size = recipe.batch_size_for(examples)
     if size < recipe.batch_size:  # nobody chose it: let it be one that can be shared
         size = size - size % ranks.size or size
-    recipe = recipe.replace(batch_size=size, batch_fraction=1.0)
-    model, info = build(train.classes, recipe)
-    if ranks.size == 1:  # else the machines might come to different recipes
-        recipe = _fitted(recipe, info, quiet=told.quiet)
-    on_bad = _refuse if told.strict else _say_bad
-    batches = prepare.training_batches(train, recipe, info.preprocess, on_bad, ranks)
-    total = recipe.total_steps(len(batches))
+    return recipe.replace(batch_size=size, batch_fraction=1.0)
+
+
+def _looked(
+    told: TrainingOptions,
+    model: "MlpMixer",
+    info: "ModelInfo",
+    recipe: "Recipe",
+    batches: "TrainingBatches",
+) -> bool:
+    """Do what was asked for in place of a training, if anything was."""
+    from mixer_mlx.training import prepare
+    from mixer_mlx.training.find_lr import STEPS, try_rates
+
     if told.preview:
-        preview.write(told.preview, batches, train.classes, quiet=told.quiet)
-        return
-    if told.find_lr:
+        preview.write(told.preview, batches, info.labels, quiet=told.quiet)
+    elif told.find_lr:
         trials = try_rates(model, batches, recipe, info.preprocess)
-        bar = _bar(STEPS, quiet=told.quiet)
+        bar = steps_bar(STEPS, quiet=told.quiet)
         find_lr.run(told.find_lr, trials, bar, quiet=told.quiet)
-        return
-    if told.plan:
+    elif told.plan:
+        total = recipe.total_steps(len(batches))
         _print_plan(prepare.plan(model, info.preprocess, recipe, total))
-        return
-    start = Start(command, recipe, told.recipe, info, train, val, origin)
+    return bool(told.preview or told.find_lr or told.plan)
+
+
+def _run(
+    start: "Start",
+    told: TrainingOptions,
+    model: "MlpMixer",
+    batches: "TrainingBatches",
+    validate: "Validate",
+    ranks: "Ranks",
+) -> None:
+    """Begin the run or go on with it, on all `ranks`."""
+    from mixer_mlx.training import trackers
+    from mixer_mlx.training.loop import fit
+    from mixer_mlx.training.run import Run
+
     run = Run(Path(str(told.out)), start, report=told.report)
     if ranks.size > 1:
         record = {key: json.dumps(value) for key, value in start.record().items()}
@@ -100,25 +140,26 @@ def _train(
         if ranks.rank == 0:
             output.say(f"The run in {run.folder} is finished; its best model is {run.folder}/best.")
         return
+    total = start.recipe.total_steps(len(batches))
+    done = state.progress.step if state else 0
     if not told.quiet:
-        _say_start(start, total, state.progress.step if state else 0)
+        _say_start(start, total, done)
     events = fit(
         model,
         batches,
-        prepare.validation(val, info, recipe.batch_size, on_bad, ranks),
-        recipe,
-        preprocess=info.preprocess,
+        validate,
+        start.recipe,
+        preprocess=start.info.preprocess,
         folder=run.state_folder,
         resume=state,
         ranks=ranks,
     )
-    done = state.progress.step if state else 0
     with trackers.opened(
         told.report_to or (), run.folder, start.settings(), done=done, quiet=told.quiet
     ) as report:
         if ranks.rank == 0:
             events = run.follow(events, model, report)
-        _follow(run, events, total, ranks, quiet=told.quiet)
+        follow(run, events, total, ranks, quiet=told.quiet)
 
 
 def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
@@ -132,61 +173,6 @@ def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
             "memory (--accumulation)."
         )
     return found
-
-
-def _follow(
-    run: "Run", events: Iterator["Event"], total: int, ranks: "Ranks", *, quiet: bool
-) -> None:
-    from mixer_mlx.training.loop import EpochDone, StepDone, save
-
-    with signals.deferred() as stopped, _bar(total, quiet=quiet) as show:
-        for event in events:
-            if isinstance(event, StepDone):
-                show(event.step, f"loss {event.loss:.3f}  {event.images_per_second:,.0f} images/s")
-            elif isinstance(event, EpochDone) and not quiet:
-                output.say(_epoch_line(event, total))
-            if ranks.agree(stopped()):
-                save(event.state, run.state_folder, ranks)
-                if ranks.size > 1:
-                    ranks.share(None)  # all have got here, and rank 0 has saved
-                    signals.heed()
-                interrupted = signals.Interrupted("Interrupted.")
-                interrupted.add_note(
-                    f"Step {event.state.progress.step} of {total} is saved; give the same command "
-                    "with --resume to go on."
-                )
-                raise interrupted
-    best = run.best()
-    if best and not quiet:
-        weights = "average" if best.weights == "ema" else "raw weights"
-        output.say(
-            f"Wrote {run.folder}: its best model has top-1 {best.metrics['top1']:.1%} on the "
-            f"validation pictures ({weights} of epoch {best.epoch + 1}); use it with "
-            f"-m {run.folder}."
-        )
-
-
-@contextmanager
-def _bar(total: int, *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
-    if quiet or not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Left
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), Left())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("", total=total)
-        yield lambda step, text: bars.update(bar, completed=step, description=text)
-
-
-def _epoch_line(event: "EpochDone", total: int) -> str:
-    parts = [f"epoch {event.epoch + 1}", f"step {event.step} of {total}"]
-    for name, metrics in (("validation", event.raw), ("average", event.ema)):
-        if metrics:
-            parts.append(f"{name} {metrics.top1:.1%} (loss {metrics.loss:.3f})")
-    return "  ".join([*parts, "best so far"] if event.best else parts)
 
 
 def _say_classes(train: "Dataset", recipe: "Recipe") -> None:
@@ -212,15 +198,14 @@ def _say_start(start: "Start", total: int, step: int) -> None:
 
 def _print_plan(plan: "Plan") -> None:
     from mixer_mlx import backend
+    from mixer_mlx.training.memory import MOST
 
-    known = backend.describe()
-    memory = known.get("gpu_memory_gb") or known["memory_gb"]
-    gib = plan.peak_memory / 2**30
+    memory = backend.memory_bytes()
     print(f"steps              {plan.steps:,}")
     print(f"images per second  {plan.images_per_second:,.1f}")
     print(f"time               {time.strftime('%H:%M:%S', time.gmtime(plan.seconds))}")
-    print(f"peak memory        {gib:.2f} GiB of {memory} GiB")
-    if gib > 0.6 * float(str(memory)):
+    print(f"peak memory        {plan.peak_memory / 2**30:.2f} GiB of {memory / 2**30:.1f} GiB")
+    if plan.peak_memory > MOST * memory:
         print(
             "advice             over 60 % of the memory: take a smaller -b, --accumulation, or "
             "--gradient-checkpointing"

@@ -1,10 +1,7 @@
 """Options that `train` and `fine-tune` share."""
 
 import dataclasses
-import functools
-import inspect
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -244,43 +241,6 @@ class TrainingOptions:
             seed=seed,
             quiet=self.quiet,
         )
-
-
-def with_training_options(recipe: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `TrainingOptions`, and hand them to it as its first argument.
-
-    `recipe` is the default of --recipe. DATA and -o come before the command's own options.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        shared = [_parameter(field, recipe) for field in dataclasses.fields(TrainingOptions)]
-        own = [p.replace(kind=p.KEYWORD_ONLY) for p in _parameters(command)[1:]]
-        signature = inspect.Signature([*shared[:2], *own, *shared[2:]])
-
-        @functools.wraps(command)
-        def run(**values: object) -> None:
-            told = {parameter.name: values.pop(parameter.name) for parameter in shared}
-            command(TrainingOptions(**told), **values)  # type: ignore[arg-type]
-
-        run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-        return run
-
-    return decorate
-
-
-def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
-    return list(inspect.signature(command).parameters.values())
-
-
-def _parameter(field: "dataclasses.Field[object]", recipe: str) -> inspect.Parameter:
-    default = recipe if field.name == "recipe" else field.default
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
-        annotation=field.type,
-    )
 
 
 def parse_rand_augment(text: str | None) -> tuple[int, int] | bool | None:

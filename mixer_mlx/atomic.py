@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mixer_mlx.errors import MixerError
+
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
@@ -26,6 +28,16 @@ def replacing_file(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_file(path: Path, error: type[MixerError] = MixerError) -> Iterator[Path]:
+    """The same for a file that a user named: what the system refuses is an `error`."""
+    try:
+        with replacing_file(path) as temporary:
+            yield temporary
+    except OSError as refused:
+        raise error(f"{path} can't be written: {refused.strerror}.") from refused
 
 
 @contextmanager

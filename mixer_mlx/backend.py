@@ -14,6 +14,8 @@ from mixer_mlx.errors import BackendError
 if TYPE_CHECKING:
     import mlx.core as mx
 
+    from mixer_mlx.config import MixerConfig
+
 DTYPES = ("float32", "float16", "bfloat16")
 _NO_COMPILER = "g++ not found"
 _NO_COMPILE = "MLX_DISABLE_COMPILE is set, to whatever value"
@@ -73,13 +75,13 @@ def dtype_name(dtype: mx.Dtype) -> str:
     return str(dtype).removeprefix("mlx.core.")
 
 
-def worth_compiling(numbers: int, least: int) -> bool:
-    """Whether a network, of so many numbers in a block's output, should be compiled.
+def worth_compiling(config: MixerConfig, batch_size: int, least: int) -> bool:
+    """Whether a network that runs many times should be compiled for its batch size.
 
-    Always on a GPU. On the CPU from `least` on: MLX runs g++ for it, for some seconds the first
-    time on a machine, which small networks never repay.
+    Always on a GPU. On the CPU from `least` numbers in a block's output on: MLX runs g++ for it,
+    for some seconds the first time on a machine, which small networks never repay.
     """
-    return gpu_is_default() or numbers >= least
+    return gpu_is_default() or batch_size * config.num_tokens * config.hidden_dim >= least
 
 
 def can_compile() -> bool:
@@ -116,7 +118,7 @@ def describe() -> dict[str, object]:
         "devices": [kind.name for kind in mx.DeviceType if mx.is_available(kind)],
         "default_dtype": dtype_name(default_dtype(default)),
         "cores": _cores(),
-        **_memory(default),
+        **{name: round(size / 2**30, 1) for name, size in _memory(default).items()},
         "blas": {
             "library": prepared.openblas or "what MLX came with",
             "core": prepared.core,
@@ -141,16 +143,16 @@ def _cores() -> int | None:
     return os.cpu_count()
 
 
-def memory_bytes() -> float:
+def memory_bytes() -> int:
     """What the default device may use: a GPU's own share, or the machine's memory."""
     import mlx.core as mx
 
     known = _memory(mx.default_device())
-    return known.get("gpu_memory_gb", known["memory_gb"]) * 2**30
+    return known.get("gpu_memory_gb", known["memory_gb"])
 
 
-def _memory(device: mx.Device) -> dict[str, float]:
-    """GiB in the machine, and what a GPU may use: on Metal its recommended share of them."""
+def _memory(device: mx.Device) -> dict[str, int]:
+    """Bytes in the machine, and what a GPU may use: on Metal its recommended share of them."""
     import mlx.core as mx
 
     info = mx.device_info(device)
@@ -158,7 +160,7 @@ def _memory(device: mx.Device) -> dict[str, float]:
     for key in ("total_memory", "max_recommended_working_set_size"):
         if key in info and gpu_is_default():
             bytes_of["gpu_memory_gb"] = int(info[key])
-    return {name: round(size / 2**30, 1) for name, size in bytes_of.items()}
+    return bytes_of
 
 
 def _advice(reason: str | None, obstacle: str | None) -> list[str]:

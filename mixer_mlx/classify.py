@@ -153,8 +153,7 @@ class Classifier:
         images = (mx.array(pixels) / 255 - self._mean) / self._std
         # When its size comes again: a single picture does not repay what compiling costs.
         size = len(pixels)
-        numbers = size * self.config.num_tokens * self.config.hidden_dim
-        again = size in self._sizes and backend.worth_compiling(numbers, 2**14)
+        again = size in self._sizes and backend.worth_compiling(self.config, size, 2**14)
         network = self._compiled if again else self.model
         self._sizes.add(size)
         return images, network(images).astype(mx.float32)

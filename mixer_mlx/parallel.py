@@ -85,6 +85,10 @@ class Ranks:
             )
         return slice(self.rank * rows, (self.rank + 1) * rows)
 
+    def mine(self, count: int) -> range:
+        """The places, of so many, that this rank takes: every `size`th."""
+        return range(count)[self.rank :: self.size]
+
     def sum(self, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
         """The sums over all ranks, not yet computed; in few messages. All of one dtype."""
         if self.size == 1:

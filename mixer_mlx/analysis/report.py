@@ -16,12 +16,12 @@ from PIL import Image
 from mixer_mlx.analysis.draw import SIDE, thumbnail
 from mixer_mlx.analysis.evaluate import Metrics, Outcome
 from mixer_mlx.analysis.page_style import STYLE
-from mixer_mlx.atomic import replacing_file
+from mixer_mlx.atomic import written_file
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.data.dataset import Entry
 from mixer_mlx.data.loader import Pictures
 from mixer_mlx.decode import opened, rgb
-from mixer_mlx.errors import ImageError, MixerError
+from mixer_mlx.errors import ImageError
 from mixer_mlx.threads import THREADS, in_threads
 
 MATRIX_CLASSES = 30
@@ -74,11 +74,8 @@ def readable(pictures: Pictures) -> list[Entry]:
 def write(path: Path, report: Report) -> None:
     """Write the page to a file. Raises MixerError if that can't be done."""
     text = page(report, path.parent)
-    try:
-        with replacing_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise MixerError(f"{path} can't be written: {error.strerror}.") from error
+    with written_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def page(report: Report, folder: Path) -> str:

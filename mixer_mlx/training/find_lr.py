@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.analysis.curves import Panel, draw_panels
-from mixer_mlx.atomic import replacing_file
+from mixer_mlx.atomic import written_file
 from mixer_mlx.data.mixing import Labels
 from mixer_mlx.errors import TrainingError
 from mixer_mlx.image import Preprocess
@@ -125,13 +125,10 @@ def save(trials: Sequence[Trial], plot: Path) -> None:
         "fall": fall(trials),
         "trials": [dataclasses.asdict(trial) for trial in trials],
     }
-    try:
-        with replacing_file(table(plot)) as temporary:
-            temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", "utf-8")
-        with replacing_file(plot) as temporary:
-            draw_panels([_panel(trials)]).save(temporary, "PNG")
-    except OSError as error:
-        raise TrainingError(f"{plot} can't be written: {error.strerror}.") from error
+    with written_file(table(plot), TrainingError) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", "utf-8")
+    with written_file(plot, TrainingError) as temporary:
+        draw_panels([_panel(trials)]).save(temporary, "PNG")
 
 
 def table(plot: Path) -> Path:

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from mixer_mlx import resolution
+from mixer_mlx.analysis.benchmark_jobs import noise
 from mixer_mlx.analysis.evaluate import Metrics, evaluate
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
@@ -102,8 +103,7 @@ def validation(
     dataset: Dataset, info: ModelInfo, batch_size: int, on_bad: OnBad, ranks: Ranks = ALONE
 ) -> Validate:
     """How `fit` validates: the same code as `mixer evaluate`, pictures turned upright."""
-    mine = dataset.take(np.arange(len(dataset))[ranks.rank :: ranks.size])
-    pictures = Pictures(mine, on_bad)
+    pictures = Pictures(dataset.take(ranks.mine(len(dataset))), on_bad)
 
     def validate(model: MlpMixer) -> Metrics:
         batches = EvaluationBatches(pictures, info.preprocess, batch_size)
@@ -126,9 +126,7 @@ class _Noise:
     """As many batches as a plan measures."""
 
     def __init__(self, config: MixerConfig, batch_size: int, steps: int) -> None:
-        rng = np.random.default_rng(0)
-        shape = (batch_size, *config.image_size, config.in_channels)
-        self.pixels = rng.integers(0, 256, shape, np.uint8)
+        self.pixels = noise(config, batch_size)
         self.labels = (np.arange(batch_size) % config.num_classes).astype(np.int32)
         self.steps = steps
 
@@ -149,8 +147,8 @@ def plan(model: MlpMixer, preprocess: Preprocess, recipe: Recipe, total_steps: i
     steps = 4
     short = recipe.replace(steps=steps, save_every=None, warmup=0)
     mx.reset_peak_memory()
-    noise = _Noise(model.config, recipe.batch_size, steps)
-    events = fit(copy, noise, None, short, preprocess=preprocess)
+    batches = _Noise(model.config, recipe.batch_size, steps)
+    events = fit(copy, batches, None, short, preprocess=preprocess)
     rates = [event.images_per_second for event in events if isinstance(event, StepDone)]
     rate = max(rates[1:])
     seconds = total_steps * recipe.batch_size / rate

@@ -14,32 +14,28 @@
 `best/` and `last/` are native model folders.
 """
 
-import dataclasses
 import hashlib
 import json
-import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import IO
 
 from mixer_mlx import checkpoint
-from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
-from mixer_mlx.analysis.evaluate import Metrics
 from mixer_mlx.atomic import replacing_file
 from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.training import final_report, trackers
-from mixer_mlx.training.loop import Done, EpochDone, Event, StepDone
+from mixer_mlx.training.loop import Done, EpochDone, Event
 from mixer_mlx.training.recipe import Recipe
+from mixer_mlx.training.run_log import LOG_FILE, Best, Log
 from mixer_mlx.training.state import STATE_FILE, State
 
 _NAMES = {
     RUN_FILE,
-    "log.jsonl",
+    LOG_FILE,
     "curves.png",
     "best",
     "last",
@@ -87,15 +83,6 @@ class Start:
         }
 
 
-@dataclass(frozen=True)
-class Best:
-    """The epoch, counted from 0, whose "raw" or "ema" weights were best, and their `Metrics`."""
-
-    epoch: int
-    weights: str
-    metrics: Mapping[str, float]
-
-
 def fingerprint(dataset: Dataset) -> dict[str, object]:
     """What tells whether a dataset is still the same: pictures, and a checksum of names and sizes.
 
@@ -115,7 +102,7 @@ class Run:
 
     def __init__(self, folder: Path, start: Start, *, report: bool = True) -> None:
         self.folder, self.start, self.report = folder, start, report
-        self._lines: list[dict[str, object]] = []  # of the log
+        self.log = Log(folder / LOG_FILE)
 
     @property
     def state_folder(self) -> Path:
@@ -174,10 +161,7 @@ class Run:
                 "options as then, or begin a new run."
             )
         state = State.load(self.state_folder, model)
-        # What a run that was killed did after its last saved state is done again.
-        done = state.progress.step
-        self._lines = [line for line in self._read_log() if int(str(line["step"])) <= done]
-        self._write("log.jsonl", "".join(json.dumps(line) + "\n" for line in self._lines))
+        self.log.go_on(state.progress.step)
         return state
 
     def follow(
@@ -188,9 +172,10 @@ class Run:
     ) -> Iterator[Event]:
         """Write the log and the models as events pass by; `report` is told of each, too."""
         try:
-            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            with self.log.opened() as note:
                 for event in events:
-                    self._note(event, model, log)
+                    note(event)
+                    self._note(event, model)
                     report(event)
                     yield event
         except OSError as error:
@@ -199,21 +184,17 @@ class Run:
                 "--resume."
             ) from error
 
-    def _note(self, event: Event, model: MlpMixer, log: IO[str]) -> None:
-        if isinstance(event, StepDone | EpochDone):
-            self._lines.append(_line(event))
-            log.write(json.dumps(self._lines[-1], allow_nan=False) + "\n")
-            log.flush()  # before the state of this step is saved
+    def _note(self, event: Event, model: MlpMixer) -> None:
         if isinstance(event, EpochDone):
             if event.best:
                 event.state.fill(model, event.best)
                 self._save_model("best", model)
-            self._draw()
+            self.log.draw(self.folder / "curves.png")
         if isinstance(event, Done):
             event.state.fill(model)
             self._save_model("last", model)
             self._write("README.md", self.card())
-            best = self.best()
+            best = self.log.best()
             if best and self.report:
                 start = self.start
                 final_report.write(self.folder, start.val, start.recipe, self._facts(best))
@@ -221,43 +202,10 @@ class Run:
     def _save_model(self, name: str, model: MlpMixer) -> None:
         checkpoint.save(self.folder / name, model, self.start.info, force=True)
 
-    def _read_log(self) -> list[dict[str, object]]:
-        """The lines of the log; a last one that a crash cut off is left out."""
-        path = self.folder / "log.jsonl"
-        lines = []
-        for text in path.read_text("utf-8").splitlines() if path.exists() else []:
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
-        return lines
-
-    def best(self) -> Best | None:
-        """What is in `best/`."""
-        for line in reversed(self._lines):
-            if line["event"] == "epoch" and line["best"]:
-                weights = str(line["best"])
-                return Best(int(str(line["epoch"])), weights, line[weights])  # type: ignore[arg-type]
-        return None
-
-    def _draw(self) -> None:
-        steps = [line for line in self._lines if line["event"] == "step"]
-        epochs = [line for line in self._lines if line["event"] == "epoch"]
-        losses = {"training": smoothed([_point(line, line["loss"]) for line in steps], 60)}
-        shares = [_point(line, 100 * float(str(line["accuracy"]))) for line in steps]
-        top1 = {"training": smoothed(shares, 60)}
-        for weights, name in (("raw", "validation"), ("ema", "validation, average")):
-            known = [line for line in epochs if isinstance(line[weights], dict)]
-            losses[name] = [_point(line, line[weights]["loss"]) for line in known]  # type: ignore[index]
-            top1[name] = [_point(line, 100 * line[weights]["top1"]) for line in known]  # type: ignore[index]
-        picture = draw_panels([Panel("loss by step", losses), Panel("top-1, %", top1)])
-        with replacing_file(self.folder / "curves.png") as temporary:
-            picture.save(temporary, "PNG")
-
     def _facts(self, best: Best) -> list[tuple[str, str]]:
         start = self.start
         pictures, classes = len(start.train), len(start.train.classes)
-        epochs = sum(line["event"] == "epoch" for line in self._lines)
+        epochs = len(self.log.lines_of("epoch"))
         weights = "averaged weights" if best.weights == "ema" else "raw weights"
         return [
             ("best epoch", f"{best.epoch + 1} of {epochs}, {weights}"),
@@ -269,7 +217,7 @@ class Run:
     def card(self) -> str:
         """A model card in Markdown: what was trained, on what, how, and how good it is."""
         start, config = self.start, self.start.info.config
-        best = self.best()
+        best = self.log.best()
         results = json.dumps(best.metrics) if best else "none"
         counts = start.train.counts()
         classes = "\n".join(f"- `{name}`: {counts[name]}" for name in counts)
@@ -286,34 +234,6 @@ class Run:
     def _write(self, name: str, text: str) -> None:
         with replacing_file(self.folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-
-def _line(event: StepDone | EpochDone) -> dict[str, object]:
-    if isinstance(event, EpochDone):
-        return {
-            "event": "epoch",
-            "step": event.step,
-            "epoch": event.epoch,
-            "raw": _metrics(event.raw),
-            "ema": _metrics(event.ema),
-            "best": event.best,
-        }
-    values = {
-        field.name: getattr(event, field.name)
-        for field in dataclasses.fields(event)
-        if field.name != "state"
-    }
-    if not math.isfinite(event.gradient_norm):  # a step that float16 had skipped; JSON has no inf
-        values["gradient_norm"] = None
-    return {"event": "step", **values}
-
-
-def _metrics(metrics: Metrics | None) -> dict[str, object] | None:
-    return None if metrics is None else dataclasses.asdict(metrics)
-
-
-def _point(line: Mapping[str, object], value: object) -> tuple[float, float]:
-    return float(str(line["step"])), float(str(value))
 
 
 def _is_ours(name: str) -> bool:

@@ -76,7 +76,7 @@ def make_step(
         lr: float,
     ) -> tuple[Arrays, mx.array]:
         size = len(pixels)
-        fuse = worth_compiling(size * config.num_tokens * config.hidden_dim, 2**16)
+        fuse = worth_compiling(config, size, 2**16)
         whole = size * ranks.size
         noise = network.draw(_key(recipe.seed, number), whole, config, recipe)
         if ranks.size > 1:
@@ -187,7 +187,6 @@ def _finish(
     )
     # Outside of the compiled update, whose kernels g++ can't vectorise with a choice in them.
     gradients = {name: mx.where(good, g, 0.0) for name, g in sums.items()}
-    del sums
     trained = {group: values for group, values in arrays.items() if group != "counters"}
     new = update(trained, gradients, factors)
     new["counters"] = _count(recipe, counters, good, finite, mx.isfinite(loss))

@@ -5,22 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from training.synthetic import CONFIG
 
 from mixer_mlx import BackendError, ConfigError, MixerConfig
 from mixer_mlx.analysis import benchmark, benchmark_jobs, benchmark_report, curves
 from mixer_mlx.analysis.benchmark import Ceiling, Job, Measured, Result
 from mixer_mlx.analysis.benchmark_report import Earlier, compare
 from mixer_mlx.training.benchmark import PLAIN, training_jobs
-
-CONFIG = MixerConfig(
-    image_size=(8, 12),
-    patch_size=4,
-    num_blocks=2,
-    hidden_dim=12,
-    tokens_mlp_dim=10,
-    channels_mlp_dim=20,
-    num_classes=5,
-)
 
 
 # GMACs as timm publishes them (results/benchmark-infer-amp-nchw-pt240-cu124-rtx4090.csv). Its

@@ -44,6 +44,19 @@ def album(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Sixteen noisy pictures, reddish and bluish."""
+    rng = np.random.default_rng(0)
+    for channel, name in ((0, "red"), (2, "blue")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 120, (40, 36, 3), np.uint8)
+            pixels[..., channel] += 120
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
 def mixer(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 

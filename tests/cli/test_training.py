@@ -19,20 +19,6 @@ from mixer_mlx import checkpoint, load
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.recipes import RECIPES
 
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Sixteen noisy pictures, reddish and bluish."""
-    rng = np.random.default_rng(0)
-    for channel, name in ((0, "red"), (2, "blue")):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(8):
-            pixels = rng.integers(0, 120, (40, 36, 3), np.uint8)
-            pixels[..., channel] += 120
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
-    return tmp_path / "photos"
-
-
 SMALL = Path(__file__).parents[1] / "golden" / "jax_square.npz"
 
 

@@ -4,7 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,19 +11,6 @@ from mixer_mlx.errors import TrainingError
 from mixer_mlx.training import trackers
 
 SMALL = Path(__file__).parents[1] / "golden" / "jax_square.npz"
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Sixteen noisy pictures, reddish and bluish."""
-    rng = np.random.default_rng(0)
-    for channel, name in ((0, "red"), (2, "blue")):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(8):
-            pixels = rng.integers(0, 120, (16, 16, 3), np.uint8)
-            pixels[..., channel] += 120
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
-    return tmp_path / "photos"
 
 
 def test_find_lr(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,117 @@
+"""What a run tells as it goes, one line of JSON for each step and each epoch."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
+from mixer_mlx.analysis.evaluate import Metrics
+from mixer_mlx.atomic import replacing_file
+from mixer_mlx.training.loop import EpochDone, Event, StepDone
+
+LOG_FILE = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch, counted from 0, whose "raw" or "ema" weights were best, and their `Metrics`."""
+
+    epoch: int
+    weights: str
+    metrics: Mapping[str, float]
+
+
+class Log:
+    """A run's log, in memory and in its file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[dict[str, object]] = []
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[Event], None]]:
+        """A function that takes events; what it has taken is on its way to the disk."""
+        with self.path.open("a", encoding="utf-8") as file:
+
+            def note(event: Event) -> None:
+                if isinstance(event, StepDone | EpochDone):
+                    self.lines.append(_line(event))
+                    file.write(json.dumps(self.lines[-1], allow_nan=False) + "\n")
+                    file.flush()  # before the state of this step is saved
+
+            yield note
+
+    def go_on(self, done: int) -> None:
+        """Read the file; what a run that was killed did after step `done` is done again."""
+        self.lines = [line for line in _read(self.path) if int(str(line["step"])) <= done]
+        with replacing_file(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines), "utf-8")
+
+    def lines_of(self, event: str) -> list[dict[str, object]]:
+        """Those of "step" or of "epoch"."""
+        return [line for line in self.lines if line["event"] == event]
+
+    def best(self) -> Best | None:
+        """What is in `best/`."""
+        for line in reversed(self.lines):
+            if line["event"] == "epoch" and line["best"]:
+                weights = str(line["best"])
+                return Best(int(str(line["epoch"])), weights, line[weights])  # type: ignore[arg-type]
+        return None
+
+    def draw(self, path: Path) -> None:
+        """Write loss and accuracy by step, as diagrams, to a PNG."""
+        steps, epochs = self.lines_of("step"), self.lines_of("epoch")
+        losses = {"training": smoothed([_point(line, line["loss"]) for line in steps], 60)}
+        shares = [_point(line, 100 * float(str(line["accuracy"]))) for line in steps]
+        top1 = {"training": smoothed(shares, 60)}
+        for weights, name in (("raw", "validation"), ("ema", "validation, average")):
+            known = [line for line in epochs if isinstance(line[weights], dict)]
+            losses[name] = [_point(line, line[weights]["loss"]) for line in known]  # type: ignore[index]
+            top1[name] = [_point(line, 100 * line[weights]["top1"]) for line in known]  # type: ignore[index]
+        picture = draw_panels([Panel("loss by step", losses), Panel("top-1, %", top1)])
+        with replacing_file(path) as temporary:
+            picture.save(temporary, "PNG")
+
+
+def _read(path: Path) -> list[dict[str, object]]:
+    """The lines of a log; a last one that a crash cut off is left out."""
+    lines = []
+    for text in path.read_text("utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def _line(event: StepDone | EpochDone) -> dict[str, object]:
+    if isinstance(event, EpochDone):
+        return {
+            "event": "epoch",
+            "step": event.step,
+            "epoch": event.epoch,
+            "raw": _metrics(event.raw),
+            "ema": _metrics(event.ema),
+            "best": event.best,
+        }
+    values = {
+        field.name: getattr(event, field.name)
+        for field in dataclasses.fields(event)
+        if field.name != "state"
+    }
+    if not math.isfinite(event.gradient_norm):  # a step that float16 had skipped; JSON has no inf
+        values["gradient_norm"] = None
+    return {"event": "step", **values}
+
+
+def _metrics(metrics: Metrics | None) -> dict[str, object] | None:
+    return None if metrics is None else dataclasses.asdict(metrics)
+
+
+def _point(line: Mapping[str, object], value: object) -> tuple[float, float]:
+    return float(str(line["step"])), float(str(value))
