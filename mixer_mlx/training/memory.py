@@ -22,7 +22,7 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
         kept = (1.2 * config.num_blocks + 5) * (S * C + inside)
     part = -(-recipe.batch_size // recipe.accumulation)
     activations = part * kept * (4 if recipe.dtype == "float32" else 2)
-    moments = 2 if recipe.optimizer == "adamw" else 1
+    moments = 1 if recipe.optimizer == "sgd" else 2
     # Weights, gradients, moments, and what is new before the old is gone.
     copies = 3 + moments + (recipe.ema_decay is not None) + 2 * (recipe.accumulation > 1)
     return activations + 4 * copies * config.num_parameters

@@ -1,4 +1,4 @@
-"""From gradients to new weights: schedules, clipping, AdamW, SGD with momentum, averaging.
+"""From gradients to new weights: schedules, clipping, AdamW, Muon, SGD with momentum, averaging.
 
 Weights, gradients and moments are dicts from a parameter's name to a float32 array.
 """
@@ -12,6 +12,8 @@ from mixer_mlx.training.recipe import Recipe
 Weights = dict[str, mx.array]
 
 EPS = 1e-8
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""The quintic of Muon, from Jordan et al., https://kellerjordan.github.io/posts/muon/."""
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:
@@ -58,9 +60,20 @@ def clip_factor(norm: mx.array, most: float) -> mx.array:
 
 
 def first_moments(recipe: Recipe, weights: Weights) -> dict[str, Weights]:
-    """The optimiser's state before the first update: m and v for AdamW, v for SGD."""
-    names = ("m", "v") if recipe.optimizer == "adamw" else ("v",)
-    return {name: {key: mx.zeros_like(w) for key, w in weights.items()} for name in names}
+    """The optimiser's state before the first update: m and v for AdamW, v for SGD, m for Muon.
+
+    Muon has a v as well, of the parameters that it leaves to AdamW.
+    """
+    zeros = {key: mx.zeros_like(w) for key, w in weights.items()}
+    if recipe.optimizer == "sgd":
+        return {"v": zeros}
+    left = {key: w for key, w in zeros.items() if not _muons(recipe, key, w)}
+    return {"m": zeros, "v": left}
+
+
+def _muons(recipe: Recipe, name: str, w: mx.array) -> bool:
+    """Whether Muon updates it: the blocks' kernels; stem, head, norms and biases are AdamW's."""
+    return recipe.optimizer == "muon" and name.startswith("blocks.") and w.ndim > 1
 
 
 def factors(
@@ -82,7 +95,13 @@ def factors(
         "ema": (1 - mx.minimum(ema_decay, count / (count + 9)), 0.0),
     }
     own: dict[str, tuple[mx.array | float, float]]
-    if recipe.optimizer == "adamw":
+    if recipe.optimizer == "sgd":
+        own = {
+            "v": (recipe.momentum, 1.0),
+            "step": (lr, 0.0),
+            "decay": (recipe.weight_decay, 0.0),
+        }
+    else:
         b1, b2 = recipe.betas
         own = {
             "m": (b1, 1.0),
@@ -92,12 +111,9 @@ def factors(
             "root": (mx.rsqrt(_one_less_power(b2, count)), 1.0),
             "step": (lr / _one_less_power(b1, count), 0.0),
             "decay": (lr * recipe.weight_decay, 0.0),
-        }
-    else:
-        own = {
-            "v": (recipe.momentum, 1.0),
-            "step": (lr, 0.0),
-            "decay": (recipe.weight_decay, 0.0),
+            "momentum": (recipe.momentum, 1.0),
+            "muon_new": (1 - recipe.momentum, 0.0),
+            "muon_step": (lr, 0.0),
         }
     return {name: mx.where(good, then, other) for name, (then, other) in (common | own).items()}
 
@@ -112,10 +128,11 @@ def update(
 ) -> dict[str, Weights]:
     """New "weights", moments and "ema", where `arrays` has one; `f` as `factors` gives them."""
     scales = rate_scales(recipe.layer_decay, list(gradients))
-    rule = _adamw if recipe.optimizer == "adamw" else _sgd
+    others = _sgd if recipe.optimizer == "sgd" else _adamw
     new: dict[str, Weights] = {name: {} for name in arrays}
     for key, g in gradients.items():
-        old = {name: values[key] for name, values in arrays.items()}
+        old = {name: values[key] for name, values in arrays.items() if key in values}
+        rule = _muon if _muons(recipe, key, g) else others
         after = rule(old, g * f["gradient"], f, scales[key], decays=g.ndim > 1)
         if "ema" in arrays:
             after["ema"] = old["ema"] + (after["weights"] - old["ema"]) * f["ema"]
@@ -133,6 +150,35 @@ def _adamw(old: Weights, g: mx.array, f: Weights, scale: float, *, decays: bool)
         w = w * (1 - f["decay"] * scale)
     w = w - (f["step"] * scale) * (m / (v.sqrt() * f["root"] + EPS))
     return {"weights": w, "m": m, "v": v}
+
+
+def _muon(old: Weights, g: mx.array, f: Weights, scale: float, *, decays: bool) -> Weights:
+    """Muon with Nesterov's momentum, and steps as large as AdamW's (Liu et al., arXiv 2502.16982).
+
+    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but for bfloat16 on the way.
+    """
+    m = f["momentum"] * old["m"] + f["muon_new"] * g
+    direction = orthogonalized(f["momentum"] * m + f["muon_new"] * g)
+    w = old["weights"]
+    if decays:
+        w = w * (1 - f["decay"] * scale)
+    w = w - (f["muon_step"] * (scale * 0.2 * math.sqrt(max(g.shape)))) * direction
+    return {"weights": w, "m": m}
+
+
+def orthogonalized(g: mx.array, steps: int = 5) -> mx.array:
+    """A matrix (rows, columns) with its singular values brought to about 1, from 0.7 to 1.2.
+
+    By Newton-Schulz iterations, matrix products alone; values below a thousandth of g's length
+    stay smaller.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = g.T if g.shape[0] > g.shape[1] else g  # the smaller square
+    x = x / (x.square().sum().sqrt() + 1e-7)
+    for _ in range(steps):
+        square = x @ x.T
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return x.T if g.shape[0] > g.shape[1] else x
 
 
 def _sgd(old: Weights, g: mx.array, f: Weights, scale: float, *, decays: bool) -> Weights:

@@ -11,7 +11,7 @@ from mixer_mlx.backend import DTYPES
 from mixer_mlx.errors import ConfigError
 
 _CHOICES = {
-    "optimizer": ("adamw", "sgd"),
+    "optimizer": ("adamw", "muon", "sgd"),
     "schedule": ("linear", "cosine", "constant"),
     "loss": ("softmax", "sigmoid"),
     "dtype": DTYPES,
@@ -58,6 +58,9 @@ class Recipe:
     A run lasts `epochs` or `steps`: one of them is None. A step is one update from `batch_size`
     pictures, computed in `accumulation` parts to save memory. `batch_fraction` bounds a batch by a
     share of the training set, see `batch_size_for`.
+
+    `optimizer` "muon" is Muon for the kernels in the blocks and AdamW for all else, with one `lr`;
+    `momentum` is Muon's or SGD's, `betas` are AdamW's.
 
     `weight_decay` is for kernels alone (arrays of more than one axis), multiplied by the learning
     rate as in PyTorch. `warmup` is a number of steps (int) or a share of them (float below 1); then

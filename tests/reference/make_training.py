@@ -10,6 +10,9 @@ gradients clipped at 1 (`clip_grad_norm_`), warm-up of 3 steps, then cosine to 1
     layers  as adamw, with a learning rate for each layer: 0.7 to the power of the layers above it,
             counted as BEiT does (`get_num_layer_for_vit` in its optim_factory.py): the stem is
             layer 0, block i is i + 1, all else BLOCKS + 1
+    muon    torch.optim.Muon, lr 0.01, momentum 0.95, weight decay 0.1, match_rms_adamw, for the
+            kernels in blocks, and adamw for the rest; its iterations in float32 (`bfloat16` does
+            nothing here), since bfloat16's rounding hides all but gross errors
 
 Arrays: pixels (10, 6, H, W, 3) and labels (10, 6), `before/<name>`, `gradient/<name>` (of the first
 step, before clipping), and for each `<optimizer>/loss` and `/norm` (10,), `/after/<name>`.
@@ -95,11 +98,23 @@ def layer_groups(model: Mixer) -> list[dict[str, object]]:
     ]
 
 
-def optimizer(name: str, model: Mixer) -> torch.optim.Optimizer:
+def optimizers(name: str, model: Mixer) -> list[torch.optim.Optimizer]:
+    if name != "muon":
+        return [optimizer(name, list(model.parameters()), model)]
+    torch.Tensor.bfloat16 = torch.Tensor.float
+    hidden = [p for p in model.blocks.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if all(p is not one for one in hidden)]
+    muon = torch.optim.Muon(
+        hidden, lr=0.01, momentum=0.95, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+    )
+    return [muon, optimizer("adamw", rest, model)]
+
+
+def optimizer(name: str, parameters: list[nn.Parameter], model: Mixer) -> torch.optim.Optimizer:
     if name == "layers":
         return torch.optim.AdamW(layer_groups(model), lr=0.01)
-    kernels = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+    kernels = [p for p in parameters if p.ndim > 1]
+    others = [p for p in parameters if p.ndim <= 1]
     if name == "sgd":
         return torch.optim.SGD([*kernels, *others], lr=0.1, momentum=0.9)
     groups = [{"params": kernels, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
@@ -118,14 +133,14 @@ def main() -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     arrays = {"pixels": pixels, "labels": labels.astype(np.int32)}
     arrays |= {f"before/{name}": p.numpy() for name, p in before.items()}
-    for name, lr in (("adamw", 0.01), ("sgd", 0.1), ("layers", 0.01)):
+    for name, lr in (("adamw", 0.01), ("sgd", 0.1), ("layers", 0.01), ("muon", 0.01)):
         model.load_state_dict(before)
-        optimise = optimizer(name, model)
+        optimisers = optimizers(name, model)
         losses, norms = [], []
         for step in range(STEPS):
-            for group in optimise.param_groups:
+            for group in [group for one in optimisers for group in one.param_groups]:
                 group["lr"] = rate(lr, step) * group.get("scale", 1.0)
-            optimise.zero_grad()
+            model.zero_grad()
             logits = model(torch.from_numpy(pixels[step]))
             target = torch.from_numpy(labels[step])
             loss = nn.functional.cross_entropy(logits, target, label_smoothing=0.1)
@@ -134,7 +149,8 @@ def main() -> None:
                 for key, p in model.named_parameters():
                     arrays[f"gradient/{key}"] = p.grad.numpy().copy()
             norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
-            optimise.step()
+            for one in optimisers:
+                one.step()
             losses.append(loss.item())
         arrays[f"{name}/loss"] = np.array(losses, np.float32)
         arrays[f"{name}/norm"] = np.array(norms, np.float32)

@@ -26,6 +26,7 @@ RECIPES = {
     "adamw": Recipe(optimizer="adamw", lr=0.01, weight_decay=0.1, **COMMON),
     "sgd": Recipe(optimizer="sgd", lr=0.1, momentum=0.9, **COMMON),
     "layers": Recipe(optimizer="adamw", lr=0.01, weight_decay=0.1, layer_decay=0.7, **COMMON),
+    "muon": Recipe(optimizer="muon", lr=0.01, momentum=0.95, weight_decay=0.1, **COMMON),
 }
 
 

@@ -11,6 +11,7 @@ from mixer_mlx.training.optimizer import (
     factors,
     global_norm,
     learning_rate,
+    orthogonalized,
     rate_scales,
     update,
 )
@@ -61,17 +62,39 @@ def test_average(count: int, share: float) -> None:
     assert new["ema"]["w"].item() == pytest.approx((1 - share) * 1 + share * 2)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_update_that_is_not_good_leaves_every_bit(optimizer: str) -> None:
     recipe = Recipe(steps=1, optimizer=optimizer, weight_decay=0.1, ema_decay=0.9)
     mx.random.seed(1)
-    groups = ("weights", "m", "v", "ema") if optimizer == "adamw" else ("weights", "v", "ema")
-    arrays = {group: {"w": mx.random.uniform(shape=(8, 8))} for group in groups}
+    moments = {"adamw": ("m", "v"), "muon": ("m",), "sgd": ("v",)}[optimizer]
+    groups = ("weights", *moments, "ema")
+    name = "blocks.0.channel_mixing.fc1.weight"  # one of Muon's
+    arrays = {group: {name: mx.random.uniform(shape=(8, 8))} for group in groups}
     bad = mx.array(float("nan"))
     f = factors(recipe, mx.array(3.0), mx.array(0.1), bad, mx.array(False))
-    new = update(recipe, arrays, {"w": mx.zeros((8, 8))}, f)
+    new = update(recipe, arrays, {name: mx.zeros((8, 8))}, f)
     for group in groups:
-        assert mx.array_equal(new[group]["w"], arrays[group]["w"]), group
+        assert mx.array_equal(new[group][name], arrays[group][name]), group
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (6, 40), (40, 6)])
+def test_orthogonalized_has_the_directions_of_the_svd(shape: tuple[int, int]) -> None:
+    g = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    u, sizes, vt = np.linalg.svd(g, full_matrices=False)
+    assert sizes.max() / sizes.min() > 1.5
+    found = u.T @ np.array(orthogonalized(mx.array(g))) @ vt.T
+    assert found - np.diag(np.diag(found)) == pytest.approx(0, abs=1e-5)
+    assert (np.diag(found) > 0.65).all()
+    assert (np.diag(found) < 1.25).all()
+
+
+def test_muon_leaves_stem_head_and_vectors_to_adamw() -> None:
+    recipe = Recipe(steps=1, optimizer="muon")
+    arrays = first_arrays(weights_of(tiny_model()), recipe)
+    kernels = {name for name, w in arrays["weights"].items() if w.ndim > 1}
+    assert set(arrays["m"]) == set(arrays["weights"])
+    assert set(arrays["m"]) - set(arrays["v"]) == kernels - {"stem.weight", "head.weight"}
+    assert len(set(arrays["m"]) - set(arrays["v"])) == 2 * 4
 
 
 def test_average_in_a_run() -> None:
@@ -110,7 +133,7 @@ def test_layer_decay() -> None:
     assert set(rate_scales(1.0, list(expected)).values()) == {1}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_decay_is_for_kernels_alone(optimizer: str) -> None:
     start = weights_of(tiny_model())
     found = []

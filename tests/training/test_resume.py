@@ -25,6 +25,7 @@ RECIPES = {
     "plain": Recipe(epochs=3, lr=0.01, weight_decay=0.1, save_every=2),
     "accumulation": Recipe(epochs=3, lr=0.01, accumulation=2, drop_path=0.4, save_every=3),
     "ema": Recipe(epochs=3, lr=0.05, optimizer="sgd", ema_decay=0.8, dropout=0.2, save_every=1),
+    "muon": Recipe(epochs=3, lr=0.01, optimizer="muon", ema_decay=0.8, save_every=3),
     "frozen": Recipe(epochs=3, lr=0.01, freeze="backbone", unfreeze_last=1, save_every=4),
     "float16": Recipe(epochs=3, lr=0.01, dtype="float16", save_every=4),
 }
