@@ -141,7 +141,9 @@ def fit(
                 state.progress = dataclasses.replace(state.progress, step=number + 1)
                 mx.async_eval(state.arrays, running.report)
                 if before:
-                    yield before.event(state)
+                    event = before.event(state)
+                    running.start = time.perf_counter()  # it waited for the one before
+                    yield event
                 if folder and recipe.save_every and (number + 1) % recipe.save_every == 0:
                     yield running.event(state)
                     running = None

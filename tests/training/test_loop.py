@@ -3,6 +3,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -61,6 +62,16 @@ def test_events_tell_everything_in_order(tmp_path: Path) -> None:
     assert isinstance(done, Done)
     assert (done.step, done.stopped) == (10, False)
     assert State.load(folder, tiny_model()).progress.end == "done"
+
+
+def test_speed_counts_no_moment_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr("mixer_mlx.training.loop.time", clock)
+    steps = [event for event in events() if isinstance(event, StepDone)]
+    # A step is handed on before the one before it is read.
+    assert len(steps) == 10
+    assert sum(6 / step.images_per_second for step in steps) <= next(ticks)
 
 
 def test_the_model_has_the_raw_weights_in_the_end_and_when_left_early() -> None:
