@@ -136,7 +136,7 @@ def _run(
     state = run.resumed(model) if told.resume and ranks.rank == 0 else None
     if state is None and ranks.rank == 0:
         run.begin(force=told.force or told.resume)
-    if ranks.share(bool(state and state.progress.end)):
+    if ranks.share(bool(state and state.progress.end and run.complete())):
         if ranks.rank == 0:
             output.say(f"The run in {run.folder} is finished; its best model is {run.folder}/best.")
         return

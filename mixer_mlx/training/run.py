@@ -109,6 +109,11 @@ class Run:
         """Where `fit` saves its state."""
         return self.folder / "state"
 
+    def complete(self) -> bool:
+        """Whether all that a run writes after its last step is there."""
+        last = final_report.FILE if self.report else "README.md"
+        return (self.folder / last).exists()
+
     def begin(self, *, force: bool = False) -> None:
         """Make the folder. Raises TrainingError where something is in the way."""
         self._check_free(force=force)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,24 @@ def test_a_run_from_folder_to_model(mixer, photos: Path, tmp_path: Path) -> None
     )
     assert resumed.code == 0
     assert "finished" in resumed.err
+
+
+@pytest.mark.parametrize("lost", [["report.html"], ["last", "README.md", "report.html"]])
+def test_a_run_that_was_killed_after_its_last_step(  # type: ignore[no-untyped-def]
+    mixer, photos: Path, tmp_path: Path, lost: list[str]
+) -> None:
+    run = tmp_path / "run"
+    args = ["fine-tune", photos, "-m", SMALL, "-o", run, "--steps", 4, "-b", 4]
+    assert mixer(*args).code == 0
+    before, log = weights(run), (run / "log.jsonl").read_text()
+    for name in lost:
+        shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
+    resumed = mixer(*args, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "Wrote" in resumed.err
+    assert all((run / name).exists() for name in lost)
+    assert all(np.array_equal(w, before[name]) for name, w in weights(run).items())
+    assert (run / "log.jsonl").read_text() == log
 
 
 def test_the_head_alone(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
