@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mixer_mlx.blas import LATE, MISSING, OFF, gpu_is_default, prepare
 from mixer_mlx.errors import BackendError
+from mixer_mlx.threads import cores
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -117,7 +118,7 @@ def describe() -> dict[str, object]:
         "device_name": mx.device_info(default).get("device_name"),
         "devices": [kind.name for kind in mx.DeviceType if mx.is_available(kind)],
         "default_dtype": dtype_name(default_dtype(default)),
-        "cores": _cores(),
+        "cores": cores(),
         **{name: round(size / 2**30, 1) for name, size in _memory(default).items()},
         "blas": {
             "library": prepared.openblas or "what MLX came with",
@@ -134,13 +135,6 @@ def describe() -> dict[str, object]:
         },
         "advice": _advice(prepared.reason, obstacle),
     }
-
-
-def _cores() -> int | None:
-    """How many this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def memory_bytes() -> int:

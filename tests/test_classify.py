@@ -1,4 +1,3 @@
-import os
 import threading
 import warnings
 import weakref
@@ -13,6 +12,7 @@ from PIL import Image
 
 from mixer_mlx import CheckpointError, Classifier, ImageError, MlpMixer, ModelInfo, Preprocess, load
 from mixer_mlx.decode import Picture
+from mixer_mlx.threads import THREADS
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_pictures_are_asked_for_as_they_are_needed(classifier: Classifier, cat: 
     results = classifier.predict(counted(), batch_size=4)
     for done in range(1, 100):
         next(results)
-        assert len(asked) < done + 3 * 4 + 2 * (os.cpu_count() or 1)
+        assert len(asked) < done + 3 * 4 + 2 * THREADS
     results.close()
 
 
@@ -205,7 +205,7 @@ def test_what_has_been_read_is_not_kept(classifier: Classifier, cat: Path) -> No
     for i, result in enumerate(classifier.predict(held(), batch_size=4)):
         assert str(result.image) == str(i)
         most = max(most, len(alive))
-    assert most < 4 * 4 + 3 * (os.cpu_count() or 1) + 4
+    assert most < 4 * 4 + 3 * THREADS + 4
 
 
 def test_a_failing_list_of_pictures_fails_at_once(classifier: Classifier, cat: Path) -> None:
