@@ -25,6 +25,14 @@ class Balance(StrEnum):
     SAMPLING = "sampling"
 
 
+class Optimizer(StrEnum):
+    """What makes new weights of gradients."""
+
+    ADAMW = "adamw"
+    MUON = "muon"
+    SGD = "sgd"
+
+
 class ReportTo(StrEnum):
     """Who else is told how a run goes."""
 
@@ -70,6 +78,10 @@ class TrainingOptions:
         typer.Option(
             "--accumulation", min=1, help="Compute a batch in so many parts: less memory."
         ),
+    ] = None
+    optimizer: Annotated[
+        Optimizer | None,
+        typer.Option("--optimizer", help="Muon is for the blocks' matrices, AdamW for the rest."),
     ] = None
     lr: Annotated[float | None, typer.Option("--lr", min=0, help="Learning rate.")] = None
     seed: Annotated[

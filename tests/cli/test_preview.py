@@ -68,7 +68,7 @@ def test_train_has_it_and_options_are_checked(mixer, photos: Path, tmp_path: Pat
 
 def test_options_reach_the_recipe(mixer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     options = ("--rand-augment", "3x9", "--mixup", 0.2, "--cutmix", 1, "--erasing", 0.25)
-    more = ("--balance", "sampling", "--layer-decay", 0.75)
+    more = ("--balance", "sampling", "--layer-decay", 0.75, "--optimizer", "muon")
     shown = mixer("fine-tune", tmp_path, "--show-recipe", *options, *more).out.splitlines()
     for line in (
         "rand_augment = [3, 9]",
@@ -77,6 +77,7 @@ def test_options_reach_the_recipe(mixer, tmp_path: Path) -> None:  # type: ignor
         "erasing = 0.25",
         'balance = "sampling"',
         "layer_decay = 0.75",
+        'optimizer = "muon"',
     ):
         assert line in shown
     none = ("train", tmp_path, "--show-recipe", "--rand-augment", "none")
