@@ -9,6 +9,7 @@ import typer
 
 from mixer_mlx.cli import options, output
 from mixer_mlx.cli.predict_output import PredictFormat, chosen_format
+from mixer_mlx.cli.processes import Processes, refuse_several
 from mixer_mlx.cli.ranks import joined
 from mixer_mlx.errors import SourceError
 
@@ -86,6 +87,7 @@ def predict(
     force: options.Force = False,
     dtype: options.DTypeOption = None,
     device: options.DeviceOption = None,
+    processes: Processes = 1,
     quiet: options.Quiet = False,
 ) -> None:
     """Name the most probable classes of pictures.
@@ -115,9 +117,9 @@ def predict(
     )
     if misuse := job.misuse():
         raise typer.BadParameter(misuse)
-    with joined(job.go_on) as ranks:
-        if ranks.size > 1 and "-" in images:
-            raise typer.BadParameter("several processes can't share the list of -; name the files.")
+    if "-" in images:
+        refuse_several(processes, "several processes can't share the list of -; name the files.")
+    with joined(job.go_on, processes) as ranks:
         if ranks.rank == 0:
             job.check()
         with output.fetching(quiet=quiet) as listeners:

@@ -1,4 +1,4 @@
-"""A command that MLX's launcher started in several processes: rank 0 speaks for all."""
+"""A command that runs in several processes: rank 0 speaks for all."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mixer_mlx.cli import output, signals
+from mixer_mlx.cli.processes import started
 
 if TYPE_CHECKING:
     from mixer_mlx.parallel import Ranks
@@ -14,15 +15,21 @@ LAST_SECONDS = 10
 
 
 @contextmanager
-def joined(go_on: str) -> Iterator["Ranks"]:
+def joined(go_on: str, processes: int) -> Iterator["Ranks"]:
     """The ranks, once all are there; a process without others is rank 0 of 1.
 
-    `go_on` says what to do after another process ended before its time. What the block raises ends
-    the other processes.
+    `processes` are started, unless MLX's launcher did it. `go_on` says what to do after another
+    process ended before its time. What the block raises ends the other processes.
     """
+    with started(processes), _met(go_on) as ranks:
+        yield ranks
+
+
+@contextmanager
+def _met(go_on: str) -> Iterator["Ranks"]:
     from mixer_mlx import __version__, parallel
 
-    if not parallel.launched():
+    if parallel.launched_size() == 1:
         yield parallel.ALONE
         return
     me = int(os.environ["MLX_RANK"])
@@ -34,11 +41,13 @@ def joined(go_on: str) -> Iterator["Ranks"]:
             output.say(f"Error: Rank {rank} ended before the work was done; {go_on}")
         signals.leave(1)
 
+    ranks = parallel.ALONE
     try:
         with parallel.joined(__version__, lost) as ranks:
             yield ranks
     except BaseException as error:
-        if isinstance(error, signals.Interrupted):
+        # What stops all of them need be said once.
+        if isinstance(error, signals.Interrupted) or ranks.first_failed():
             output.speak_as(me, mute=me > 0)
         # MLX's threads may wait for what the others no longer send.
         signals.leave_within(LAST_SECONDS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mixer_mlx.cli import find_lr, output, preview, sheet
+from mixer_mlx.cli.processes import refuse_several
 from mixer_mlx.cli.ranks import joined
 from mixer_mlx.cli.training_follow import follow, steps_bar
 from mixer_mlx.cli.training_options import TrainingOptions, show_recipe
@@ -35,9 +36,11 @@ def train(command: str, told: TrainingOptions, recipe: "Recipe", build: Build, o
     if told.show_recipe:
         show_recipe(told.recipe, recipe)
         return
-    with joined("give the same command with --resume to go on from what is saved.") as ranks:
-        if ranks.size > 1 and (told.plan or told.preview or told.find_lr):
-            raise typer.BadParameter("--plan, --preview and --find-lr are for one process alone.")
+    if told.plan or told.preview or told.find_lr:
+        refuse_several(told.processes, "--plan, --preview and --find-lr are for one process alone.")
+    with joined(
+        "give the same command with --resume to go on from what is saved.", told.processes
+    ) as ranks:
         if ranks.rank:
             told = replace(told, quiet=True, report_to=None)
         _train(command, told, recipe, build, origin, ranks)

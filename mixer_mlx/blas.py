@@ -140,6 +140,14 @@ class _DlInfo(ctypes.Structure):
     )
 
 
+def use_threads(count: int) -> None:
+    """From now on MLX's matrix products take so many threads, if OpenBLAS computes them."""
+    path = _global_blas() if sys.platform == "linux" else None
+    library = ctypes.CDLL(path) if path else None
+    if library is not None and hasattr(library, "openblas_set_num_threads"):
+        library.openblas_set_num_threads(count)
+
+
 def _global_blas() -> str | None:
     """The file that answers a library asking for `cblas_sgemm`, if any does so far."""
     process = ctypes.CDLL(None)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,6 +77,10 @@ class Ranks:
         self.wish = wish
         return self.stop if self.size > 1 else wish
 
+    def first_failed(self) -> bool:
+        """Whether rank 0 ended with an error of its own by now, or within a second."""
+        return self._peers is not None and self._peers.first_failed.wait(1.0)
+
     def part(self, whole: int) -> slice:
         """This rank's rows of a batch. Raises ConfigError unless all get as many."""
         rows, left = divmod(whole, self.size)
@@ -136,9 +142,25 @@ class Ranks:
 ALONE = Ranks()
 
 
-def launched() -> bool:
-    """Whether MLX's launcher, or who sets its variables, started this process among others."""
-    return _launch() is not None
+def launched_size() -> int:
+    """How many processes MLX's launcher, or who sets its variables, started; 1: this one alone."""
+    launch = _launch()
+    return launch[1] if launch else 1
+
+
+def local_hosts(size: int) -> list[list[str]]:
+    """The content of a hostfile for a ring of processes on this machine, whose ports are free.
+
+    Raises BackendError where none are.
+    """
+    for port in random.sample(range(20000, 30000), 100):
+        try:
+            for one in (*range(port, port + size), port + PORT_OFFSET):
+                socket.create_server(("127.0.0.1", one)).close()
+        except OSError:
+            continue
+        return [[f"127.0.0.1:{port + rank}"] for rank in range(size)]
+    raise BackendError(f"There are no {size + 1} free ports on 127.0.0.1 to connect processes by.")
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class Peers:
         self.rank, self.size = rank, size
         self._on_lost = on_lost
         self.gone = False  # another has ended without a word
+        self.first_failed = threading.Event()  # rank 0 has, and said so
         self._ending = threading.Event()
         self._dying = threading.Lock()
         try:
@@ -99,6 +100,8 @@ class Peers:
                 return
             elif kind == "lost":
                 other, told = value, True
+                if other == 0:
+                    self.first_failed.set()
                 break
         self.gone |= not told
         if self._ending.wait(GRACE_SECONDS):

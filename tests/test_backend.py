@@ -86,6 +86,18 @@ def test_openblas_is_loaded_and_described(started: Any) -> None:
 
 
 @needs_openblas
+@pytest.mark.parametrize("count", [1, 2])
+def test_threads_of_openblas_are_chosen_later(count: int) -> None:
+    seen = child(f"""
+import json
+from mixer_mlx import blas
+blas.use_threads({count})
+print(json.dumps(blas._inspect(blas._global_blas()).threads))
+""")
+    assert seen == count
+
+
+@needs_openblas
 def test_core_type_does_not_leak(started: Any) -> None:
     assert started["core_type"] == [None, "None"]
     assert "OPENBLAS_CORETYPE" not in started["described"]["environment"]
