@@ -18,10 +18,10 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from mixer_mlx import checkpoint
+from mixer_mlx import __version__, checkpoint
 from mixer_mlx.atomic import replacing_file
 from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
 from mixer_mlx.data.dataset import Dataset
@@ -205,7 +205,10 @@ class Run:
                 final_report.write(self.folder, start.val, start.recipe, self._facts(best))
 
     def _save_model(self, name: str, model: MlpMixer) -> None:
-        checkpoint.save(self.folder / name, model, self.start.info, force=True)
+        start = self.start
+        by = {"trained_by": f"mixer-mlx {__version__}", "recipe": start.recipe_name}
+        info = replace(start.info, source={**start.info.source, **by})
+        checkpoint.save(self.folder / name, model, info, force=True)
 
     def _facts(self, best: Best) -> list[tuple[str, str]]:
         start = self.start

@@ -50,7 +50,10 @@ def test_a_run_from_folder_to_model(mixer, photos: Path, tmp_path: Path) -> None
     steps = [line for line in lines if line["event"] == "step"]
     assert [line["step"] for line in steps] == list(range(1, 31))
     assert steps[-1]["loss"] < 0.95 * steps[0]["loss"]
-    assert checkpoint.read_info(run / "best").labels == ("blue", "red")
+    trained = checkpoint.read_info(run / "best")
+    assert trained.labels == ("blue", "red")
+    assert trained.source["recipe"] == "quick"
+    assert trained.source["fine_tuned_from"]
     with Image.open(run / "curves.png") as picture:
         assert picture.size[0] > 400
     assert "`red`: 6" in (run / "README.md").read_text()
