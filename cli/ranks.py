@@ -47,8 +47,8 @@ def _met(go_on: str) -> Iterator["Ranks"]:
             yield ranks
     except BaseException as error:
         # What stops all of them need be said once.
-        if isinstance(error, signals.Interrupted) or ranks.first_failed():
-            output.speak_as(me, mute=me > 0)
+        if me and (isinstance(error, signals.Interrupted) or ranks.first_failed()):
+            output.speak_as(me, mute=True)
         # MLX's threads may wait for what the others no longer send.
         signals.leave_within(LAST_SECONDS)
         raise
