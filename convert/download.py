@@ -16,18 +16,26 @@ import re
 import ssl
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.parse import urlsplit
+from urllib.request import Request, build_opener
 
 from mixer_mlx import __version__, atomic
+from mixer_mlx.convert.web import (
+    Redirects,
+    TryAgainError,
+    check_url,
+    chunks,
+    cut,
+    file_name,
+    refusal,
+)
 from mixer_mlx.errors import SourceError
 
 Progress = Callable[[int, int | None], None]
@@ -38,7 +46,6 @@ WAITS = (0.5, 1.0, 2.0, 4.0)
 TIMEOUT = 30.0
 """Seconds until a connection, or a silence within one, counts as failed."""
 
-_CHUNK = 1 << 18
 _WORTHWHILE = 1 << 20
 
 
@@ -69,7 +76,7 @@ def download(
     replaces it. Raises SourceError; a download that was cut is then kept to be resumed.
     """
     check_url(url)
-    transfer = _Transfer(url, folder / _file_name(url), size, progress)
+    transfer = _Transfer(url, folder / file_name(url), size, progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         transfer.run()
@@ -91,24 +98,6 @@ def recorded(path: Path) -> Record | None:
     return record
 
 
-def check_url(url: str) -> None:
-    """Raise SourceError unless `url` is http(s), has a host, and can be sent as it stands."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, a broken [IPv6] address
-        usable = False
-    if not usable or not re.fullmatch(r"[!-~]+", url):
-        raise SourceError(
-            f"{url!r} is no URL that can be fetched; give one like https://host/folder/file.npz, "
-            "with %-codes for blanks and accents."
-        )
-
-
-class _TryAgainError(Exception):
-    """A failure that may pass; its text is the user's sentence in case it doesn't."""
-
-
 class _Transfer:
     """One call of `download`: what it wants, and how far into the file it has come."""
 
@@ -125,7 +114,7 @@ class _Transfer:
             before = self.reached
             try:
                 self.attempt()
-            except _TryAgainError as failure:
+            except TryAgainError as failure:
                 if self.reached - before >= _WORTHWHILE:
                     waits = list(WAITS)
                 if not waits:
@@ -159,7 +148,7 @@ class _Transfer:
                 done = self.store(response, part, start, total)
                 self.finish(part, done, record, response.headers)
             except FileNotFoundError as error:  # another process was faster
-                raise _TryAgainError(f"{part} has disappeared; run this again.") from error
+                raise TryAgainError(f"{part} has disappeared; run this again.") from error
 
     def part(self, record: Record) -> Path:
         key = uuid.uuid4().hex
@@ -178,11 +167,11 @@ class _Transfer:
             error.close()
             if error.code == 416:  # the part is longer than the file
                 self.discard()
-            raise _refusal(self.url, error) from error
+            raise refusal(self.url, error) from error
         except URLError as error:
             raise self.unreachable(error) from error
         except (OSError, HTTPException, ValueError) as error:
-            raise _cut(self.url, str(error)) from error
+            raise cut(self.url, str(error)) from error
         return response
 
     def unreachable(self, error: URLError) -> Exception:
@@ -194,7 +183,7 @@ class _Transfer:
                 "Install Certificates.command)."
             )
         text = f"{host} can't be reached ({error.reason}); check the network, then run this again."
-        return _TryAgainError(text) if self.reached else SourceError(text)
+        return TryAgainError(text) if self.reached else SourceError(text)
 
     def total(self, response: HTTPResponse, start: int) -> int | None:
         """How long the whole file is, as far as the server says; refuse what can't be it."""
@@ -211,7 +200,7 @@ class _Transfer:
             length = re.fullmatch(rf"bytes {start}-\d+/(\d+)", span)
             if length is None:
                 self.discard()
-                raise _TryAgainError(f"{self.url} sends another part than asked for: {span}.")
+                raise TryAgainError(f"{self.url} sends another part than asked for: {span}.")
         total = int(length[1]) if length else None
         if total is not None:
             self.check_size(total)
@@ -233,7 +222,7 @@ class _Transfer:
             if file.seek(0, os.SEEK_END) < start:  # the part that was seen has gone
                 raise FileNotFoundError(part)
             file.seek(start)
-            for chunk in _chunks(self.url, response):
+            for chunk in chunks(self.url, response):
                 file.write(chunk)
                 done += len(chunk)
                 self.reached = max(self.reached, done)
@@ -241,7 +230,7 @@ class _Transfer:
                     self.progress(done, total)
             if total is not None and done < total:
                 short = ConnectionError("ended early")
-                raise _cut(self.url, f"{done:,} of {total:,} bytes") from short
+                raise cut(self.url, f"{done:,} of {total:,} bytes") from short
             file.truncate()
         return done
 
@@ -266,48 +255,6 @@ class _Transfer:
         self.note.unlink(missing_ok=True)
 
 
-class Redirects(HTTPRedirectHandler):
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> Request | None:
-        scheme = urlsplit(newurl).scheme
-        if scheme != "https" and (req.type, scheme) != ("http", "http"):
-            fp.close()
-            raise SourceError(
-                f"{req.full_url} redirects to {newurl}, where nobody can vouch for the file; give "
-                "an https address."
-            )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _refusal(url: str, error: HTTPError) -> Exception:
-    code = error.code
-    if code in (408, 416, 429) or code >= 500:
-        return _TryAgainError(f"{url}: the server fails ({code} {error.reason}); try again later.")
-    if code in (404, 410):
-        return SourceError(f"{url} doesn't exist ({code}); check the address.")
-    if code in (401, 403):
-        return SourceError(
-            f"{url} may not be read by everybody ({code}); fetch it where you are logged in, and "
-            "give the file's path."
-        )
-    if code in (301, 302, 303, 307, 308):
-        return SourceError(f"{url} redirects in circles or to nowhere; check the address.")
-    return SourceError(f"{url} can't be fetched ({code} {error.reason}); check the address.")
-
-
-def _cut(url: str, detail: str) -> _TryAgainError:
-    return _TryAgainError(f"The download of {url} was cut ({detail}); run this again to go on.")
-
-
-def _chunks(url: str, response: HTTPResponse) -> Iterator[bytes]:
-    try:
-        while chunk := response.read1(_CHUNK):
-            yield chunk
-    except (OSError, HTTPException, ValueError) as error:
-        raise _cut(url, str(error)) from error
-
-
 def _matches_hash(path: Path, headers: HTTPMessage) -> bool:
     """Whether a file has the MD5 that Google's storage states for it, if it states one."""
     stated = re.search(r"md5=([\w+/=]+)", ",".join(headers.get_all("x-goog-hash", [])))
@@ -318,13 +265,6 @@ def _digest(path: Path, name: str = "sha256") -> str:
     with path.open("rb") as file:
         new = partial(hashlib.new, name, usedforsecurity=False)
         return hashlib.file_digest(file, new).hexdigest()
-
-
-def _file_name(url: str) -> str:
-    name = unquote(urlsplit(url).path.rsplit("/", 1)[-1])
-    if not re.fullmatch(r"\w[\w.+,=@() -]*", name):
-        raise SourceError(f"{url} doesn't end in the name of a file; give the file's own address.")
-    return name
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mixer_mlx import atomic
-from mixer_mlx.convert.download import Progress, check_url
+from mixer_mlx.convert.download import Progress
 from mixer_mlx.convert.hub_address import (
     COMMIT,
     HubAddress,
@@ -26,6 +26,7 @@ from mixer_mlx.convert.hub_address import (
     repo_folder,
 )
 from mixer_mlx.convert.hub_errors import may_pass, sentence
+from mixer_mlx.convert.web import check_url
 from mixer_mlx.errors import SourceError
 
 __all__ = ["Fetched", "HubAddress", "choose", "fetch", "get", "in_sentences", "look_up", "parse"]

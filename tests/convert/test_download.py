@@ -9,12 +9,14 @@ import threading
 from io import BytesIO
 from pathlib import Path
 from urllib.error import HTTPError, URLError
+from urllib.request import Request
 
 import pytest
 from hub_server import Fault, HubServer
 
 from mixer_mlx.convert import download as module
 from mixer_mlx.convert.download import Record, download, recorded
+from mixer_mlx.convert.web import Redirects
 from mixer_mlx.errors import SourceError
 
 PATH = "/mixer_models/imagenet1k/Mixer-B_16.npz"
@@ -487,10 +489,10 @@ def test_redirect_out_of_the_web(hub: HubServer, url: str, tmp_path: Path, targe
 
 
 def test_no_redirect_from_https_to_http() -> None:
-    request = module.Request("https://127.0.0.1/a.npz")
+    request = Request("https://127.0.0.1/a.npz")
 
     def follow(target: str) -> str:
-        new = module.Redirects().redirect_request(request, BytesIO(), 302, "", {}, target)
+        new = Redirects().redirect_request(request, BytesIO(), 302, "", {}, target)
         return new.full_url
 
     assert follow("https://127.0.0.1/b.npz") == "https://127.0.0.1/b.npz"

@@ -1,0 +1,86 @@
+"""Addresses and servers on the web: what is refused, what may pass, and the sentences for both."""
+
+import re
+from collections.abc import Iterator
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import IO
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
+from urllib.request import HTTPRedirectHandler, Request
+
+from mixer_mlx.errors import SourceError
+
+_CHUNK = 1 << 18
+
+
+def check_url(url: str) -> None:
+    """Raise SourceError unless `url` is http(s), has a host, and can be sent as it stands."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, a broken [IPv6] address
+        usable = False
+    if not usable or not re.fullmatch(r"[!-~]+", url):
+        raise SourceError(
+            f"{url!r} is no URL that can be fetched; give one like https://host/folder/file.npz, "
+            "with %-codes for blanks and accents."
+        )
+
+
+class TryAgainError(Exception):
+    """A failure that may pass; its text is the user's sentence in case it doesn't."""
+
+
+class Redirects(HTTPRedirectHandler):
+    """Follows redirects, but from https to https alone."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        scheme = urlsplit(newurl).scheme
+        if scheme != "https" and (req.type, scheme) != ("http", "http"):
+            fp.close()
+            raise SourceError(
+                f"{req.full_url} redirects to {newurl}, where nobody can vouch for the file; give "
+                "an https address."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def refusal(url: str, error: HTTPError) -> Exception:
+    """A server's answer as TryAgainError or SourceError."""
+    code = error.code
+    if code in (408, 416, 429) or code >= 500:
+        return TryAgainError(f"{url}: the server fails ({code} {error.reason}); try again later.")
+    if code in (404, 410):
+        return SourceError(f"{url} doesn't exist ({code}); check the address.")
+    if code in (401, 403):
+        return SourceError(
+            f"{url} may not be read by everybody ({code}); fetch it where you are logged in, and "
+            "give the file's path."
+        )
+    if code in (301, 302, 303, 307, 308):
+        return SourceError(f"{url} redirects in circles or to nowhere; check the address.")
+    return SourceError(f"{url} can't be fetched ({code} {error.reason}); check the address.")
+
+
+def cut(url: str, detail: str) -> TryAgainError:
+    """What is raised when a connection breaks in the middle of a file."""
+    return TryAgainError(f"The download of {url} was cut ({detail}); run this again to go on.")
+
+
+def chunks(url: str, response: HTTPResponse) -> Iterator[bytes]:
+    """What the server sends, as it comes. Raises TryAgainError."""
+    try:
+        while chunk := response.read1(_CHUNK):
+            yield chunk
+    except (OSError, HTTPException, ValueError) as error:
+        raise cut(url, str(error)) from error
+
+
+def file_name(url: str) -> str:
+    """The last part of a URL, if a file may be called that. Raises SourceError."""
+    name = unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+    if not re.fullmatch(r"\w[\w.+,=@() -]*", name):
+        raise SourceError(f"{url} doesn't end in the name of a file; give the file's own address.")
+    return name
