@@ -2,15 +2,18 @@
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from mixer_mlx.errors import BackendError
+
+if TYPE_CHECKING:
+    from subprocess import Popen
 
 Processes = Annotated[
     int,
@@ -40,6 +43,8 @@ def started(count: int) -> Iterator[None]:
 
     They run the command line of this one, and share the cores that it may use.
     """
+    import tempfile
+
     from mixer_mlx import blas, parallel
     from mixer_mlx.threads import cores
 
@@ -51,13 +56,15 @@ def started(count: int) -> Iterator[None]:
         return
     with tempfile.TemporaryDirectory() as folder:
         hosts = Path(folder) / "hosts.json"
-        hosts.write_text(json.dumps(parallel.local_hosts(count)))
-        threads = max(1, cores() // count)
+        hosts.write_text(json.dumps(local_hosts(count)))
         before = dict(os.environ)
-        os.environ |= {"MLX_HOSTFILE": str(hosts), "OPENBLAS_NUM_THREADS": str(threads)}
+        if "OPENBLAS_NUM_THREADS" not in before:
+            threads = max(1, cores() // count)
+            os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+            blas.use_threads(threads)
+        os.environ["MLX_HOSTFILE"] = str(hosts)
         others = [_start(rank) for rank in range(1, count)]
         os.environ["MLX_RANK"] = "0"
-        blas.use_threads(threads)
         try:
             yield
         finally:
@@ -66,7 +73,29 @@ def started(count: int) -> Iterator[None]:
             os.environ.update(before)
 
 
-def _start(rank: int) -> subprocess.Popen[bytes]:
+def local_hosts(size: int) -> list[list[str]]:
+    """The content of a hostfile for a ring of processes on this machine, whose ports are free.
+
+    Raises BackendError where none are.
+    """
+    import random
+    import socket
+
+    from mixer_mlx import parallel
+
+    for port in random.sample(range(20000, 30000), 100):
+        try:
+            for one in (*range(port, port + size), port + parallel.PORT_OFFSET):
+                socket.create_server(("127.0.0.1", one)).close()
+        except OSError:
+            continue
+        return [[f"127.0.0.1:{port + rank}"] for rank in range(size)]
+    raise BackendError(f"There are no {size + 1} free ports on 127.0.0.1 to connect processes by.")
+
+
+def _start(rank: int) -> "Popen[bytes]":
+    import subprocess
+
     # -P: no module is looked for in the folder that the user happens to be in.
     command = [sys.executable, "-P", "-m", "mixer_mlx.cli", *sys.argv[1:]]
     return subprocess.Popen(  # noqa: S603  # this program
@@ -74,10 +103,12 @@ def _start(rank: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(others: list[subprocess.Popen[bytes]]) -> None:
+def _end(others: "list[Popen[bytes]]") -> None:
+    from subprocess import TimeoutExpired
+
     for other in others:
         try:
             other.wait(LAST_SECONDS)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             other.kill()
             other.wait()

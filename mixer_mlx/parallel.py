@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -146,21 +144,6 @@ def launched_size() -> int:
     """How many processes MLX's launcher, or who sets its variables, started; 1: this one alone."""
     launch = _launch()
     return launch[1] if launch else 1
-
-
-def local_hosts(size: int) -> list[list[str]]:
-    """The content of a hostfile for a ring of processes on this machine, whose ports are free.
-
-    Raises BackendError where none are.
-    """
-    for port in random.sample(range(20000, 30000), 100):
-        try:
-            for one in (*range(port, port + size), port + PORT_OFFSET):
-                socket.create_server(("127.0.0.1", one)).close()
-        except OSError:
-            continue
-        return [[f"127.0.0.1:{port + rank}"] for rank in range(size)]
-    raise BackendError(f"There are no {size + 1} free ports on 127.0.0.1 to connect processes by.")
 
 
 @contextmanager

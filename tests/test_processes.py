@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from mixer_mlx import parallel
+from mixer_mlx.cli.processes import local_hosts
 
 SMALL = Path(__file__).parent / "golden" / "jax_square.npz"
 MIXER = [sys.executable, "-m", "mixer_mlx"]
@@ -132,7 +133,7 @@ def test_under_the_launcher_it_must_be_the_same_number(tmp_path: Path) -> None:
 
 
 def test_ports_of_local_processes_are_free() -> None:
-    hosts = parallel.local_hosts(3)
+    hosts = local_hosts(3)
     ports = [int(host.removeprefix("127.0.0.1:")) for [host] in hosts]
     assert ports == list(range(ports[0], ports[0] + 3))
     for port in (*ports, ports[0] + parallel.PORT_OFFSET):
