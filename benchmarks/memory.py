@@ -91,7 +91,7 @@ def measure(run: Session, kind: str, name: str, batch: int) -> None:
         blocks = affordable(config, kind, batch, f"{run.options.device} {dtype}")
         case = {"job": f"{kind} memory", "model": name, "blocks": blocks, "batch": batch}
         case |= {"device": run.options.device, "dtype": dtype, "recipe": fields}
-        results[setting] = {**facts(run, case, runs=3), "blocks": blocks}
+        results[setting] = {**facts(run, case, runs=2), "blocks": blocks}
     shown = {"kind": kind, "model": name, "batch": batch, "of_blocks": config.num_blocks}
     keep(run, {"name": f"{kind} {name} batch {batch}", **shown}, results)
 
@@ -163,7 +163,7 @@ def compare_plan(run: Session, title: str, name: str, fields: Row, files: Path) 
 
 def keep(run: Session, case: Row, results: dict[str, Row], ratios: Row | None = None) -> None:
     """Into the JSON, and to the terminal in one line."""
-    run.cases.append({"case": case, "results": results, "ratios": ratios or {}})
+    run.keep({"case": case, "results": results, "ratios": ratios or {}})
     parts = [f"{name} {row['peak'] / 2**20:,.0f} MiB" for name, row in results.items()]
     parts += [f"real/plan {key} {value:.2f}" for key, value in (ratios or {}).items()]
     print("   ".join([case["name"], *parts]), flush=True)

@@ -122,7 +122,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 def plot(run: Session) -> None:
     """A diagram of time and one of memory for each axis."""
     panels = []
-    for axis in run.options.axes:
+    for axis in dict.fromkeys(case["case"]["axis"] for case in run.cases):
         points = [case for case in run.cases if case["case"]["axis"] == axis]
         for quantity, (title, factor) in UNITS.items():
             curves: dict[str, list[tuple[float, float]]] = {}

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import os
 import platform
 import subprocess
@@ -48,6 +49,9 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     common.add_argument("--contenders", nargs="+", help="of those that the benchmark has")
     common.add_argument("--quick", action="store_true", help="few and small cases, for a try")
     common.add_argument("--out", type=Path, help="JSON file (results/NAME.json)")
+    common.add_argument(
+        "--add", action="store_true", help="keep the cases in that file that this run hasn't"
+    )
     return common
 
 
@@ -74,6 +78,7 @@ class Session:
         self.skipped: dict[str, str] = {}
         self.idle: dict[str, float] = {}
         self._load = os.getloadavg()[0]
+        self._earlier = self._kept() if options.add else {}
 
     def __enter__(self) -> "Session":
         return self
@@ -86,6 +91,22 @@ class Session:
             raise SystemExit(1) from error
         if kind is None:
             harness.save(self.out, self.to_dict())
+
+    def _kept(self) -> Row:
+        """The file's content for --add, its cases put among ours."""
+        if not self.out.is_file():
+            return {}
+        earlier: Row = json.loads(self.out.read_text("utf-8"))
+        now = {"machine": machine(), "threads": self.options.threads, "quick": self.options.quick}
+        for key, value in now.items():
+            if earlier[key] != value:
+                raise SystemExit(
+                    f"{self.out} is of another {key}: {earlier[key]}; leave out --add, or give "
+                    "another --out."
+                )
+        once = {key: earlier[key] for key in ("rounds", "date", "load_before")}
+        self.cases = [once | case for case in earlier["cases"]]
+        return earlier
 
     @property
     def out(self) -> Path:
@@ -119,6 +140,8 @@ class Session:
             option = PYTHONS[script]
             self.skip(name, f"{error}; " + (f"see {option}" if option else "install this project"))
             return None
+        if worker.versions != self._earlier.get("versions", {}).get(name, worker.versions):
+            raise BenchmarkError(f"{name} has other versions than in {self.out}; leave out --add.")
         self.versions[name] = worker.versions
         return worker
 
@@ -141,24 +164,41 @@ class Session:
     ) -> None:
         """Keep a case's results with their ratios to those of `to`, and print them in one line."""
         ratios = harness.ratios(results, to)
-        self.cases.append({"case": case, "results": results, "ratios": ratios, **more})
+        self.keep({"case": case, "results": results, "ratios": ratios, **more})
         print(line(case, results, ratios), flush=True)
+
+    def keep(self, row: Row) -> None:
+        """Take a case among the others, in place of an older one of its name."""
+        self.cases = [one for one in self.cases if one["case"]["name"] != row["case"]["name"]]
+        self.cases.append({**row, **self._when()})
+        groups = [_group(one["case"]) for one in self.cases]
+        self.cases.sort(key=lambda one: groups.index(_group(one["case"])))
 
     def to_dict(self) -> Row:
         """The content of the JSON file."""
         return {
             "benchmark": self.name,
             "quick": self.options.quick,
-            "date": date.today().isoformat(),
             "machine": machine(),
-            "load_before": round(self._load, 2),
             "threads": self.options.threads,
-            "rounds": self.rounds,
-            "versions": self.versions,
+            **self._when(),
+            "versions": self._earlier.get("versions", {}) | self.versions,
             "skipped": self.skipped,
             "idle_share": self.idle,
             "cases": self.cases,
         }
+
+    def _when(self) -> Row:
+        return {
+            "date": date.today().isoformat(),
+            "load_before": round(self._load, 2),
+            "rounds": self.rounds,
+        }
+
+
+def _group(case: Row) -> list[str]:
+    """What stands together in a table."""
+    return [str(case.get(key)) for key in ("kind", "model", "axis")]
 
 
 def add_memory(results: dict[str, Row], workers: Sequence[Worker]) -> None:

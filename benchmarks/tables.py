@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import memory_tables
 import scaling_tables
@@ -66,13 +67,14 @@ def about(report: Row) -> list[str]:
     """What all figures of a report have in common."""
     machine = report["machine"]
     gpu = "" if machine["gpu"] == "none" else f", {machine['gpu']}"
+    rounds, dates, loads = (_each(report, key) for key in ("rounds", "date", "load_before"))
     parts = [
         f"{machine['processor']}{gpu}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
         f"{machine['system']}",
         f"{report['threads']} threads each",
-        f"{report['rounds']} rounds" if report["benchmark"] != "memory" else "",
-        report["date"],
-        f"load {report['load_before']} before",
+        f"{_span(rounds)} rounds" if report["benchmark"] != "memory" else "",
+        _span(dates),
+        f"load {_span(loads)} before",
     ]
     lines = ["; ".join(part for part in parts if part)]
     for name, versions in report["versions"].items():
@@ -83,6 +85,15 @@ def about(report: Row) -> list[str]:
     for name, share in restless.items():
         lines.append(f"{name} took {share:.0%} of a core while others ran")
     return [f"- {line}" for line in lines]
+
+
+def _each(report: Row, key: str) -> list[Any]:
+    """What the runs that made a report's cases had."""
+    return sorted({case.get(key, report[key]) for case in report["cases"]})
+
+
+def _span(values: Sequence[object]) -> str:
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
 def body(report: Row, reasons: dict[str, str]) -> list[str]:

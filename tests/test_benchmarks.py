@@ -161,7 +161,12 @@ def test_outputs_must_agree(fake: Callable[..., Any], tmp_path: Path) -> None:
 
 def session_options(tmp_path: Path) -> argparse.Namespace:
     return argparse.Namespace(
-        quick=False, rounds=2, threads=1, contenders=None, out=tmp_path / "inference.json"
+        quick=False,
+        rounds=2,
+        threads=1,
+        contenders=None,
+        out=tmp_path / "inference.json",
+        add=False,
     )
 
 
@@ -189,6 +194,39 @@ def test_json_becomes_tables(tmp_path: Path) -> None:
     (tmp_path / "inference.json").write_text(json.dumps(quick))
     with pytest.raises(harness.BenchmarkError, match="--quick"):
         tables.page(tmp_path, {})
+
+
+def test_cases_are_added_to_a_file_of_the_same_machine(tmp_path: Path) -> None:
+    import tables
+    from session import Session
+
+    def measure(options: argparse.Namespace, *cases: tuple[str, int, float]) -> None:
+        with Session("inference", options) as run:
+            for model, batch, seconds in cases:
+                row = {"seconds": {"median": seconds, "low": seconds, "high": seconds}}
+                row |= {"memory": 2**21, "cpu_seconds": 1.0}
+                case = {"name": f"{model} batch {batch}", "model": model}
+                run.keep({"case": case, "results": {"mixer-mlx": row}, "ratios": {}})
+
+    options = session_options(tmp_path)
+    measure(options, ("S/32", 1, 1.0), ("S/32", 8, 8.0), ("B/16", 1, 4.0))
+    options.add, options.rounds = True, 5
+    measure(options, ("S/32", 64, 64.0), ("B/16", 1, 5.0))
+    report = json.loads(options.out.read_text("utf-8"))
+    found = [
+        (case["case"]["name"], case["results"]["mixer-mlx"]["seconds"]["median"], case["rounds"])
+        for case in report["cases"]
+    ]
+    assert found == [
+        ("S/32 batch 1", 1.0, 2),
+        ("S/32 batch 8", 8.0, 2),
+        ("S/32 batch 64", 64.0, 5),
+        ("B/16 batch 1", 5.0, 5),
+    ]
+    assert "2 to 5 rounds" in "\n".join(tables.page(tmp_path, {}))
+    options.threads = 2
+    with pytest.raises(SystemExit, match="another threads: 1"):
+        measure(options)
 
 
 def test_a_failed_benchmark_writes_nothing(tmp_path: Path) -> None:
