@@ -7,7 +7,6 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 from PIL import Image
 
 from mixer_mlx import CheckpointError, Classifier, ImageError, MlpMixer, ModelInfo, Preprocess, load
@@ -31,27 +30,20 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def test_the_built_in_model_is_the_converted_one(classifier: Classifier, golden: Path) -> None:
-    """Its weights are those of the golden repository, rounded to float16."""
-    full = load(golden / "timm_cifar10", dtype="float32")
-    theirs = dict(tree_flatten(full.model.parameters()))
-    ours = dict(tree_flatten(classifier.model.parameters()))
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        assert mx.array_equal(ours[name], value.astype(mx.float16)), name
-    assert full.info.preprocess == classifier.info.preprocess
-    assert full.labels == classifier.labels
-
-
-def test_agrees_with_timm_on_real_pictures(
-    classifier: Classifier, expected: dict[str, np.ndarray]
+def test_the_built_in_model_gives_timms_logits(
+    classifier: Classifier, golden: Path, expected: dict[str, np.ndarray]
 ) -> None:
-    logits = np.array(classifier.logits(expected["pictures"]))
-    assert (logits.argmax(1) == expected["logits"].argmax(1)).all()
-    assert abs(logits - expected["logits"]).max() < 0.02  # its weights are rounded to float16
+    """See tests/reference/make_built_in.py."""
+    with np.load(golden / "built_in.npz") as arrays:
+        theirs = arrays["logits"]
+    assert theirs.shape == (16, 10)
+    assert abs(np.array(classifier.logits(expected["pictures"])) - theirs).max() < 1e-4
+    names = [classifier.labels[i] for i in theirs.argmax(1)]
+    right = [path.startswith(name) for name, path in zip(names, expected["paths"], strict=True)]
+    assert sum(right) >= 12
 
 
-def test_full_precision_agrees_to_the_fourth_digit(
+def test_a_converted_model_gives_timms_logits(
     golden: Path, expected: dict[str, np.ndarray]
 ) -> None:
     full = load(golden / "timm_cifar10", dtype="float32")

@@ -74,6 +74,22 @@ def mixer_output() -> str:
     return run.stdout
 
 
+def test_figures_of_the_built_in_model() -> None:
+    """Its page's confusion matrix, its card and the catalogue say the same."""
+    page = (ROOT / "docs" / "cifar10.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\w+) \|((?: \d+ \|){10})$", page, re.M)
+    counts = [[int(cell) for cell in row.split("|")[:-1]] for _, row in rows]
+    assert [sum(row) for row in counts] == [1000] * 10
+    right = sum(counts[i][i] for i in range(10))
+    top1 = CATALOG["cifar10"].top1
+    assert right / 100 == pytest.approx(top1)
+    card = (ROOT / "mixer_mlx" / "models" / "cifar10" / "README.md").read_text("utf-8")
+    for text in (page, card):
+        assert f"{top1:.2f} %" in text
+    for i, (name, _) in enumerate(rows):
+        assert f"{name} {counts[i][i] / 10:.1f}" in card
+
+
 def test_every_command_is_documented() -> None:
     page = (ROOT / "docs" / "cli.md").read_text("utf-8")
     for command in app.registered_commands:

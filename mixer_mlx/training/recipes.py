@@ -104,7 +104,29 @@ Source    arXiv 2105.01601, table 4; the loss, the head bias and RandAugment's 2
 Command   mixer train cifar10/ --recipe cifar -o my-model
 Expect    with --epochs 10 --val-fraction 0.1 71.2 % on the validation and 70.9 % on the test
           pictures, as timm's `MlpMixer` on the same batches (docs/from-scratch.md)
-Source    this project's own, as the model `cifar10` was trained
+Source    this project's own; timm's code reached 77.90 % by nearly the same
+""",
+    ),
+    "cifar-muon": NamedRecipe(
+        Recipe(
+            epochs=26,
+            batch_size=128,
+            optimizer="muon",
+            lr=6e-3,
+            momentum=0.95,
+            warmup=0.03,
+            schedule="linear",
+            weight_decay=0.1,
+            label_smoothing=0.1,
+            augmentation="pad",
+            cutmix=0.2,
+        ),
+        """Trains on CIFAR-10 from nothing, the model `cifar10` in 1 h 58 min on two CPU cores.
+
+Command   mixer train cifar10/train --like cifar10 --recipe cifar-muon --val-fraction 0.04 -o run
+Expect    83.04 % on the test pictures (docs/cifar10.md)
+Source    this project's own: Muon (Jordan et al., kellerjordan.github.io/posts/muon) because steps
+          are few, CutMix (arXiv 1905.04899) against learning pictures by heart
 """,
     ),
 }
