@@ -1,6 +1,7 @@
 """The suite doesn't depend on the user's settings, caches or network."""
 
 import os
+import signal
 import tempfile
 
 for _name in list(os.environ):
@@ -12,6 +13,8 @@ os.environ["MIXER_MLX_CACHE"] = f"{_CACHE.name}/models"
 os.environ["MLX_ENABLE_TF32"] = "0"  # on GPUs that would round float32 to 11 bits
 os.environ["NO_COLOR"] = "1"
 os.environ["TERMINAL_WIDTH"] = "100"
+# A shell's `pytest &` ignores Ctrl-C, and then every process started from here would.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from pathlib import Path  # noqa: E402
 

@@ -14,9 +14,9 @@ ROOMS = {"mixer_mlx": ROOT / "mixer_mlx", "convert": ROOT / "convert", "cli": RO
 # A module of the library may import those of an earlier line, and those of its own without a
 # circle; a package (data, analysis, training) stands for all of its modules.
 LAYERS = [
-    ["errors"],
+    ["errors", "threads"],
     ["atomic", "blas", "backend", "config", "activations", "linear", "peers", "parallel"],
-    ["quiet", "formats", "decode", "image", "archives", "pictures", "threads"],
+    ["quiet", "formats", "decode", "image", "archives", "pictures"],
     ["labels", "model"],
     ["catalog", "resolution"],
     ["checkpoint"],

@@ -67,10 +67,17 @@ def test_training_is_that_of_one_process(photos: Path, tmp_path: Path) -> None:
 
 
 def test_evaluate_and_predict(photos: Path) -> None:
-    command = ("predict", photos, "-m", "cifar10", "-b", 4, "-k", 2, "--format", "csv")
+    command = ("predict", photos, "-m", "cifar10", "-b", 4, "-k", 1, "--format", "json")
     alone, several = run(*command), run(*command, "--processes", 3)
     assert (several.returncode, several.stderr) == (0, "")
-    assert several.stdout == alone.stdout
+    one, other = (
+        [json.loads(line) for line in done.stdout.splitlines()] for done in (alone, several)
+    )
+    assert [line["image"] for line in other] == [line["image"] for line in one]
+    for line, expected in zip(other, one, strict=True):
+        [found], [wanted] = line["predictions"], expected["predictions"]
+        assert found["label"] == wanted["label"]
+        assert found["probability"] == pytest.approx(wanted["probability"], rel=1e-4)
     command = ("evaluate", photos, "-m", "cifar10", "-b", 4, "--format", "json")
     alone, several = run(*command), run(*command, "--processes", 2)
     assert (several.returncode, several.stderr) == (0, "")

@@ -129,7 +129,8 @@ def test_memory_of_the_forward_pass_does_not_grow_with_depth() -> None:
         forward = mx.compile(model, inputs=model.state)
         return peak(lambda: mx.eval(forward(x))) - weights
 
-    assert measured(6) - measured(3) < 4 * N * S * C  # not one array of a block
+    # Three more blocks don't keep an array each. (On the CPU one more may wait to be freed.)
+    assert measured(6) - measured(3) < 2 * 4 * N * S * C
 
 
 def test_memory_of_a_training_step() -> None:
