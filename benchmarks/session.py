@@ -16,6 +16,8 @@ from typing import Any
 import harness
 from harness import HERE, BenchmarkError, NotInstalledError, Row, Worker, say
 
+from mixer_mlx.threads import cores
+
 RESULTS = HERE / "results"
 
 CONTENDERS = {
@@ -53,13 +55,6 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
         "--add", action="store_true", help="keep the cases in that file that this run hasn't"
     )
     return common
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Session:

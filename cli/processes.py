@@ -27,6 +27,7 @@ Processes = Annotated[
 ]
 
 LAST_SECONDS = 10
+"""A process has so long to end, once another has failed or is done."""
 
 
 def refuse_several(count: int, sentence: str) -> None:
@@ -43,17 +44,19 @@ def started(count: int) -> Iterator[None]:
 
     They run the command line of this one, and share the cores that it may use.
     """
-    import tempfile
-
-    from mixer_mlx import blas, parallel
-    from mixer_mlx.threads import cores
+    from mixer_mlx import parallel
 
     size = parallel.launched_size()
-    if count > 1 and size not in (1, count):
-        raise typer.BadParameter(f"mlx.launch started {size} processes; leave --processes out.")
-    if count == 1 or size == count:
+    if count in (1, size):
         yield
         return
+    if size > 1:
+        raise typer.BadParameter(f"mlx.launch started {size} processes; leave --processes out.")
+    import tempfile
+
+    from mixer_mlx import blas
+    from mixer_mlx.threads import cores
+
     with tempfile.TemporaryDirectory() as folder:
         hosts = Path(folder) / "hosts.json"
         hosts.write_text(json.dumps(local_hosts(count)))

@@ -6,12 +6,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mixer_mlx.cli import output, signals
-from mixer_mlx.cli.processes import started
+from mixer_mlx.cli.processes import LAST_SECONDS, started
 
 if TYPE_CHECKING:
     from mixer_mlx.parallel import Ranks
-
-LAST_SECONDS = 10
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def train(command: str, told: TrainingOptions, recipe: "Recipe", build: Build, o
     if told.show_recipe:
         show_recipe(told.recipe, recipe)
         return
-    if told.plan or told.preview or told.find_lr:
+    if told.looks:
         refuse_several(told.processes, "--plan, --preview and --find-lr are for one process alone.")
     with joined(
         "give the same command with --resume to go on from what is saved.", told.processes
@@ -67,7 +67,8 @@ def _train(
         recipe = _fitted(recipe, info, quiet=told.quiet)
     on_bad = _refuse if told.strict else _say_bad
     batches = prepare.training_batches(train, recipe, info.preprocess, on_bad, ranks)
-    if _looked(told, model, info, recipe, batches):
+    if told.looks:
+        _look(told, model, info, recipe, batches)
         return
     start = Start(command, recipe, told.recipe, info, train, val, origin)
     validate = prepare.validation(val, info, recipe.batch_size, on_bad, ranks)
@@ -78,7 +79,7 @@ def _check(told: TrainingOptions) -> None:
     """Raises what can be known to fail before any picture is looked for."""
     from mixer_mlx.training import trackers
 
-    if told.out is None and not (told.plan or told.preview or told.find_lr):
+    if not (told.out or told.looks):
         raise typer.BadParameter("give the run's folder: -o RUN.")
     if told.preview:
         sheet.check(told.preview, force=told.force)
@@ -95,14 +96,14 @@ def _bounded(recipe: "Recipe", examples: int, ranks: "Ranks") -> "Recipe":
     return recipe.replace(batch_size=size, batch_fraction=1.0)
 
 
-def _looked(
+def _look(
     told: TrainingOptions,
     model: "MlpMixer",
     info: "ModelInfo",
     recipe: "Recipe",
     batches: "TrainingBatches",
-) -> bool:
-    """Do what was asked for in place of a training, if anything was."""
+) -> None:
+    """Do what was asked for in place of a training."""
     from mixer_mlx.training import prepare
     from mixer_mlx.training.find_lr import STEPS, try_rates
 
@@ -112,10 +113,9 @@ def _looked(
         trials = try_rates(model, batches, recipe, info.preprocess)
         bar = steps_bar(STEPS, quiet=told.quiet)
         find_lr.run(told.find_lr, trials, bar, quiet=told.quiet)
-    elif told.plan:
+    else:
         total = recipe.total_steps(len(batches))
         _print_plan(prepare.plan(model, info.preprocess, recipe, total))
-    return bool(told.preview or told.find_lr or told.plan)
 
 
 def _run(

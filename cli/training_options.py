@@ -226,6 +226,11 @@ class TrainingOptions:
     ] = True
     quiet: options.Quiet = False
 
+    @property
+    def looks(self) -> bool:
+        """Whether something is asked for in place of a training."""
+        return bool(self.plan or self.preview or self.find_lr)
+
     def chosen(self, **more: object) -> "Recipe":
         """The named recipe, changed by the file, then by these options and `more`.
 

@@ -18,7 +18,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from pathlib import Path  # noqa: E402
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import mixer_mlx  # noqa: E402, F401  # isort: skip  # must come before MLX, see backend.py
 import mlx.core as mx  # noqa: E402
@@ -52,3 +54,17 @@ def golden() -> Path:
 def cat() -> Path:
     """A picture of a cat."""
     return EXAMPLES / "cat.png"
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty noisy pictures, reddish ones in `cat` and bluish ones in `dog`."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("photos")
+    for channel, name in ((0, "cat"), (2, "dog")):
+        (folder / name).mkdir()
+        for i in range(20):
+            pixels = rng.integers(0, 200, (36, 32, 3), np.uint8)
+            pixels[..., channel] += 55
+            Image.fromarray(pixels).save(folder / name / f"{i:02}.png")
+    return folder

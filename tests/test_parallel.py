@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import load_file
 
 from mixer_mlx import load, parallel, peers
 from mixer_mlx.analysis.evaluate import evaluate
+from mixer_mlx.cli.processes import local_hosts
 from mixer_mlx.data.augment import augmentation
 from mixer_mlx.data.dataset import match_classes, read_folder
 from mixer_mlx.data.loader import EvaluationBatches, Pictures, TrainingBatches
@@ -44,30 +44,10 @@ MIXER = [sys.executable, "-m", "mixer_mlx.cli"]
 Job = list[subprocess.Popen[str]]
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty noisy pictures, reddish and bluish."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("photos")
-    for channel, name in ((0, "cat"), (2, "dog")):
-        (folder / name).mkdir()
-        for i in range(20):
-            pixels = rng.integers(0, 200, (36, 32, 3), np.uint8)
-            pixels[..., channel] += 55
-            Image.fromarray(pixels).save(folder / name / f"{i:02}.png")
-    return folder
-
-
 def free_port() -> int:
     """The first port of a job of two processes."""
-    for port in np.random.default_rng().integers(20000, 30000, 100).tolist():
-        try:
-            for one in (port, port + 1, port + parallel.PORT_OFFSET):
-                socket.create_server(("127.0.0.1", one)).close()
-        except OSError:
-            continue
-        return int(port)
-    raise AssertionError("no free port")
+    first, _ = local_hosts(2)
+    return int(first[0].removeprefix("127.0.0.1:"))
 
 
 @pytest.fixture
@@ -76,9 +56,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     started: Job = []
 
     def run(*args: object) -> Job:
-        port = free_port()
-        hosts = tmp_path / f"{port}.json"
-        hosts.write_text(json.dumps([[f"127.0.0.1:{port}"], [f"127.0.0.1:{port + 1}"]]))
+        hosts = tmp_path / f"{len(started)}.json"
+        hosts.write_text(json.dumps(local_hosts(2)))
         one = {"OPENBLAS_NUM_THREADS": "1"}
         for rank in "01":
             (tmp_path / rank).mkdir(exist_ok=True)

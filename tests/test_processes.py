@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import load_file
 
 from mixer_mlx import parallel
@@ -19,19 +18,6 @@ from mixer_mlx.cli.processes import local_hosts
 
 SMALL = Path(__file__).parent / "golden" / "jax_square.npz"
 MIXER = [sys.executable, "-m", "mixer_mlx"]
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("photos")
-    for channel, name in ((0, "cat"), (2, "dog")):
-        (folder / name).mkdir()
-        for i in range(11):
-            pixels = rng.integers(0, 200, (32, 32, 3), np.uint8)
-            pixels[..., channel] += 55
-            Image.fromarray(pixels).save(folder / name / f"{i:02}.png")
-    return folder
 
 
 def run(*args: object, **more: str) -> subprocess.CompletedProcess[str]:

@@ -111,6 +111,9 @@ def factors(
             "root": (mx.rsqrt(_one_less_power(b2, count)), 1.0),
             "step": (lr / _one_less_power(b1, count), 0.0),
             "decay": (lr * recipe.weight_decay, 0.0),
+        }
+    if recipe.optimizer == "muon":
+        own |= {
             "momentum": (recipe.momentum, 1.0),
             "muon_new": (1 - recipe.momentum, 0.0),
             "muon_step": (lr, 0.0),
@@ -126,14 +129,17 @@ def _one_less_power(beta: float, count: mx.array) -> mx.array:
 def update(
     recipe: Recipe, arrays: dict[str, Weights], gradients: Weights, f: Weights
 ) -> dict[str, Weights]:
-    """New "weights", moments and "ema", where `arrays` has one; `f` as `factors` gives them."""
+    """New "weights", moments and "ema", where `arrays` has one; `f` as `factors` gives them.
+
+    Weights decay; biases, and the scales of norms, don't.
+    """
     scales = rate_scales(recipe.layer_decay, list(gradients))
     others = _sgd if recipe.optimizer == "sgd" else _adamw
     new: dict[str, Weights] = {name: {} for name in arrays}
     for key, g in gradients.items():
         old = {name: values[key] for name, values in arrays.items() if key in values}
         rule = _muon if _muons(recipe, key, g) else others
-        after = rule(old, g * f["gradient"], f, scales[key], decays=g.ndim > 1)
+        after = rule(old, g * f["gradient"], f, scales[key])
         if "ema" in arrays:
             after["ema"] = old["ema"] + (after["weights"] - old["ema"]) * f["ema"]
         for name, value in after.items():
@@ -141,27 +147,25 @@ def update(
     return new
 
 
-def _adamw(old: Weights, g: mx.array, f: Weights, scale: float, *, decays: bool) -> Weights:
+def _adamw(old: Weights, g: mx.array, f: Weights, scale: float) -> Weights:
     """Loshchilov and Hutter, arXiv 1711.05101, in PyTorch's form: decay is multiplied by lr."""
     m = f["m"] * old["m"] + f["m_new"] * g
     v = f["v"] * old["v"] + f["v_new"] * (g * g)
     w = old["weights"]
-    if decays:
+    if g.ndim > 1:
         w = w * (1 - f["decay"] * scale)
     w = w - (f["step"] * scale) * (m / (v.sqrt() * f["root"] + EPS))
     return {"weights": w, "m": m, "v": v}
 
 
-def _muon(old: Weights, g: mx.array, f: Weights, scale: float, *, decays: bool) -> Weights:
+def _muon(old: Weights, g: mx.array, f: Weights, scale: float) -> Weights:
     """Muon with Nesterov's momentum, and steps as large as AdamW's (Liu et al., arXiv 2502.16982).
 
     As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but for bfloat16 on the way.
     """
     m = f["momentum"] * old["m"] + f["muon_new"] * g
     direction = orthogonalized(f["momentum"] * m + f["muon_new"] * g)
-    w = old["weights"]
-    if decays:
-        w = w * (1 - f["decay"] * scale)
+    w = old["weights"] * (1 - f["decay"] * scale)
     w = w - (f["muon_step"] * (scale * 0.2 * math.sqrt(max(g.shape)))) * direction
     return {"weights": w, "m": m}
 
@@ -181,10 +185,10 @@ def orthogonalized(g: mx.array, steps: int = 5) -> mx.array:
     return x.T if g.shape[0] > g.shape[1] else x
 
 
-def _sgd(old: Weights, g: mx.array, f: Weights, scale: float, *, decays: bool) -> Weights:
+def _sgd(old: Weights, g: mx.array, f: Weights, scale: float) -> Weights:
     """v = momentum v + g, w = w - lr v, as in PyTorch; decay is added to the gradient."""
     w = old["weights"]
-    if decays:
+    if g.ndim > 1:
         g = g + f["decay"] * w
     v = f["v"] * old["v"] + g
     return {"weights": w - (f["step"] * scale) * v, "v": v}

@@ -127,10 +127,11 @@ def test_memory_of_the_forward_pass_does_not_grow_with_depth() -> None:
         mx.eval(model.parameters(), x)
         weights = 4 * config(blocks).num_parameters
         forward = mx.compile(model, inputs=model.state)
-        return peak(lambda: mx.eval(forward(x))) - weights
+        # The least of several: on the CPU an array may wait for its thread before it is freed.
+        return min(peak(lambda: mx.eval(forward(x))) for _ in range(5)) - weights
 
-    # Three more blocks don't keep an array each. (On the CPU one more may wait to be freed.)
-    assert measured(6) - measured(3) < 2 * 4 * N * S * C
+    # Three more blocks don't keep even one array.
+    assert measured(6) - measured(3) < 4 * N * S * C
 
 
 def test_memory_of_a_training_step() -> None:
