@@ -4,11 +4,12 @@ from typing import Any
 
 import mixer_mlx  # noqa: F401  # isort: skip  # must come before MLX
 import mlx.core as mx
-import numpy as np
+import serve
 from mlx import nn
 from serve import Case, Plain
 
-from mixer_mlx import MixerConfig, MlpMixer, backend
+from mixer_mlx import Classifier, MixerConfig, MlpMixer, Preprocess, backend
+from mixer_mlx.checkpoint import ModelInfo
 
 HEAD_DIM = 64
 
@@ -64,25 +65,23 @@ def macs(kind: str, config: MixerConfig) -> int:
 
 
 class Scaling(Plain):
-    """A forward pass on images that are there already."""
+    """`Classifier.logits` of a batch."""
 
     def __init__(self, case: Case) -> None:
         self.kind, self.batch = case["kind"], case["batch"]
         self.config = MixerConfig(**{**case["config"], "num_classes": 1000})
         device, dtype = backend.device(case["device"]), getattr(mx, case["dtype"])
         mx.set_default_device(device)
-        self.model: Any = KINDS[self.kind](self.config)
-        self.model.set_dtype(dtype)
-        shape = (self.batch, *self.config.image_size, 3)
-        self.images = mx.array(np.random.default_rng(0).normal(size=shape), dtype)
-        mx.eval(self.model.parameters(), self.images)
-        # As `Classifier` does for batches.
-        if backend.worth_compiling(self.config, self.batch, 2**14):
-            self.model = mx.compile(self.model, inputs=self.model.state)
+        model: Any = KINDS[self.kind](self.config)
+        model.set_dtype(dtype)
+        info = ModelInfo(self.config, Preprocess(self.config.image_size))
+        self.classifier = Classifier(model, info, device)
+        sides = list(self.config.image_size)
+        self.pixels = serve.noise({"batch": self.batch, "image_size": sides})
         mx.reset_peak_memory()
 
     def run(self) -> None:
-        mx.eval(self.model(self.images))
+        mx.eval(self.classifier.logits(self.pixels))
 
     def facts(self) -> dict[str, Any]:
         """`peak` is what MLX had allocated at most, the weights included, bytes."""

@@ -15,7 +15,17 @@ ROOMS = {"mixer_mlx": ROOT / "mixer_mlx", "convert": ROOT / "convert", "cli": RO
 # circle; a package (data, analysis, training) stands for all of its modules.
 LAYERS = [
     ["errors", "threads"],
-    ["atomic", "blas", "backend", "config", "activations", "linear", "peers", "parallel"],
+    [
+        "atomic",
+        "blas",
+        "backend",
+        "config",
+        "activations",
+        "linear",
+        "streams",
+        "peers",
+        "parallel",
+    ],
     ["quiet", "formats", "decode", "image", "archives", "pictures"],
     ["labels", "model"],
     ["catalog", "resolution"],

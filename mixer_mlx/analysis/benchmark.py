@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from mixer_mlx.errors import BackendError
+from mixer_mlx.streams import streams
 
 LEAST_REPEATS = 3
 _MOST_REPEATS = 1000
@@ -183,7 +184,12 @@ def _seconds(job: Job) -> float:
 def _product(dtype: str, side: int) -> Job:
     one, other = (mx.random.normal((side, side)).astype(getattr(mx, dtype)) for _ in range(2))
     mx.eval(one, other)
-    return Job(dtype, 1, 2 * side**3, lambda: mx.eval(one @ other))
+
+    def run() -> None:
+        streams(1)  # all cores
+        mx.eval(one @ other)
+
+    return Job(dtype, 1, 2 * side**3, run)
 
 
 def _ceiling_side(dtype: str) -> int:

@@ -1,6 +1,7 @@
 """What a training step takes of memory, estimated; and recipes that fit into a machine."""
 
 from mixer_mlx.config import MixerConfig
+from mixer_mlx.streams import rounds
 from mixer_mlx.training.recipe import Recipe
 
 MOST = 0.6
@@ -16,12 +17,13 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
     """
     S, C = config.num_tokens, config.hidden_dim
     inside = 3 * S * C + 2 * config.tokens_mlp_dim * C + 2 * S * config.channels_mlp_dim
+    parts = rounds(config, -(-recipe.batch_size // recipe.accumulation))[0]
     if recipe.gradient_checkpointing:  # each keeps its input, and a few at a time the rest
-        kept = 1.0 * config.num_blocks * S * C + 7 * inside
+        kept = 1.0 * config.num_blocks * S * C + (7 if len(parts) == 1 else 4) * inside
     else:
         kept = (1.2 * config.num_blocks + 5) * (S * C + inside)
-    part = -(-recipe.batch_size // recipe.accumulation)
-    activations = part * kept * (4 if recipe.dtype == "float32" else 2)
+    _, at_once = parts[-1]
+    activations = at_once * kept * (4 if recipe.dtype == "float32" else 2)
     moments = 1 if recipe.optimizer == "sgd" else 2
     # Weights, gradients, moments, and what is new before the old is gone.
     copies = 3 + moments + (recipe.ema_decay is not None) + 2 * (recipe.accumulation > 1)

@@ -3,8 +3,9 @@
 parts of the batch -> gradients of each, added up -> clip, update, average
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 import numpy as np
@@ -16,6 +17,7 @@ from mixer_mlx.data.mixing import Labels
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.parallel import ALONE, Ranks
+from mixer_mlx.streams import Part, rounds, streams
 from mixer_mlx.training import network, optimizer
 from mixer_mlx.training.objective import Targets, correct, example_losses, targets
 from mixer_mlx.training.optimizer import Weights
@@ -24,6 +26,9 @@ from mixer_mlx.training.recipe import Recipe
 Arrays = dict[str, Weights]
 """All that a step changes. "weights": the trained parameters; "m", "v": the optimiser's moments of
 them; "ema": their average, if the recipe has one; "counters": see `first_arrays`."""
+
+_Sums: TypeAlias = tuple[mx.array, mx.array, Weights]
+"""Over examples: the losses, the right answers, the gradients."""
 
 REPORT = ("loss", "gradient_norm", "accuracy", "loss_scale", "skipped", "failed")
 """What the numbers of a step's report are."""
@@ -61,6 +66,7 @@ def make_step(
     """
     gradients = _gradients(config, recipe, preprocess)
     compiled_gradients = mx.compile(gradients)
+    backward = list(reversed(network.weights_of(MlpMixer(config))))
 
     def update(*arguments: Any) -> Arrays:
         return optimizer.update(recipe, *arguments)
@@ -82,11 +88,9 @@ def make_step(
         if ranks.size > 1:
             noise = network.part(noise, ranks.rank * size, (ranks.rank + 1) * size)
         scale = arrays["counters"]["loss_scale"] / whole
-        total: tuple[mx.array, mx.array, Weights] | None = None
-        length = -(-size // recipe.accumulation)
-        for start in range(0, size, length):
-            end = start + length
-            one = (compiled_gradients if fuse else gradients)(
+
+        def part(start: int, end: int) -> _Sums:
+            return (compiled_gradients if fuse else gradients)(
                 arrays["weights"],
                 frozen,
                 mx.array(pixels[start:end]),
@@ -94,23 +98,50 @@ def make_step(
                 network.part(noise, start, end),
                 scale,
             )
-            total = one if total is None else _add(total, one)
-            if length < size:  # else the parts would all be computed at once
-                mx.eval(total)
-        assert total is not None  # noqa: S101  # a batch has at least one example
+
+        sums = _in_turns(part, _turns(config, recipe, size), backward)
         if ranks.size > 1:
-            total, wishes = _over_ranks(ranks, total)
-        loss, right, sums = total
+            sums, wishes = _over_ranks(ranks, sums)
+        loss, right, total = sums
         rule = compiled_update if fuse else update
-        new, report = _finish(recipe, rule, arrays, sums, loss / whole, right / whole, lr)
+        new, report = _finish(recipe, rule, arrays, total, loss / whole, right / whole, lr)
         return new, mx.concatenate([report, wishes]) if ranks.size > 1 else report
 
     return step
 
 
-def _over_ranks(
-    ranks: Ranks, total: tuple[mx.array, mx.array, Weights]
-) -> tuple[tuple[mx.array, mx.array, Weights], mx.array]:
+def _turns(config: MixerConfig, recipe: Recipe, size: int) -> list[list[Part]]:
+    """The rounds of all parts that the recipe asks for."""
+    length = -(-size // recipe.accumulation)
+    return [
+        [(start + a, start + b) for a, b in parts]
+        for start in range(0, size, length)
+        for parts in rounds(config, min(length, size - start))
+    ]
+
+
+def _in_turns(
+    gradients: Callable[[int, int], _Sums], turns: list[list[Part]], names: list[str]
+) -> _Sums:
+    """The sums over all parts. `names` are those of the weights, from the head to the stem."""
+    sums: list[_Sums] = []
+    for parts in turns:
+        for stream, (start, end) in zip(streams(len(parts)), parts, strict=True):
+            with mx.stream(stream):
+                sums.append(gradients(start, end))
+        total = functools.reduce(_add, sums)
+        if len(parts) > 1:
+            # In the order of their coming: asked for all of them, MLX would work off one stream
+            # after the other.
+            for name in names:
+                mx.async_eval(total[2].get(name))
+        if len(turns) > 1:  # else the parts would all be computed at once
+            mx.eval(total)
+        sums = [total]
+    return sums[0]
+
+
+def _over_ranks(ranks: Ranks, total: _Sums) -> tuple[_Sums, mx.array]:
     """The sums over all ranks, and of their wishes to stop, (1,)."""
     loss, right, sums = total
     numbers = mx.stack([loss, right, mx.array(float(ranks.wish))])
@@ -124,9 +155,7 @@ def _key(seed: int, number: int) -> mx.array:
     return mx.random.key((seed * 1_000_003 + number) % 2**64)
 
 
-def _gradients(
-    config: MixerConfig, recipe: Recipe, preprocess: Preprocess
-) -> Callable[..., tuple[mx.array, mx.array, Weights]]:
+def _gradients(config: MixerConfig, recipe: Recipe, preprocess: Preprocess) -> Callable[..., _Sums]:
     # A model without weights of its own: each call puts in those it was given.
     model = MlpMixer(config)
     dtype: mx.Dtype = getattr(mx, recipe.dtype)
@@ -149,16 +178,14 @@ def _gradients(
 
     function = mx.value_and_grad(loss)
 
-    def gradients(*arguments: Any) -> tuple[mx.array, mx.array, Weights]:
+    def gradients(*arguments: Any) -> _Sums:
         (_, sum_of_losses, right), sums = function(*arguments)
         return sum_of_losses, right, sums
 
     return gradients
 
 
-def _add(
-    one: tuple[mx.array, mx.array, Weights], other: tuple[mx.array, mx.array, Weights]
-) -> tuple[mx.array, mx.array, Weights]:
+def _add(one: _Sums, other: _Sums) -> _Sums:
     sums = {name: g + other[2][name] for name, g in one[2].items()}
     return one[0] + other[0], one[1] + other[1], sums
 

@@ -30,9 +30,11 @@ CONFIG = MixerConfig(
     ],
     ids=["plain", "accumulation", "checkpointing"],
 )
+@pytest.mark.parametrize("processors", ["1", "2"])
 def test_estimate_is_no_less_than_what_is_measured_and_not_far_above(
-    changes: dict[str, object],
+    changes: dict[str, object], processors: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", processors)
     recipe = Recipe(steps=2, batch_size=16).replace(**changes)
     step = make_step(CONFIG, recipe, Preprocess((64, 64)))
     arrays = first_arrays(weights_of(MlpMixer(CONFIG)), recipe)
