@@ -202,7 +202,7 @@ class Classifier:
         with mx.stream(self.device):
             logits = self._forward(pixels)
             running = _Running(pixels, mx.isfinite(logits).all(), *_top(logits, k))
-        mx.async_eval(*running[1:])
+        mx.async_eval(*running)
         return running
 
     def _results(self, batch: list[_Decoded], running: _Running | None, k: int) -> Iterator[Result]:

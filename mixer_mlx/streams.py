@@ -20,38 +20,47 @@ from mixer_mlx.threads import cores
 Part: TypeAlias = tuple[int, int]
 """Where the examples of a part begin and end in the batch."""
 
-MOST_STREAMS = 8
-"""MLX's CPU takes some ten operations at a time from all streams together."""
+MOST_STREAMS = 16
+"""MLX hands out some hundred operations ahead, to all streams together."""
+PRODUCTS = 4
+"""How often as long as all else a core takes for the matrix products; measured with B/16."""
 MOST_NUMBERS = 2**21
 """In the widest layer of a part: 8 MiB in float32. With larger ones a forward pass was slower."""
+MOST_IN_TRAINING = 2**22
+"""More, because the gradients of all parts are added up."""
 
 _mine = threading.local()  # MLX's streams belong to the thread that made them
 _threads: int | None = None  # of each matrix product
 
 
-def rounds(config: MixerConfig, size: int) -> list[list[Part]]:
+def rounds(config: MixerConfig, size: int, most: int = MOST_NUMBERS) -> list[list[Part]]:
     """How to compute a batch: the parts of a round at once, one round after the other.
 
-    A GPU computes the whole at once.
+    A part has no more than `most` numbers in its widest layer, or one example. A GPU computes the
+    whole at once.
     """
     if mx.default_device().type == mx.DeviceType.gpu or sys.platform != "linux":
         return [[(0, size)]]
-    count = min(_processors(), MOST_STREAMS, size)
+    n = _processors()
+    count = min(n, MOST_STREAMS, size)
+    if (PRODUCTS + 1) / count > PRODUCTS / n + 1:  # a product on all cores, and the rest on one
+        count = 1
     S, C = config.num_tokens, config.hidden_dim
     widest = max(S * config.channels_mlp_dim, config.tokens_mlp_dim * C, S * C)
-    turns = -(-size // (count * max(1, MOST_NUMBERS // widest)))
+    turns = -(-size // (count * max(1, most // widest)))
     length = -(-size // (count * turns))
     parts = [(start, min(start + length, size)) for start in range(0, size, length)]
     return [parts[i : i + count] for i in range(0, len(parts), count)]
 
 
 def streams(count: int) -> list[mx.Stream]:
-    """As many streams of the default device as a round has parts; from now on they share the cores.
+    """As many streams of the default device as a round has parts; one is the default stream.
 
-    One is the default stream.
+    From now on a product takes one core where there are several, else all of them. (Of products
+    that take more than one, OpenBLAS lets all but the first wait.)
     """
     global _threads
-    threads = max(1, _processors() // count)
+    threads = _processors() if count == 1 else 1
     if threads != _threads:
         blas.use_threads(threads)
         _threads = threads

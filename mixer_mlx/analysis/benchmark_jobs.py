@@ -106,6 +106,6 @@ def _forward(classifier: Classifier, pixels: np.ndarray) -> Callable[[], None]:
     def run() -> None:
         # The step of `predict` itself: a copy of it here would drift from what users run.
         running = classifier._start(batch, _TOP)  # type: ignore[arg-type]
-        mx.eval(*running[1:] if running else ())
+        mx.eval(*running or ())
 
     return run

@@ -1,7 +1,7 @@
 """What a training step takes of memory, estimated; and recipes that fit into a machine."""
 
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.streams import rounds
+from mixer_mlx.streams import MOST_IN_TRAINING, rounds
 from mixer_mlx.training.recipe import Recipe
 
 MOST = 0.6
@@ -17,7 +17,8 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
     """
     S, C = config.num_tokens, config.hidden_dim
     inside = 3 * S * C + 2 * config.tokens_mlp_dim * C + 2 * S * config.channels_mlp_dim
-    parts = rounds(config, -(-recipe.batch_size // recipe.accumulation))[0]
+    size = -(-recipe.batch_size // recipe.accumulation)
+    parts = rounds(config, size, MOST_IN_TRAINING)[0]
     if recipe.gradient_checkpointing:  # each keeps its input, and a few at a time the rest
         kept = 1.0 * config.num_blocks * S * C + (7 if len(parts) == 1 else 4) * inside
     else:

@@ -17,7 +17,7 @@ from mixer_mlx.data.mixing import Labels
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.parallel import ALONE, Ranks
-from mixer_mlx.streams import Part, rounds, streams
+from mixer_mlx.streams import MOST_IN_TRAINING, Part, rounds, streams
 from mixer_mlx.training import network, optimizer
 from mixer_mlx.training.objective import Targets, correct, example_losses, targets
 from mixer_mlx.training.optimizer import Weights
@@ -116,7 +116,7 @@ def _turns(config: MixerConfig, recipe: Recipe, size: int) -> list[list[Part]]:
     return [
         [(start + a, start + b) for a, b in parts]
         for start in range(0, size, length)
-        for parts in rounds(config, min(length, size - start))
+        for parts in rounds(config, min(length, size - start), MOST_IN_TRAINING)
     ]
 
 
