@@ -8,8 +8,7 @@ import typer
 
 from mixer_mlx.cli import data_options as d
 from mixer_mlx.cli import files, options, output
-from mixer_mlx.cli.processes import Processes, refuse_several
-from mixer_mlx.cli.ranks import joined
+from mixer_mlx.cli.ranks import joined, refuse_several
 
 if TYPE_CHECKING:
     from mixer_mlx.data.dataset import Entry
@@ -38,7 +37,6 @@ def evaluate(
     split: d.Split = None,
     image_column: d.ImageColumn = None,
     label_column: d.LabelColumn = None,
-    processes: Processes = 1,
     quiet: options.Quiet = False,
 ) -> None:
     """Show a model's accuracy on labelled pictures: top-1, top-5, loss, images per second.
@@ -55,9 +53,9 @@ def evaluate(
     from mixer_mlx.data.loader import EvaluationBatches, Pictures
 
     if report:
-        refuse_several(processes, "--report is for one process alone.")
+        refuse_several("--report is for one process alone.")
         files.check(report, force=force, what="A report is HTML", suffixes=(".html", ".htm"))
-    with joined("start the command again.", processes) as ranks:
+    with joined("start the command again.") as ranks:
         quiet = quiet or ranks.rank > 0
         dataset, part = d.read_split(data, split, image_column, label_column, quiet=quiet)
         with output.fetching(quiet=quiet) as listeners:

@@ -9,8 +9,7 @@ import typer
 
 from mixer_mlx.cli import options, output
 from mixer_mlx.cli.predict_output import PredictFormat, chosen_format
-from mixer_mlx.cli.processes import Processes, refuse_several
-from mixer_mlx.cli.ranks import joined
+from mixer_mlx.cli.ranks import joined, refuse_several
 from mixer_mlx.errors import SourceError
 
 if TYPE_CHECKING:
@@ -87,7 +86,6 @@ def predict(
     force: options.Force = False,
     dtype: options.DTypeOption = None,
     device: options.DeviceOption = None,
-    processes: Processes = 1,
     quiet: options.Quiet = False,
 ) -> None:
     """Name the most probable classes of pictures.
@@ -118,8 +116,8 @@ def predict(
     if misuse := job.misuse():
         raise typer.BadParameter(misuse)
     if "-" in images:
-        refuse_several(processes, "several processes can't share the list of -; name the files.")
-    with joined(job.go_on, processes) as ranks:
+        refuse_several("several processes can't share the list of -; name the files.")
+    with joined(job.go_on) as ranks:
         if ranks.rank == 0:
             job.check()
         with output.fetching(quiet=quiet) as listeners:

@@ -5,26 +5,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
 from mixer_mlx.cli import output, signals
-from mixer_mlx.cli.processes import LAST_SECONDS, started
 
 if TYPE_CHECKING:
     from mixer_mlx.parallel import Ranks
 
 
+LAST_SECONDS = 10
+"""A process has so long to end, once another has failed or is done."""
+
+
+def refuse_several(sentence: str) -> None:
+    """Raise BadParameter where a command is to run in several processes."""
+    from mixer_mlx import parallel
+
+    if parallel.launched_size() > 1:
+        raise typer.BadParameter(sentence)
+
+
 @contextmanager
-def joined(go_on: str, processes: int) -> Iterator["Ranks"]:
+def joined(go_on: str) -> Iterator["Ranks"]:
     """The ranks, once all are there; a process without others is rank 0 of 1.
 
-    `processes` are started, unless MLX's launcher did it. `go_on` says what to do after another
-    process ended before its time. What the block raises ends the other processes.
+    `go_on` says what to do after another process ended before its time. What the block raises ends
+    the other processes.
     """
-    with started(processes), _met(go_on) as ranks:
-        yield ranks
-
-
-@contextmanager
-def _met(go_on: str) -> Iterator["Ranks"]:
     from mixer_mlx import __version__, parallel
 
     if parallel.launched_size() == 1:

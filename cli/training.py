@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mixer_mlx.cli import find_lr, output, preview, sheet
-from mixer_mlx.cli.processes import refuse_several
-from mixer_mlx.cli.ranks import joined
+from mixer_mlx.cli.ranks import joined, refuse_several
 from mixer_mlx.cli.training_follow import follow, steps_bar
 from mixer_mlx.cli.training_options import TrainingOptions, show_recipe
 from mixer_mlx.errors import ConfigError, ImageError
@@ -37,10 +36,8 @@ def train(command: str, told: TrainingOptions, recipe: "Recipe", build: Build, o
         show_recipe(told.recipe, recipe)
         return
     if told.looks:
-        refuse_several(told.processes, "--plan, --preview and --find-lr are for one process alone.")
-    with joined(
-        "give the same command with --resume to go on from what is saved.", told.processes
-    ) as ranks:
+        refuse_several("--plan, --preview and --find-lr are for one process alone.")
+    with joined("give the same command with --resume to go on from what is saved.") as ranks:
         if ranks.rank:
             told = replace(told, quiet=True, report_to=None)
         _train(command, told, recipe, build, origin, ranks)

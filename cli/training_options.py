@@ -11,7 +11,6 @@ import typer
 
 from mixer_mlx.cli import data_options as d
 from mixer_mlx.cli import options
-from mixer_mlx.cli.processes import Processes
 
 if TYPE_CHECKING:
     from mixer_mlx.data.dataset import Dataset
@@ -164,7 +163,6 @@ class TrainingOptions:
             "--patience", min=1, help="Stop after so many epochs without a better result."
         ),
     ] = None
-    processes: Processes = 1
     train_split: d.TrainSplit = None
     val_split: d.ValSplit = None
     val_fraction: Annotated[

@@ -19,7 +19,6 @@ from safetensors.numpy import load_file
 
 from mixer_mlx import load, parallel, peers
 from mixer_mlx.analysis.evaluate import evaluate
-from mixer_mlx.cli.processes import local_hosts
 from mixer_mlx.data.augment import augmentation
 from mixer_mlx.data.dataset import match_classes, read_folder
 from mixer_mlx.data.loader import EvaluationBatches, Pictures, TrainingBatches
@@ -44,22 +43,29 @@ MIXER = [sys.executable, "-m", "mixer_mlx.cli"]
 Job = list[subprocess.Popen[str]]
 
 
-def free_port() -> int:
-    """The first port of a job of two processes."""
-    first, _ = local_hosts(2)
-    return int(first[0].removeprefix("127.0.0.1:"))
+def free_port(size: int = 2) -> int:
+    """The first port of a job of so many processes."""
+    for port in np.random.default_rng().integers(20000, 30000, 100).tolist():
+        try:
+            for one in (*range(port, port + size), port + parallel.PORT_OFFSET):
+                socket.create_server(("127.0.0.1", one)).close()
+        except OSError:
+            continue
+        return int(port)
+    raise AssertionError("no free port")
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
-    """Starts a command as two ranks, each in a folder of its own, `0` and `1`."""
+    """Starts a command as ranks, each in a folder of its own, `0`, `1` and so on."""
     started: Job = []
 
-    def run(*args: object) -> Job:
-        hosts = tmp_path / f"{len(started)}.json"
-        hosts.write_text(json.dumps(local_hosts(2)))
+    def run(*args: object, size: int = 2) -> Job:
+        port = free_port(size)
+        hosts = tmp_path / f"{port}.json"
+        hosts.write_text(json.dumps([[f"127.0.0.1:{port + rank}"] for rank in range(size)]))
         one = {"OPENBLAS_NUM_THREADS": "1"}
-        for rank in "01":
+        for rank in map(str, range(size)):
             (tmp_path / rank).mkdir(exist_ok=True)
             process = subprocess.Popen(
                 [*MIXER, *map(str, args)],
@@ -70,7 +76,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
                 text=True,
             )
             started.append(process)
-        return started[-2:]
+        return started[-size:]
 
     yield run
     for process in started:
@@ -205,8 +211,9 @@ def test_predict_in_the_order_of_the_pictures(
     (tmp_path / "album" / "cat" / "07.png").write_text("This is no picture.")
     (tmp_path / "album" / "cat" / "08.png").unlink()  # 39 are left: the last round has one
     args = ("predict", tmp_path / "album", "-m", "cifar10", "-b", 4, "-k", 1, "--format", "json")
-    (code, out, err), other = ends(start(*args))
-    assert (code, err, other) == (1, "1 of 39 pictures can't be read.\n", (0, "", ""))
+    (code, out, err), *others = ends(start(*args, size=3))
+    assert (code, err) == (1, "1 of 39 pictures can't be read.\n")
+    assert others == [(0, "", "")] * 2
     found = [json.loads(line) for line in out.splitlines()]
     names = sorted(str(path) for path in (tmp_path / "album").rglob("*.png"))
     assert [line["image"] for line in found] == names
@@ -217,6 +224,40 @@ def test_predict_in_the_order_of_the_pictures(
         [prediction] = line["predictions"]
         assert prediction["index"] == expected.predictions[0].index
         assert prediction["probability"] == pytest.approx(expected.predictions[0].probability)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("-b", 3), "Error: A batch of 3 pictures can't be shared evenly by 2 processes"),
+        (("-m", "nowhere.npz"), "Error: "),
+    ],
+)
+def test_what_stops_all_is_said_once(
+    start: Callable[..., Job],
+    photos: Path,
+    tmp_path: Path,
+    more: tuple[object, ...],
+    sentence: str,
+) -> None:
+    (code, _, err), (other_code, _, other) = ends(start(*training(photos, tmp_path, *more)))
+    assert (code, other_code) == (1, 1)
+    assert (err + other).count("Error: ") == 1
+    assert sentence in err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("fine-tune", "photos", "--plan"),
+        ("evaluate", "photos", "--report", "report.html"),
+        ("predict", "-"),
+    ],
+)
+def test_what_is_for_one_process(start: Callable[..., Job], args: tuple[str, ...]) -> None:
+    for code, _, err in ends(start(*args, "-m", SMALL)):
+        assert code == 2
+        assert err.count("process") == 1
 
 
 def rank_of(rank: int, size: int) -> Ranks:
