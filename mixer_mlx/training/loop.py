@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.analysis.evaluate import Metrics
+from mixer_mlx.blas import gpu_is_default
 from mixer_mlx.data.mixing import Labels
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.image import Preprocess
@@ -125,6 +126,7 @@ def fit(
     state = _begun(state, recipe, len(train))
     total = recipe.total_steps(len(train))
     step = make_step(model.config, recipe, preprocess, ranks)
+    ahead = gpu_is_default()  # the CPU is busy with a step while it is handed on
     try:
         while state.progress.end is None:
             epoch = state.progress.epoch
@@ -144,9 +146,11 @@ def fit(
                     event = before.event(state)
                     running.start = time.perf_counter()  # it waited for the one before
                     yield event
-                if folder and recipe.save_every and (number + 1) % recipe.save_every == 0:
+                saves = recipe.save_every and (number + 1) % recipe.save_every == 0
+                if saves or not ahead:
                     yield running.event(state)
                     running = None
+                if folder and saves:
                     yield save(state, folder, ranks)
             if running:
                 yield running.event(state)

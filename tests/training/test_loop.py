@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -12,12 +13,14 @@ from training.synthetic import CONFIG, PREPROCESS, Batch, Synthetic, tiny_model,
 
 from mixer_mlx import ConfigError, MlpMixer
 from mixer_mlx.analysis.evaluate import Metrics
+from mixer_mlx.blas import gpu_is_default
 from mixer_mlx.errors import TrainingError
 from mixer_mlx.training.loop import Done, EpochDone, Event, Saved, StepDone, fit
 from mixer_mlx.training.objective import LOSSES, softmax_loss
 from mixer_mlx.training.optimizer import learning_rate
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.state import State
+from mixer_mlx.training.step import Step, make_step
 
 RECIPE = Recipe(epochs=2, batch_size=6, lr=0.01, drop_path=0.3, ema_decay=0.5, accumulation=2)
 
@@ -72,6 +75,30 @@ def test_speed_counts_no_moment_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     # A step is handed on before the one before it is read.
     assert len(steps) == 10
     assert sum(6 / step.images_per_second for step in steps) <= next(ticks)
+
+
+@pytest.mark.skipif(gpu_is_default(), reason="NOT RUN: a GPU computes while the CPU goes on")
+def test_speed_of_a_step_that_is_computed_while_it_is_handed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+
+    def slow(*arguments: object) -> Step:
+        step = make_step(*arguments)  # type: ignore[arg-type]
+
+        def run(*more: object) -> object:
+            result = step(*more)  # type: ignore[arg-type]
+            mx.eval(result)
+            now[0] += 2.0
+            return result
+
+        return cast(Step, run)
+
+    monkeypatch.setattr("mixer_mlx.training.loop.make_step", slow)
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr("mixer_mlx.training.loop.time", clock)
+    steps = [event for event in events() if isinstance(event, StepDone)]
+    assert [6 / step.images_per_second for step in steps] == [2.0] * 10
 
 
 def test_the_model_has_the_raw_weights_in_the_end_and_when_left_early() -> None:
