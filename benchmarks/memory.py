@@ -27,6 +27,9 @@ from harness import Row
 from session import Session
 
 from mixer_mlx import VARIANTS, MixerConfig
+from mixer_mlx.streams import rounds
+from mixer_mlx.training.memory import estimated_bytes
+from mixer_mlx.training.recipe import Recipe
 
 BATCHES = {"inference": (1, 8, 64), "training": (1, 8, 32)}
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -49,7 +52,7 @@ PLANS = {
 }
 QUICK_PLANS = ("cifar10, batch 128",)
 QUICK_VARIANTS = ("S/32", "B/16")
-MOST_GMACS = {"cpu float32": 1300, "cpu float16": 40}
+MOST_GMACS = {"cpu float32": 500, "cpu float16": 5}
 """Of one case; elsewhere than here there is no such limit."""
 MEMORY_SHARE = 0.5
 """Of the machine's memory a case may need, by `estimate`."""
@@ -115,11 +118,12 @@ def affordable(config: MixerConfig, kind: str, batch: int, speed: str) -> int:
 
 def estimate(config: MixerConfig, kind: str, batch: int) -> float:
     """Bytes, roughly: to stay away from what the machine can't hold; no figure of the tables."""
+    if kind == "training":
+        return estimated_bytes(config, Recipe(steps=1, batch_size=batch))
     S, C = config.num_tokens, config.hidden_dim
-    block = batch * (8 * S * C + 2 * config.tokens_mlp_dim * C + 2 * S * config.channels_mlp_dim)
-    if kind == "inference":
-        return 4.0 * (config.num_parameters + block)
-    return 4.0 * (8 * config.num_parameters + config.num_blocks * block)
+    block = 8 * S * C + 2 * config.tokens_mlp_dim * C + 2 * S * config.channels_mlp_dim
+    _, at_once = rounds(config, batch)[0][-1]
+    return 4.0 * (config.num_parameters + at_once * block)
 
 
 def facts(run: Session, case: Row, *, runs: int) -> Row:

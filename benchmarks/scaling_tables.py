@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from harness import BenchmarkError, Row
 from markdown_table import table
 from scaling import exponents
-from session import ratio_text
+from session import ratio_text, time_text
 
 STEEP = 1.1
 """An exponent over this needs a reason."""
@@ -53,7 +53,7 @@ def point_table(cases: Sequence[Row]) -> list[str]:
     for case in cases:
         for kind, row in case["results"].items():
             figures = [
-                f"{1000 * row['seconds']['median']:.3g} ms",
+                time_text(row["seconds"]["median"]),
                 f"{row['peak'] / 2**20:,.0f} MiB",
                 f"{row['macs'] / 1e9:.3g} G",
                 f"{row['macs'] / row['seconds']['median'] / 1e9:.3g} G",
