@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.cli import benchmark_output, options, output
 from mixer_mlx.errors import SourceError
+
+from . import benchmark_output, options, output
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier

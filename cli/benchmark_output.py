@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.cli import files, options, output
+from . import files, options, output
 
 if TYPE_CHECKING:
     from mixer_mlx.analysis.benchmark import Measured

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from mixer_mlx.cli import options, output
 from mixer_mlx.errors import CheckpointError
+
+from . import options, output
 
 app = typer.Typer(help="List, remove or verify the converted models on disk.", no_args_is_help=True)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.cli import data_options, options, output
-from mixer_mlx.cli import sheet as sheets
+from . import data_options, options, output
+from . import sheet as sheets
 
 if TYPE_CHECKING:
     from mixer_mlx.analysis.check import Finding, Scan
@@ -62,9 +62,10 @@ def check(
     exit code is 1 if there is anything that would harm, and 0 otherwise.
     """
     from mixer_mlx.analysis.check import KINDS, find, read_parts, scan
-    from mixer_mlx.cli.progress import progress
     from mixer_mlx.convert.datasets import locate
     from mixer_mlx.data.dataset import Columns
+
+    from .progress import progress
 
     size = options.parse_image_size(image_size)
     if sheet:

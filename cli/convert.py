@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.cli import options, output
+from . import options, output
 
 if TYPE_CHECKING:
     from mixer_mlx.convert import Settings

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.cli import output
+from . import output
 
 if TYPE_CHECKING:
     from mixer_mlx.data.dataset import Columns, Dataset

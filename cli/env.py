@@ -1,6 +1,6 @@
 """`mixer env`: what MLX has here, and what would make it faster."""
 
-from mixer_mlx.cli import options, output
+from . import options, output
 
 
 def env(format: options.FormatOption = options.Format.TABLE) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.cli import data_options as d
-from mixer_mlx.cli import files, options, output
-from mixer_mlx.cli.ranks import joined, refuse_several
+from . import data_options as d
+from . import files, options, output
+from .ranks import joined, refuse_several
 
 if TYPE_CHECKING:
     from mixer_mlx.data.dataset import Entry

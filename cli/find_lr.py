@@ -5,8 +5,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.cli import files, output
 from mixer_mlx.errors import TrainingError
+
+from . import files, output
 
 if TYPE_CHECKING:
     from mixer_mlx.training.find_lr import Trial

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.cli import options, output, training
-from mixer_mlx.cli.shared_options import with_options
-from mixer_mlx.cli.training_options import TrainingOptions
+from . import options, output, training
+from .shared_options import with_options
+from .training_options import TrainingOptions
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo

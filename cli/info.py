@@ -1,6 +1,6 @@
 """`mixer info`: what is known of a model."""
 
-from mixer_mlx.cli import options, output
+from . import options, output
 
 
 def info(

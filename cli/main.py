@@ -9,7 +9,9 @@ from typing import Annotated, TextIO
 import typer
 
 from mixer_mlx import __version__
-from mixer_mlx.cli import (
+from mixer_mlx.errors import MixerError
+
+from . import (
     benchmark,
     cache,
     check,
@@ -26,7 +28,6 @@ from mixer_mlx.cli import (
     signals,
     train,
 )
-from mixer_mlx.errors import MixerError
 
 app = typer.Typer(
     name="mixer",

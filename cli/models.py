@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mixer_mlx.cli import options, output
+from . import options, output
 
 if TYPE_CHECKING:
     from mixer_mlx.catalog import CatalogEntry

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from mixer_mlx.cli.options import Format
+from .options import Format
 
 if TYPE_CHECKING:
     from mixer_mlx.config import MixerConfig

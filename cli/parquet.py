@@ -3,8 +3,9 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mixer_mlx.cli.predict_output import COLUMNS, Row, rows
 from mixer_mlx.errors import MixerError
+
+from .predict_output import COLUMNS, Row, rows
 
 if TYPE_CHECKING:
     from mixer_mlx import Result

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mixer_mlx.atomic import replacing_file, sync
-from mixer_mlx.cli import files
 from mixer_mlx.errors import MixerError
+
+from . import files
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.cli import options, output
-from mixer_mlx.cli.predict_output import PredictFormat, chosen_format
-from mixer_mlx.cli.ranks import joined, refuse_several
 from mixer_mlx.errors import SourceError
+
+from . import options, output
+from .predict_output import PredictFormat, chosen_format
+from .ranks import joined, refuse_several
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier
@@ -93,7 +94,7 @@ def predict(
     A picture that can't be read is named with the reason, the others still come, and the exit code
     is 1.
     """
-    from mixer_mlx.cli.predict_job import Job, run
+    from .predict_job import Job, run
 
     job = Job(
         images=images,

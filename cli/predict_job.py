@@ -6,26 +6,21 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.cli import parquet, sheet
-from mixer_mlx.cli.part_file import PartFile
-from mixer_mlx.cli.predict_output import (
-    Lines,
-    PredictFormat,
-    csv_lines,
-    error_lines,
-    json_lines,
-    table_lines,
-)
-from mixer_mlx.cli.predict_ranks import predicted
-from mixer_mlx.cli.predict_resume import Kept, without
-from mixer_mlx.cli.predict_select import class_names, find_classes, select
-from mixer_mlx.cli.predict_writer import Writer, to_file, to_stdout
-from mixer_mlx.cli.progress import Tick, progress
-from mixer_mlx.cli.sort_into import Sorter, folder_names
 from mixer_mlx.errors import ConfigError, ImageError
+
+from . import parquet, sheet
+from .part_file import PartFile
+from .predict_output import Lines, PredictFormat, csv_lines, error_lines, json_lines, table_lines
+from .predict_ranks import predicted
+from .predict_resume import Kept, without
+from .predict_select import class_names, find_classes, select
+from .predict_writer import Writer, to_file, to_stdout
+from .progress import Tick, progress
+from .sort_into import Sorter, folder_names
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier
@@ -118,16 +113,19 @@ def run(
     Raises MixerError, ImageError where there are no pictures at all.
     """
     only = find_classes(job.only, class_names(classifier))
+    results = partial(
+        predicted, ranks, classifier, k=job.k, batch_size=job.batch_size, exact=job.exact
+    )
     if ranks.rank:
         left = without(pictures, Kept(names=Counter(ranks.share(None))), job.style)
-        deque(predicted(ranks, classifier, left, job), maxlen=0)
+        deque(results(left), maxlen=0)
         return Tally(0, 0)
     extras = _extras(job, classifier)
     with _writer(job, classifier) as (writer, kept), _progress(job) as tick:
         tally = Tally(kept.count, kept.failed)
         ranks.share(kept.names)
         left = without(pictures, kept, job.style)
-        for result in predicted(ranks, classifier, left, job):
+        for result in results(left):
             tally.found += 1
             tally.failed += result.error is not None
             if shown := select(result, job.threshold, only):

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.cli import output
+from . import output
 
 if TYPE_CHECKING:
     from mixer_mlx import Result

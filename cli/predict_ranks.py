@@ -14,7 +14,6 @@ from mixer_mlx.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier, Result
-    from mixer_mlx.cli.predict_job import Job
     from mixer_mlx.decode import ImageInput
     from mixer_mlx.parallel import Ranks
 
@@ -23,7 +22,10 @@ def predicted(
     ranks: "Ranks",
     classifier: "Classifier",
     pictures: "Iterable[ImageInput]",
-    job: "Job",
+    *,
+    k: int,
+    batch_size: int,
+    exact: bool,
 ) -> "Iterator[Result]":
     """`Classifier.predict` of all pictures on rank 0, and nothing on the others.
 
@@ -31,13 +33,13 @@ def predicted(
     """
     seen: deque[ImageInput] = deque()
     mine = _mine(ranks, pictures, seen) if ranks.size > 1 else pictures
-    results = classifier.predict(mine, k=job.k, batch_size=job.batch_size, exact=job.exact)
+    results = classifier.predict(mine, k=k, batch_size=batch_size, exact=exact)
     if ranks.size == 1:
         yield from results
         return
     more = True
     while more:
-        batches = ranks.gather([_plain(result) for result in islice(results, job.batch_size)])
+        batches = ranks.gather([_plain(result) for result in islice(results, batch_size)])
         for row in zip_longest(*batches or ()):
             for rank, values in enumerate(row):
                 if seen or values is not None:

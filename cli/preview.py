@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixer_mlx.atomic import written_file
-from mixer_mlx.cli import output, sheet
+
+from . import output, sheet
 
 if TYPE_CHECKING:
     from mixer_mlx.data.loader import TrainingBatches

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mixer_mlx.cli import output, signals
+from . import output, signals
 
 if TYPE_CHECKING:
     from mixer_mlx.parallel import Ranks

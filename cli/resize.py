@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mixer_mlx.cli import options, output
+from . import options, output
 
 
 def resize(

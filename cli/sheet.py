@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixer_mlx.atomic import written_file
-from mixer_mlx.cli import files
 from mixer_mlx.errors import ImageError
+
+from . import files
 
 if TYPE_CHECKING:
     from mixer_mlx import Result

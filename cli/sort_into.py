@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mixer_mlx.cli import output
 from mixer_mlx.errors import ImageError, MixerError
+
+from . import output
 
 if TYPE_CHECKING:
     from mixer_mlx import Result

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.cli import options, training
-from mixer_mlx.cli.shared_options import with_options
-from mixer_mlx.cli.training_options import TrainingOptions
+from . import options, training
+from .shared_options import with_options
+from .training_options import TrainingOptions
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mixer_mlx.cli import find_lr, output, preview, sheet
-from mixer_mlx.cli.ranks import joined, refuse_several
-from mixer_mlx.cli.training_follow import follow, steps_bar
-from mixer_mlx.cli.training_options import TrainingOptions, show_recipe
 from mixer_mlx.errors import ConfigError, ImageError
+
+from . import find_lr, output, preview, sheet
+from .ranks import joined, refuse_several
+from .training_follow import follow, steps_bar
+from .training_options import TrainingOptions, show_recipe
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mixer_mlx.cli import output, signals
+from . import output, signals
 
 if TYPE_CHECKING:
     from mixer_mlx.parallel import Ranks

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.cli import data_options as d
-from mixer_mlx.cli import options
+from . import data_options as d
+from . import options
 
 if TYPE_CHECKING:
     from mixer_mlx.data.dataset import Dataset

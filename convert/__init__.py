@@ -9,13 +9,14 @@ import mlx.core as mx
 from mixer_mlx import backend, checkpoint, resolution
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
-from mixer_mlx.convert import exporter, locate
-from mixer_mlx.convert.importer import NOTHING, Imported, import_model, read_info
-from mixer_mlx.convert.locate import Talk, silent
-from mixer_mlx.convert.settings import Settings
+
+from . import exporter, locate
+from .importer import NOTHING, Imported, import_model, read_info
+from .locate import Talk, silent
+from .settings import Settings
 
 if TYPE_CHECKING:
-    from mixer_mlx.convert.download import Progress
+    from .download import Progress
 
 __all__ = [
     "Imported",

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING
 
 from mixer_mlx.archives import ARCHIVE_SUFFIXES
 from mixer_mlx.atomic import replacing_file
-from mixer_mlx.convert import cache
-from mixer_mlx.convert.hub_address import COMMIT, HubAddress, cache_folder, check_address
-from mixer_mlx.convert.hub_errors import may_pass
-from mixer_mlx.convert.locate import Talk
 from mixer_mlx.data.parquet import group_files
 from mixer_mlx.data.table import METADATA
 from mixer_mlx.errors import SourceError
 from mixer_mlx.pictures import SUFFIXES
 
+from . import cache
+from .hub_address import COMMIT, HubAddress, cache_folder, check_address
+from .hub_errors import may_pass
+from .locate import Talk
+
 if TYPE_CHECKING:
-    from mixer_mlx.convert.download import Progress
+    from .download import Progress
 
 CONVERTED = "refs/convert/parquet"
 """The branch in which the Hub keeps its own conversion of a dataset."""
@@ -78,7 +79,7 @@ def fetch(
 def _get_all(
     listing: Listing, names: Iterable[str], total: int, progress: "Progress | None"
 ) -> None:
-    from mixer_mlx.convert import hub
+    from . import hub
 
     done = 0
 
@@ -156,7 +157,7 @@ def _converted(repo: str) -> Listing | None:
 
 def _list(repo: str, revision: str | None) -> Listing:
     """Ask the Hub, or where it can't be reached take what it said before."""
-    from mixer_mlx.convert import hub
+    from . import hub
 
     record = cache.listing(repo, revision or "main")
     if COMMIT.fullmatch(revision or "") and (known := _recorded(repo, record)):

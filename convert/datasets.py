@@ -5,16 +5,17 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.convert import hub_address
-from mixer_mlx.convert.dataset_hub import Choose, fetch
-from mixer_mlx.convert.hub_address import HubAddress
-from mixer_mlx.convert.locate import Talk, silent
 from mixer_mlx.data import dataset, splits
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import SourceError
 
+from . import hub_address
+from .dataset_hub import Choose, fetch
+from .hub_address import HubAddress
+from .locate import Talk, silent
+
 if TYPE_CHECKING:
-    from mixer_mlx.convert.download import Progress
+    from .download import Progress
 
 PREFIX = "hf://datasets/"
 

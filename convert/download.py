@@ -27,16 +27,9 @@ from urllib.parse import urlsplit
 from urllib.request import Request, build_opener
 
 from mixer_mlx import __version__, atomic
-from mixer_mlx.convert.web import (
-    Redirects,
-    TryAgainError,
-    check_url,
-    chunks,
-    cut,
-    file_name,
-    refusal,
-)
 from mixer_mlx.errors import SourceError
+
+from .web import Redirects, TryAgainError, check_url, chunks, cut, file_name, refusal
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are here, and those expected or None if the server doesn't say."""

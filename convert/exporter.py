@@ -14,9 +14,10 @@ from mixer_mlx import checkpoint
 from mixer_mlx.atomic import replacing_file, replacing_folder
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.convert.names import JAX, TIMM, Layout
 from mixer_mlx.errors import CheckpointError, ConfigError
 from mixer_mlx.model import MlpMixer
+
+from .names import JAX, TIMM, Layout
 
 FORMATS = ("timm", "jax")
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from mixer_mlx import atomic
-from mixer_mlx.convert.download import Progress
-from mixer_mlx.convert.hub_address import (
+from mixer_mlx.errors import SourceError
+
+from .download import Progress
+from .hub_address import (
     COMMIT,
     HubAddress,
     cache_folder,
@@ -25,9 +27,8 @@ from mixer_mlx.convert.hub_address import (
     parse,
     repo_folder,
 )
-from mixer_mlx.convert.hub_errors import may_pass, sentence
-from mixer_mlx.convert.web import check_url
-from mixer_mlx.errors import SourceError
+from .hub_errors import may_pass, sentence
+from .web import check_url
 
 __all__ = ["Fetched", "HubAddress", "choose", "fetch", "get", "in_sentences", "look_up", "parse"]
 

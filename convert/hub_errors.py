@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mixer_mlx.convert.hub_address import HubAddress, cache_folder, endpoint
+from .hub_address import HubAddress, cache_folder, endpoint
 
 
 def sentence(address: HubAddress, error: BaseException) -> str:

@@ -11,13 +11,14 @@ import mlx.core as mx
 from mixer_mlx import checkpoint
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.convert.plan import Plan, make_plan
-from mixer_mlx.convert.settings import Settings
-from mixer_mlx.convert.source import Source, is_native, open_source
-from mixer_mlx.convert.timm_config import read_settings
 from mixer_mlx.errors import ConversionError, SourceError
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
+
+from .plan import Plan, make_plan
+from .settings import Settings
+from .source import Source, is_native, open_source
+from .timm_config import read_settings
 
 NOTHING = Settings()
 

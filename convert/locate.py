@@ -18,15 +18,16 @@ import mlx.core as mx
 from mixer_mlx import backend, catalog, checkpoint
 from mixer_mlx.catalog import CatalogEntry
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.convert import hub_address
-from mixer_mlx.convert.importer import NOTHING, Imported, import_model
-from mixer_mlx.convert.settings import Settings
 from mixer_mlx.errors import ConversionError, SourceError
+
+from . import hub_address
+from .importer import NOTHING, Imported, import_model
+from .settings import Settings
 
 # cache, download and hub are imported where they are used: a model on this machine needs none of
 # them, and they would add a tenth of a prediction's time.
 if TYPE_CHECKING:
-    from mixer_mlx.convert.download import Progress
+    from .download import Progress
 
 Talk = Callable[[str], None]
 """Called with sentences for the user, such as what is about to be fetched."""
@@ -106,7 +107,7 @@ def _source_address(source: str) -> str:
 
 def fetch(address: Address, *, talk: Talk = silent, progress: "Progress | None" = None) -> Fetched:
     """Bring an address that is elsewhere to this machine. Raises SourceError."""
-    from mixer_mlx.convert import cache, download, hub
+    from . import cache, download, hub
 
     size = f" ({address.entry.download_bytes / 2**20:.0f} MiB)" if address.entry else ""
     talk(f"Fetching {address.text}{size}.")
@@ -131,7 +132,7 @@ def ensure(
 
     What is in the cache is taken without asking the network for something newer.
     """
-    from mixer_mlx.convert import cache
+    from . import cache
 
     if found := cache.find(address.text, dtype):
         return found
@@ -171,7 +172,7 @@ def import_fetched(
 
 def is_here(model: str) -> bool:
     """Whether a model can be loaded without the network."""
-    from mixer_mlx.convert import cache
+    from . import cache
 
     address = resolve(model)
     return address.path is not None or cache.find(address.text) is not None
@@ -179,7 +180,7 @@ def is_here(model: str) -> bool:
 
 def describe(address: Address) -> ModelInfo:
     """What is known of an address without fetching it. Raises SourceError."""
-    from mixer_mlx.convert import cache
+    from . import cache
 
     if found := cache.find(address.text):
         return checkpoint.read_info(found)

@@ -6,8 +6,9 @@ from urllib.error import HTTPError
 from urllib.request import Request, build_opener
 
 from mixer_mlx import __version__
-from mixer_mlx.convert.web import Redirects, check_url
 from mixer_mlx.errors import ImageError, SourceError
+
+from .web import Redirects, check_url
 
 MAX_BYTES = 2**28
 TIMEOUT = 15.0

@@ -12,11 +12,12 @@ import mlx.core as mx
 from mixer_mlx import checkpoint
 from mixer_mlx.checkpoint import summarize
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.convert.names import Axes, Layout, detect
-from mixer_mlx.convert.settings import Settings
-from mixer_mlx.convert.source import Source
 from mixer_mlx.errors import ConversionError
 from mixer_mlx.model import MlpMixer
+
+from .names import Axes, Layout, detect
+from .settings import Settings
+from .source import Source
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -11,8 +11,9 @@ import numpy as np
 from safetensors import safe_open
 
 from mixer_mlx import checkpoint
-from mixer_mlx.convert import npz, torch_file
 from mixer_mlx.errors import CheckpointError, ConfigError, SourceError
+
+from . import npz, torch_file
 
 _SAFETENSORS_FLOATS = {"F64", "F32", "F16", "BF16"}
 _WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")

@@ -6,8 +6,9 @@ The keys are those that pytorch-image-models writes (`timm/models/_hub.py`) and 
 
 from collections.abc import Mapping
 
-from mixer_mlx.convert.settings import Settings
 from mixer_mlx.errors import ConfigError, ConversionError
+
+from .settings import Settings
 
 _RESIZE_MODES = {"center": "shorter", "squash": "squash"}
 _INTERPOLATIONS = ("bicubic", "bilinear")

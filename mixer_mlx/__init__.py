@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from mixer_mlx import blas
 
 if TYPE_CHECKING:
-    from mixer_mlx.catalog import CATALOG, CatalogEntry
-    from mixer_mlx.checkpoint import ModelInfo, save
-    from mixer_mlx.classify import Classifier, Prediction, Result
-    from mixer_mlx.config import VARIANTS, MixerConfig
     from mixer_mlx.convert import load
-    from mixer_mlx.errors import (
+
+    from .catalog import CATALOG, CatalogEntry
+    from .checkpoint import ModelInfo, save
+    from .classify import Classifier, Prediction, Result
+    from .config import VARIANTS, MixerConfig
+    from .errors import (
         BackendError,
         CheckpointError,
         ConfigError,
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
         SourceError,
         TrainingError,
     )
-    from mixer_mlx.image import Preprocess
-    from mixer_mlx.model import Intermediates, MlpMixer
+    from .image import Preprocess
+    from .model import Intermediates, MlpMixer
 
 __version__ = "0.1.0"
 

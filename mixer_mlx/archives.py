@@ -16,9 +16,9 @@ from pathlib import PurePosixPath
 from threading import Lock
 from typing import IO, Any
 
-from mixer_mlx.decode import Picture
-from mixer_mlx.errors import ConfigError, ImageError
-from mixer_mlx.quiet import reason
+from .decode import Picture
+from .errors import ConfigError, ImageError
+from .quiet import reason
 
 MAX_MEMBERS = 2**21
 """An archive may hold so many files of whatever kind; ImageNet's 1.3 million are fewer."""

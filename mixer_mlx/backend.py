@@ -8,14 +8,14 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from mixer_mlx.blas import LATE, MISSING, OFF, gpu_is_default, prepare
-from mixer_mlx.errors import BackendError
-from mixer_mlx.threads import cores
+from .blas import LATE, MISSING, OFF, gpu_is_default, prepare
+from .errors import BackendError
+from .threads import cores
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from mixer_mlx.config import MixerConfig
+    from .config import MixerConfig
 
 DTYPES = ("float32", "float16", "bfloat16")
 _NO_COMPILER = "g++ not found"

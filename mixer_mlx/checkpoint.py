@@ -16,11 +16,11 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
-from mixer_mlx.atomic import replacing_folder
-from mixer_mlx.config import MixerConfig
-from mixer_mlx.errors import CheckpointError, ConfigError
-from mixer_mlx.image import Preprocess
-from mixer_mlx.model import MlpMixer
+from .atomic import replacing_folder
+from .config import MixerConfig
+from .errors import CheckpointError, ConfigError
+from .image import Preprocess
+from .model import MlpMixer
 
 MODEL_TYPE = "mlp_mixer"
 CONFIG_FILE = "config.json"

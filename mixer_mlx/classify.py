@@ -13,14 +13,15 @@ from mlx.utils import tree_map
 from numpy.typing import NDArray
 
 from mixer_mlx import backend
-from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.config import MixerConfig
-from mixer_mlx.decode import ImageInput
-from mixer_mlx.errors import CheckpointError, ImageError
-from mixer_mlx.image import Preprocess
-from mixer_mlx.model import MlpMixer
-from mixer_mlx.streams import rounds, streams
-from mixer_mlx.threads import THREADS, in_threads
+
+from .checkpoint import ModelInfo
+from .config import MixerConfig
+from .decode import ImageInput
+from .errors import CheckpointError, ImageError
+from .image import Preprocess
+from .model import MlpMixer
+from .streams import rounds, streams
+from .threads import THREADS, in_threads
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mixer_mlx.errors import ConfigError
+from .errors import ConfigError
 
 GELU_FORMS = ("gelu", "gelu_tanh")
 

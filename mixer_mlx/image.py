@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mixer_mlx.decode import ImageInput, opened, rgb
-from mixer_mlx.errors import ConfigError, ImageError
-from mixer_mlx.quiet import quietly
+from .decode import ImageInput, opened, rgb
+from .errors import ConfigError, ImageError
+from .quiet import quietly
 
 RESIZE_MODES = ("shorter", "squash")
 INTERPOLATIONS = {

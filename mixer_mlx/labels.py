@@ -8,7 +8,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from mixer_mlx.errors import ConfigError
+from .errors import ConfigError
 
 _FOLDER = Path(__file__).parent / "labels"
 LISTS = ("imagenet1k", "imagenet21k_goog", "imagenet21k_miil")

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from mixer_mlx.activations import ACTIVATIONS
-from mixer_mlx.config import MixerConfig
-from mixer_mlx.errors import ConfigError
-from mixer_mlx.linear import over_channels, over_tokens
+from .activations import ACTIVATIONS
+from .config import MixerConfig
+from .errors import ConfigError
+from .linear import over_channels, over_tokens
 
 
 class Intermediates(NamedTuple):

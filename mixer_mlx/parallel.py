@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mixer_mlx.errors import BackendError, ConfigError, MixerError
+from .errors import BackendError, ConfigError, MixerError
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from mixer_mlx.peers import Address, OnLost, Peers
+    from .peers import Address, OnLost, Peers
 
 # As MLX's own `average_gradients`: large enough for the network, small beside the weights.
 BUCKET_BYTES = 32 * 2**20
@@ -158,7 +158,7 @@ def joined(version: str, on_lost: OnLost) -> Iterator[Ranks]:
     if launch is None:
         yield ALONE
         return
-    from mixer_mlx.peers import GRACE_SECONDS, Peers  # sockets and threads, for nobody alone
+    from .peers import GRACE_SECONDS, Peers  # sockets and threads, for nobody alone
 
     rank, size, backend, address = launch
     peers = Peers(rank, size, address, version, on_lost)

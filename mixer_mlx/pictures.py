@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from mixer_mlx.archives import is_archive, pictures_in
-from mixer_mlx.decode import Picture
+from .archives import is_archive, pictures_in
+from .decode import Picture
 
 SUFFIXES = {
     ".avif",

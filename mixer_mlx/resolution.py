@@ -10,9 +10,9 @@ of their part.
 import mlx.core as mx
 import numpy as np
 
-from mixer_mlx.config import MixerConfig
-from mixer_mlx.errors import ConfigError
-from mixer_mlx.model import MlpBlock, MlpMixer
+from .config import MixerConfig
+from .errors import ConfigError
+from .model import MlpBlock, MlpMixer
 
 
 def resize(model: MlpMixer, image_size: tuple[int, int]) -> MlpMixer:

@@ -14,8 +14,9 @@ from typing import TypeAlias
 import mlx.core as mx
 
 from mixer_mlx import blas
-from mixer_mlx.config import MixerConfig
-from mixer_mlx.threads import cores
+
+from .config import MixerConfig
+from .threads import cores
 
 Part: TypeAlias = tuple[int, int]
 """Where the examples of a part begin and end in the batch."""

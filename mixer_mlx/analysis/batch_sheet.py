@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mixer_mlx.analysis.draw import Tile, contact_sheet
 from mixer_mlx.data.mixing import Labels, SoftLabels
+
+from .draw import Tile, contact_sheet
 
 
 def batch_sheet(pixels: NDArray[np.uint8], labels: Labels, classes: Sequence[str]) -> Image.Image:

@@ -17,13 +17,14 @@ import numpy as np
 from mlx.utils import tree_map
 
 from mixer_mlx import backend
-from mixer_mlx.analysis.benchmark import Job
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
+
+from .benchmark import Job
 
 _TOP = 5
 

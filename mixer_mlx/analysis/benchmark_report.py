@@ -12,12 +12,13 @@ from typing import Any
 import mlx.core as mx
 
 from mixer_mlx import backend
-from mixer_mlx.analysis.benchmark import Measured
-from mixer_mlx.analysis.benchmark_jobs import forward_flops
-from mixer_mlx.analysis.curves import Panel
 from mixer_mlx.checkpoint import read_json
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError
+
+from .benchmark import Measured
+from .benchmark_jobs import forward_flops
+from .curves import Panel
 
 FORMAT = 1
 _TITLE = 34

@@ -14,7 +14,6 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mixer_mlx.analysis.hashing import FLAT, NEAR, groups_alike, members, pixel_digest, reduced
 from mixer_mlx.data.columns import Columns
 from mixer_mlx.data.dataset import Data, Dataset, Entry, find_parts
 from mixer_mlx.data.splits import TRAIN
@@ -22,6 +21,8 @@ from mixer_mlx.decode import Picture, opened, rgb
 from mixer_mlx.errors import ImageError
 from mixer_mlx.quiet import quietly
 from mixer_mlx.threads import THREADS, in_threads
+
+from .hashing import FLAT, NEAR, groups_alike, members, pixel_digest, reduced
 
 FEW = 10
 """A class with fewer pictures than that is reported."""

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mixer_mlx.data.erasing import RandomErasing
-from mixer_mlx.data.randaugment import RandAugment
 from mixer_mlx.image import INTERPOLATIONS, Preprocess
+
+from .erasing import RandomErasing
+from .randaugment import RandAugment
 
 Rng = np.random.Generator
 Augmentation = Callable[[Image.Image, Rng], NDArray[np.uint8]]

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mixer_mlx.data.mixing import Labels, SoftLabels
+from .mixing import Labels, SoftLabels
 
 
 def class_weights(labels: NDArray[np.int32], classes: int) -> NDArray[np.float32]:

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from mixer_mlx.archives import is_archive
-from mixer_mlx.data import folders, parquet, splits, table
-from mixer_mlx.data.columns import Columns
-from mixer_mlx.data.folders import DiskTree, Parts
-from mixer_mlx.data.labelled import Dataset, Entry, match_classes, relabelled, split
-from mixer_mlx.data.splits import WHOLE
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.pictures import find_pictures
+
+from . import folders, parquet, splits, table
+from .columns import Columns
+from .folders import DiskTree, Parts
+from .labelled import Dataset, Entry, match_classes, relabelled, split
+from .splits import WHOLE
 
 __all__ = [
     "Columns",

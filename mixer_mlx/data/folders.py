@@ -14,10 +14,11 @@ from typing import Protocol
 import numpy as np
 
 from mixer_mlx.archives import Member, all_pictures_in
-from mixer_mlx.data.labelled import Dataset, Entry
-from mixer_mlx.data.splits import KNOWN, TRAIN, WHOLE
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.pictures import SUFFIXES, find_pictures
+
+from .labelled import Dataset, Entry
+from .splits import KNOWN, TRAIN, WHOLE
 
 MEMORY_BYTES = 2**30
 """A compressed tar is decoded once, into memory, if its pictures' files have at most this size."""

@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mixer_mlx.data.augment import Augmentation, batch_generator, generator
-from mixer_mlx.data.balance import class_weights, drawn_order, repeats, weighted
-from mixer_mlx.data.labelled import Dataset, Entry
-from mixer_mlx.data.mixing import Labels, Mixing, SoftLabels
 from mixer_mlx.decode import decode
 from mixer_mlx.errors import ConfigError, ImageError
 from mixer_mlx.image import Preprocess
 from mixer_mlx.parallel import ALONE, Ranks
 from mixer_mlx.threads import in_threads
+
+from .augment import Augmentation, batch_generator, generator
+from .balance import class_weights, drawn_order, repeats, weighted
+from .labelled import Dataset, Entry
+from .mixing import Labels, Mixing, SoftLabels
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]
 """Pixels (N, H, W, channels), and labels (N,)."""

@@ -8,12 +8,13 @@ from threading import Lock
 
 import numpy as np
 
-from mixer_mlx.data.columns import Columns
-from mixer_mlx.data.labelled import Dataset, by_name
-from mixer_mlx.data.parquet_file import ParquetFile
-from mixer_mlx.data.splits import KNOWN, WHOLE
-from mixer_mlx.data.spool import Spool
 from mixer_mlx.errors import ConfigError
+
+from .columns import Columns
+from .labelled import Dataset, by_name
+from .parquet_file import ParquetFile
+from .splits import KNOWN, WHOLE
+from .spool import Spool
 
 _NUMBERED = re.compile(r"(.+?)-\d{5,}-of-(\d{5,})\b.*")
 _BETWEEN_WORDS = re.compile(r"[-._ 0-9]+")

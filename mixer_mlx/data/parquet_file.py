@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.archives import MAX_MEMBER_BYTES, Member
-from mixer_mlx.data.columns import Columns, find_columns
-from mixer_mlx.data.spool import Spool
 from mixer_mlx.errors import ConfigError, ImageError, MixerError
 from mixer_mlx.quiet import reason
+
+from .columns import Columns, find_columns
+from .spool import Spool
 
 MAX_ROWS = 2**24
 """A file may claim so many; some hundred bytes can claim any number."""

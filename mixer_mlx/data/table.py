@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from mixer_mlx.data.columns import LABEL_NAMES, PATH_NAMES, Columns, choose
-from mixer_mlx.data.folders import Parts
-from mixer_mlx.data.labelled import Dataset, by_name
-from mixer_mlx.data.splits import WHOLE
 from mixer_mlx.errors import ConfigError
+
+from .columns import LABEL_NAMES, PATH_NAMES, Columns, choose
+from .folders import Parts
+from .labelled import Dataset, by_name
+from .splits import WHOLE
 
 METADATA = "metadata.csv"
 _SPLIT = "split"

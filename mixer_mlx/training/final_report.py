@@ -10,7 +10,8 @@ from mixer_mlx.analysis.evaluate import Outcome, evaluate
 from mixer_mlx.classify import Classifier
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.data.loader import EvaluationBatches, Pictures
-from mixer_mlx.training.recipe import Recipe
+
+from .recipe import Recipe
 
 FILE = "report.html"
 

@@ -21,10 +21,11 @@ from mixer_mlx.data.mixing import Labels
 from mixer_mlx.errors import TrainingError
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.training.loop import Batches
-from mixer_mlx.training.recipe import Recipe
-from mixer_mlx.training.state import State
-from mixer_mlx.training.step import REPORT, Step, make_step
+
+from .loop import Batches
+from .recipe import Recipe
+from .state import State
+from .step import REPORT, Step, make_step
 
 LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 100
 SMOOTHING = 0.98

@@ -19,10 +19,11 @@ from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.parallel import ALONE, Ranks
-from mixer_mlx.training.optimizer import learning_rate
-from mixer_mlx.training.recipe import Recipe
-from mixer_mlx.training.state import State
-from mixer_mlx.training.step import REPORT, make_step
+
+from .optimizer import learning_rate
+from .recipe import Recipe
+from .state import State
+from .step import REPORT, make_step
 
 # Below this no gradient that overflows in float16 can be blamed on the scale.
 LOWEST_LOSS_SCALE = 2.0**-10

@@ -2,7 +2,8 @@
 
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.streams import MOST_IN_TRAINING, rounds
-from mixer_mlx.training.recipe import Recipe
+
+from .recipe import Recipe
 
 MOST = 0.6
 """The share of the memory that a run should take: the rest is for the system and the pictures."""

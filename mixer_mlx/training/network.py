@@ -9,8 +9,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.model import MixerBlock, MlpMixer
-from mixer_mlx.training.optimizer import Weights
-from mixer_mlx.training.recipe import Recipe
+
+from .optimizer import Weights
+from .recipe import Recipe
 
 Noise = dict[str, mx.array]
 """What is drawn for a batch of N, as factors: "depth" (blocks, 2, N, 1, 1), "features" (N, C)."""

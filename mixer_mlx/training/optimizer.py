@@ -7,7 +7,7 @@ import math
 
 import mlx.core as mx
 
-from mixer_mlx.training.recipe import Recipe
+from .recipe import Recipe
 
 Weights = dict[str, mx.array]
 

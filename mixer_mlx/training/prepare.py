@@ -20,8 +20,9 @@ from mixer_mlx.data.mixing import Mixing
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.parallel import ALONE, Ranks
-from mixer_mlx.training.loop import StepDone, Validate, fit
-from mixer_mlx.training.recipe import Recipe
+
+from .loop import StepDone, Validate, fit
+from .recipe import Recipe
 
 
 def new_model(

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from mixer_mlx.errors import ConfigError
-from mixer_mlx.training.recipe import Recipe
+
+from .recipe import Recipe
 
 
 @dataclass(frozen=True)

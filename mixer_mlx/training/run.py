@@ -27,11 +27,12 @@ from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.training import final_report, trackers
-from mixer_mlx.training.loop import Done, EpochDone, Event
-from mixer_mlx.training.recipe import Recipe
-from mixer_mlx.training.run_log import LOG_FILE, Best, Log
-from mixer_mlx.training.state import STATE_FILE, State
+
+from . import final_report, trackers
+from .loop import Done, EpochDone, Event
+from .recipe import Recipe
+from .run_log import LOG_FILE, Best, Log
+from .state import STATE_FILE, State
 
 _NAMES = {
     RUN_FILE,

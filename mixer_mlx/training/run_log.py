@@ -11,7 +11,8 @@ from pathlib import Path
 from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
 from mixer_mlx.analysis.evaluate import Metrics
 from mixer_mlx.atomic import replacing_file
-from mixer_mlx.training.loop import EpochDone, Event, StepDone
+
+from .loop import EpochDone, Event, StepDone
 
 LOG_FILE = "log.jsonl"
 

@@ -18,10 +18,11 @@ from mixer_mlx.checkpoint import read_header, read_json, read_tensors, summarize
 from mixer_mlx.errors import ConfigError, MixerError, TrainingError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.parallel import Ranks
-from mixer_mlx.training.network import put, trained_names, weights_of
-from mixer_mlx.training.optimizer import Weights
-from mixer_mlx.training.recipe import Recipe
-from mixer_mlx.training.step import Arrays, first_arrays
+
+from .network import put, trained_names, weights_of
+from .optimizer import Weights
+from .recipe import Recipe
+from .step import Arrays, first_arrays
 
 STATE_FILE = "state.json"
 ARRAYS_FILE = "arrays.safetensors"

@@ -18,10 +18,11 @@ from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.parallel import ALONE, Ranks
 from mixer_mlx.streams import MOST_IN_TRAINING, Part, rounds, streams
-from mixer_mlx.training import network, optimizer
-from mixer_mlx.training.objective import Targets, correct, example_losses, targets
-from mixer_mlx.training.optimizer import Weights
-from mixer_mlx.training.recipe import Recipe
+
+from . import network, optimizer
+from .objective import Targets, correct, example_losses, targets
+from .optimizer import Weights
+from .recipe import Recipe
 
 Arrays = dict[str, Weights]
 """All that a step changes. "weights": the trained parameters; "m", "v": the optimiser's moments of

@@ -23,7 +23,8 @@ from typing import Any
 
 from mixer_mlx.atomic import replacing_file
 from mixer_mlx.errors import TrainingError
-from mixer_mlx.training.loop import EpochDone, Event, StepDone
+
+from .loop import EpochDone, Event, StepDone
 
 PROJECT = "mixer-mlx"
 ID_FILE = "tracker-id"
