@@ -140,12 +140,24 @@ class _DlInfo(ctypes.Structure):
     )
 
 
-def use_threads(count: int) -> None:
-    """From now on MLX's matrix products take so many threads, if OpenBLAS computes them."""
+def set_threads(count: int) -> int | None:
+    """How many threads MLX's matrix products took so far; from now on they take `count`.
+
+    None, and nothing is changed, where OpenBLAS doesn't compute them.
+    """
+    library = _openblas()
+    if library is None:
+        return None
+    before: int = library.openblas_get_num_threads()
+    library.openblas_set_num_threads(count)
+    return before
+
+
+@functools.cache
+def _openblas() -> ctypes.CDLL | None:
     path = _global_blas() if sys.platform == "linux" else None
     library = ctypes.CDLL(path) if path else None
-    if library is not None and hasattr(library, "openblas_set_num_threads"):
-        library.openblas_set_num_threads(count)
+    return library if hasattr(library, "openblas_set_num_threads") else None
 
 
 def _global_blas() -> str | None:

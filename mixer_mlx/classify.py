@@ -3,9 +3,9 @@
 import itertools
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import mlx.core as mx
 import numpy as np
@@ -20,7 +20,7 @@ from .decode import ImageInput
 from .errors import CheckpointError, ImageError
 from .image import Preprocess
 from .model import MlpMixer
-from .streams import rounds, streams
+from .streams import one_core_each, rounds, streams
 from .threads import THREADS, in_threads
 
 
@@ -47,13 +47,23 @@ _Network: TypeAlias = Callable[[mx.array], mx.array]
 """Normalised images (N, H, W, in) -> logits (N, classes)."""
 
 
-class _Running(NamedTuple):
-    """What a device is computing of a batch."""
+@dataclass(frozen=True)
+class _Running:
+    """What a device is computing of a batch, and the cores that are arranged for that."""
 
     pixels: NDArray[np.uint8]  # (N, H, W, in)
+    parts: int  # computed at once
     finite: mx.array  # whether all logits are
     probabilities: mx.array  # (N, k)
     indices: mx.array  # (N, k)
+    cores: ExitStack
+
+    def wait(self) -> None:
+        """Until all is computed."""
+        try:
+            mx.eval(self.finite, self.probabilities, self.indices)
+        finally:
+            self.cores.close()
 
 
 class Classifier:
@@ -134,11 +144,22 @@ class Classifier:
         with closing(self._decoded(images, exact)) as decoded:
             before: list[_Decoded] = []
             running = None
-            while batch := list(itertools.islice(decoded, batch_size)):
-                done, running = running, self._start(batch, k)
-                yield from self._results(before, done, k)
-                before = batch
-            yield from self._results(before, running, k)
+            try:
+                while batch := list(itertools.islice(decoded, batch_size)):
+                    done, running = running, self._next(batch, k, running)
+                    yield from self._results(before, done, k)
+                    before = batch
+                yield from self._results(before, running, k)
+            finally:
+                if running:
+                    running.cores.close()
+
+    def predictions(self, pixels: NDArray[np.uint8], *, k: int = 5) -> list[tuple[Prediction, ...]]:
+        """The k most probable classes of each image: uint8 (N, H, W, in), from `preprocess`.
+
+        Raises CheckpointError as `logits` does.
+        """
+        return self._predictions(self._start(pixels, k), k)
 
     def logits(self, pixels: NDArray[np.uint8]) -> mx.array:
         """Pixels, uint8 (N, H, W, in) as `preprocess` makes them, to float32 logits (N, classes).
@@ -146,7 +167,8 @@ class Classifier:
         Logits that are not finite are computed again in float32, with a RuntimeWarning. Raises
         CheckpointError when that does not help.
         """
-        with mx.stream(self.device):
+        parts = self._parts(len(pixels))
+        with mx.stream(self.device), one_core_each(parts):
             logits = self._forward(pixels)
             if mx.isfinite(logits).all().item():
                 return logits
@@ -194,17 +216,29 @@ class Classifier:
             "The model's logits are not finite even in float32; its weights must be broken."
         )
 
-    def _start(self, batch: list[_Decoded], k: int) -> _Running | None:
-        """Have the device begin with a batch, without waiting for it; None if all are errors."""
+    def _parts(self, size: int) -> int:
+        """How many parts of a batch are computed at once."""
+        return len(rounds(self.config, size)[0])
+
+    def _next(self, batch: list[_Decoded], k: int, before: _Running | None) -> _Running | None:
+        """Begin with the pictures of a batch that could be read; None if there are none."""
         good = [value for _, value in batch if not isinstance(value, ImageError)]
         if not good:
             return None
-        pixels = np.stack(good)
-        with mx.stream(self.device):
-            logits = self._forward(pixels)
-            running = _Running(pixels, mx.isfinite(logits).all(), *_top(logits, k))
-        mx.async_eval(*running)
-        return running
+        if before and before.parts != self._parts(len(good)):
+            before.wait()  # its products are to have the cores that they began with
+        return self._start(np.stack(good), k)
+
+    def _start(self, pixels: NDArray[np.uint8], k: int) -> _Running:
+        """Have the device begin with a batch, without waiting for it."""
+        parts = self._parts(len(pixels))
+        with ExitStack() as cores:
+            cores.enter_context(one_core_each(parts))
+            with mx.stream(self.device):
+                logits = self._forward(pixels)
+                found = mx.isfinite(logits).all(), *_top(logits, k)
+            mx.async_eval(*found)
+            return _Running(pixels, parts, *found, cores.pop_all())
 
     def _results(self, batch: list[_Decoded], running: _Running | None, k: int) -> Iterator[Result]:
         found = iter(self._predictions(running, k) if running else [])
@@ -216,9 +250,10 @@ class Classifier:
 
     def _predictions(self, running: _Running, k: int) -> list[tuple[Prediction, ...]]:
         """Waits for the device."""
+        running.wait()
         probabilities, indices = running.probabilities, running.indices
         if not running.finite.item():
-            with mx.stream(self.device):
+            with mx.stream(self.device), one_core_each(running.parts):
                 probabilities, indices = _top(self._logits_in_float32(running.pixels), k)
         rows: Any = zip(indices.tolist(), probabilities.tolist(), strict=True)  # type: ignore[arg-type]
         return [

@@ -9,6 +9,8 @@ come from the kernel page by page.
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import mlx.core as mx
@@ -31,7 +33,6 @@ MOST_IN_TRAINING = 2**22
 """More, because the gradients of all parts are added up."""
 
 _mine = threading.local()  # MLX's streams belong to the thread that made them
-_threads: int | None = None  # of each matrix product
 
 
 def rounds(config: MixerConfig, size: int, most: int = MOST_NUMBERS) -> list[list[Part]]:
@@ -55,22 +56,54 @@ def rounds(config: MixerConfig, size: int, most: int = MOST_NUMBERS) -> list[lis
 
 
 def streams(count: int) -> list[mx.Stream]:
-    """As many streams of the default device as a round has parts; one is the default stream.
-
-    From now on a product takes one core where there are several, else all of them. (Of products
-    that take more than one, OpenBLAS lets all but the first wait.)
-    """
-    global _threads
-    threads = _processors() if count == 1 else 1
-    if threads != _threads:
-        blas.use_threads(threads)
-        _threads = threads
+    """As many streams of the default device as a round has parts; one is the default stream."""
     if count == 1:
         return [mx.default_stream(mx.default_device())]
     known: list[mx.Stream] = _mine.__dict__.setdefault("streams", [])
     while len(known) < count:
         known.append(mx.new_stream(mx.cpu))
     return known[:count]
+
+
+class _Products:
+    """How many cores each of MLX's matrix products takes: one, while anybody needs that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before: int | None = None
+
+    def narrow(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = blas.set_threads(1)
+            self._users += 1
+
+    def widen(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users and self._before is not None:
+                blas.set_threads(self._before)
+
+
+_PRODUCTS = _Products()
+
+
+@contextmanager
+def one_core_each(count: int) -> Iterator[None]:
+    """While `count` parts, if they are several, are computed at once, a product takes one core.
+
+    (Of products that take more than one, OpenBLAS lets all but the first wait.) What was begun
+    inside must be computed before the end: from then on a product takes as many cores as before.
+    """
+    if count == 1:
+        yield
+        return
+    _PRODUCTS.narrow()
+    try:
+        yield
+    finally:
+        _PRODUCTS.widen()
 
 
 def _processors() -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from mixer_mlx import Classifier, MixerConfig, MlpMixer, Preprocess, blas
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.streams import MOST_NUMBERS, rounds, streams
+from mixer_mlx.streams import MOST_NUMBERS, one_core_each, rounds, streams
 from mixer_mlx.training.network import weights_of
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.step import Step, first_arrays, make_step
@@ -135,13 +135,44 @@ def test_the_same_numbers_every_time(processors: int) -> None:
 
 @on_linux_cpu
 @pytest.mark.skipif(blas.prepare().threads is None, reason="NOT RUN: needs OpenBLAS")
-@pytest.mark.parametrize("processors", [4], indirect=True)
-def test_one_core_for_each_product_of_several(processors: int) -> None:
-    library = ctypes.CDLL(blas.prepare().openblas)
-    for count, threads in ((2, 1), (1, 4), (3, 1), (4, 1), (1, 4)):
-        used = streams(count)
-        assert len(set(map(str, used))) == count
-        assert library.openblas_get_num_threads() == threads
+def test_one_core_for_each_product_of_several() -> None:
+    count_threads = ctypes.CDLL(blas.prepare().openblas).openblas_get_num_threads
+    before = count_threads()
+    for count in (2, 1, 3, 4, 1):
+        assert len(set(map(str, streams(count)))) == count
+        with one_core_each(count):
+            assert count_threads() == (before if count == 1 else 1)
+            with one_core_each(2):
+                assert count_threads() == 1
+            assert count_threads() == (before if count == 1 else 1)
+        assert count_threads() == before
+
+
+@on_linux_cpu
+@pytest.mark.skipif(blas.prepare().threads is None, reason="NOT RUN: needs OpenBLAS")
+@pytest.mark.parametrize("processors", [2], indirect=True)
+def test_all_cores_are_given_back(processors: int) -> None:
+    count_threads = ctypes.CDLL(blas.prepare().openblas).openblas_get_num_threads
+    before = count_threads()
+    mx.random.seed(0)
+    classifier = Classifier(MlpMixer(CONFIG), ModelInfo(CONFIG, Preprocess((32, 32))))
+    images = list(pixels(5))
+    # Two batches of two on a core each; the last, of one, on all cores when these are done.
+    seen = [count_threads() for _ in classifier.predict(images, batch_size=2)]
+    assert (seen[0], seen[-1]) == (1, before)
+    assert count_threads() == before
+    unfinished = classifier.predict(images, batch_size=2)
+    next(unfinished)
+    assert count_threads() == 1
+    unfinished.close()  # type: ignore[attr-defined]
+    assert count_threads() == before
+    classifier.logits(pixels(5))
+    classifier.predictions(pixels(5))
+    assert count_threads() == before
+    step = make_step(CONFIG, Recipe(steps=1), Preprocess((32, 32)))
+    arrays = first_arrays(weights_of(classifier.model), Recipe(steps=1))
+    step(arrays, {}, pixels(5), np.zeros(5, np.int32), 0, 1e-3)
+    assert count_threads() == before
 
 
 @on_linux_cpu

@@ -12,7 +12,6 @@ import mlx.core as mx
 import numpy as np
 
 from mixer_mlx.errors import BackendError
-from mixer_mlx.streams import streams
 
 LEAST_REPEATS = 3
 _MOST_REPEATS = 1000
@@ -186,7 +185,6 @@ def _product(dtype: str, side: int) -> Job:
     mx.eval(one, other)
 
     def run() -> None:
-        streams(1)  # all cores
         mx.eval(one @ other)
 
     return Job(dtype, 1, 2 * side**3, run)

@@ -102,11 +102,9 @@ def _cast(classifier: Classifier, dtype: str) -> Classifier:
 
 
 def _forward(classifier: Classifier, pixels: np.ndarray) -> Callable[[], None]:
-    batch = [("", picture) for picture in pixels]
+    batch = list(pixels)
 
     def run() -> None:
-        # The step of `predict` itself: a copy of it here would drift from what users run.
-        running = classifier._start(batch, _TOP)  # type: ignore[arg-type]
-        mx.eval(*running or ())
+        classifier.predictions(np.stack(batch), k=_TOP)
 
     return run

@@ -17,7 +17,7 @@ from mixer_mlx.data.mixing import Labels
 from mixer_mlx.image import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.parallel import ALONE, Ranks
-from mixer_mlx.streams import MOST_IN_TRAINING, Part, rounds, streams
+from mixer_mlx.streams import MOST_IN_TRAINING, Part, one_core_each, rounds, streams
 
 from . import network, optimizer
 from .objective import Targets, correct, example_losses, targets
@@ -125,6 +125,17 @@ def _in_turns(
     gradients: Callable[[int, int], _Sums], turns: list[list[Part]], names: list[str]
 ) -> _Sums:
     """The sums over all parts. `names` are those of the weights, from the head to the stem."""
+    count = max(map(len, turns))
+    with one_core_each(count):
+        total = _total(gradients, turns, names)
+        if count > 1:
+            mx.eval(total)
+    return total
+
+
+def _total(
+    gradients: Callable[[int, int], _Sums], turns: list[list[Part]], names: list[str]
+) -> _Sums:
     sums: list[_Sums] = []
     for parts in turns:
         for stream, (start, end) in zip(streams(len(parts)), parts, strict=True):
