@@ -1,9 +1,9 @@
 """What `train` and `fine-tune` do alike: prepare, follow the run, say how it went."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -204,12 +204,12 @@ def _print_plan(plan: "Plan") -> None:
     memory = backend.memory_bytes()
     print(f"steps              {plan.steps:,}")
     print(f"images per second  {plan.images_per_second:,.1f}")
-    print(f"time               {time.strftime('%H:%M:%S', time.gmtime(plan.seconds))}")
+    print(f"time               {timedelta(seconds=round(plan.seconds))}")
     print(f"peak memory        {plan.peak_memory / 2**30:.2f} GiB of {memory / 2**30:.1f} GiB")
     if plan.peak_memory > MOST * memory:
         print(
-            "advice             over 60 % of the memory: take a smaller -b, --accumulation, or "
-            "--gradient-checkpointing"
+            f"advice             over {MOST:.0%} of the memory: take a smaller -b, --accumulation, "
+            "or --gradient-checkpointing"
         )
 
 

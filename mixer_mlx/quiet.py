@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from PIL import Image, _imaging
+from PIL import Image
 
 from .errors import ImageError
 
@@ -101,7 +101,8 @@ class _Quiet:
 def _libtiff_error_setter() -> Callable[[int | None], int | None]:
     """libtiff's TIFFSetErrorHandler (new handler -> old one), from the copy that Pillow uses."""
     try:
-        setter = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+        extension: Any = getattr(Image, "core")  # noqa: B009  # exported without a type
+        setter = ctypes.CDLL(extension.__file__).TIFFSetErrorHandler
     except (AttributeError, OSError):  # a Pillow without libtiff, or with it linked out of sight
         return lambda handler: handler
     setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p

@@ -17,6 +17,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from mixer_mlx import checkpoint, load
+from mixer_mlx.cli.training import _print_plan
+from mixer_mlx.training.memory import MOST
+from mixer_mlx.training.prepare import Plan
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.recipes import RECIPES
 
@@ -206,6 +209,13 @@ def test_shown_recipes_are_toml_that_makes_them(mixer, name: str, tmp_path: Path
     shown = mixer("fine-tune", tmp_path, "--show-recipe", "--recipe", name).out
     assert Recipe.from_dict(tomllib.loads(shown)) == RECIPES[name].recipe
     assert "Source" in shown
+
+
+def test_plan_shows_days(capsys: pytest.CaptureFixture[str]) -> None:
+    _print_plan(Plan(10, 2.0, 5 * 86_400 + 3600.4, 2**40))
+    out = capsys.readouterr().out
+    assert "time               5 days, 1:00:00\n" in out
+    assert f"over {MOST:.0%} of the memory" in out
 
 
 def test_plan_measures(mixer, photos: Path) -> None:  # type: ignore[no-untyped-def]
