@@ -19,9 +19,9 @@ LAST_SECONDS = 10
 
 def refuse_several(sentence: str) -> None:
     """Raise BadParameter where a command is to run in several processes."""
-    from mixer_mlx import parallel
+    from mixer_mlx.parallel import launched_size
 
-    if parallel.launched_size() > 1:
+    if launched_size() > 1:
         raise typer.BadParameter(sentence)
 
 
@@ -32,10 +32,12 @@ def joined(go_on: str) -> Iterator["Ranks"]:
     `go_on` says what to do after another process ended before its time. What the block raises ends
     the other processes.
     """
-    from mixer_mlx import __version__, parallel
+    from mixer_mlx import __version__
+    from mixer_mlx.parallel import ALONE, launched_size
+    from mixer_mlx.parallel import joined as all_joined
 
-    if parallel.launched_size() == 1:
-        yield parallel.ALONE
+    if launched_size() == 1:
+        yield ALONE
         return
     me = int(os.environ["MLX_RANK"])
     if me:
@@ -46,9 +48,9 @@ def joined(go_on: str) -> Iterator["Ranks"]:
             output.say(f"Error: Rank {rank} ended before the work was done; {go_on}")
         signals.leave(1)
 
-    ranks = parallel.ALONE
+    ranks = ALONE
     try:
-        with parallel.joined(__version__, lost) as ranks:
+        with all_joined(__version__, lost) as ranks:
             yield ranks
     except BaseException as error:
         # What stops all of them need be said once.
