@@ -10,10 +10,11 @@ import mlx.core as mx
 import serve
 from serve import Case, Job, Plain
 
-from mixer_mlx import MixerConfig, MlpMixer, ModelInfo, Preprocess, backend
+from mixer_mlx import MixerConfig, MlpMixer, ModelInfo, Preprocess
 from mixer_mlx.classify import Classifier
-from mixer_mlx.data.dataset import read_splits
+from mixer_mlx.data.read import read_splits
 from mixer_mlx.errors import ImageError
+from mixer_mlx.runtime import backend
 from mixer_mlx.training import prepare
 from mixer_mlx.training.loop import StepDone, fit
 from mixer_mlx.training.recipe import Recipe

@@ -8,8 +8,9 @@ import serve
 from mlx import nn
 from serve import Case, Plain
 
-from mixer_mlx import Classifier, MixerConfig, MlpMixer, Preprocess, backend
+from mixer_mlx import Classifier, MixerConfig, MlpMixer, Preprocess
 from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.runtime import backend
 
 HEAD_DIM = 64
 

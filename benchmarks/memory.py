@@ -27,7 +27,7 @@ from harness import Row
 from session import Session
 
 from mixer_mlx import VARIANTS, MixerConfig
-from mixer_mlx.streams import rounds
+from mixer_mlx.runtime.streams import rounds
 from mixer_mlx.training.memory import estimated_bytes
 from mixer_mlx.training.recipe import Recipe
 

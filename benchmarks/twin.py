@@ -18,8 +18,8 @@ from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
 from mixer_mlx.checkpoint import ModelInfo, read_info, read_json
 from mixer_mlx.convert.exporter import foreign_tensors, timm_config
 from mixer_mlx.convert.names import TIMM
-from mixer_mlx.data.dataset import read_splits
 from mixer_mlx.data.loader import EvaluationBatches, Pictures
+from mixer_mlx.data.read import read_splits
 from mixer_mlx.training.optimizer import learning_rate
 from mixer_mlx.training.prepare import new_model, training_batches
 from mixer_mlx.training.recipe import Recipe

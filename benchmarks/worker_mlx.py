@@ -13,7 +13,7 @@ from jobs_memory import MEMORY_JOBS
 from jobs_scaling import Scaling
 from serve import Case, Plain
 
-from mixer_mlx import backend, threads
+from mixer_mlx.runtime import backend, threads
 from mixer_mlx.training import network
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.step import REPORT, first_arrays, make_step

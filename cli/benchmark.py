@@ -14,7 +14,7 @@ from . import benchmark_output, options, output
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier
-    from mixer_mlx.analysis.benchmark import Job
+    from mixer_mlx.benchmark.measure import Job
 
 _MOST_PICTURES = 65_536
 
@@ -88,11 +88,11 @@ def benchmark(
         raise typer.BadParameter("--recipe is for --train.")
     benchmark_output.check(out, plot, force=force)
 
-    from mixer_mlx import backend
-    from mixer_mlx.analysis import benchmark_report
-    from mixer_mlx.analysis.benchmark import measure
+    from mixer_mlx.benchmark import report
+    from mixer_mlx.benchmark.measure import measure
+    from mixer_mlx.runtime import backend
 
-    earlier = benchmark_report.Earlier.read(compare) if compare else None
+    earlier = report.Earlier.read(compare) if compare else None
     default = (
         "float32" if train else backend.dtype_name(backend.dtype(None, backend.device(device)))
     )
@@ -103,7 +103,7 @@ def benchmark(
         measured = measure(
             jobs, classifier.device, seconds=seconds, repeats=repeat, progress=progress
         )
-    record = benchmark_report.record(
+    record = report.record(
         classifier.config,
         measured,
         classifier.device,
@@ -112,7 +112,7 @@ def benchmark(
         recipe=(recipe or "AdamW") if train else None,
     )
     benchmark_output.write(record, measured, out, plot)
-    comparison = benchmark_report.compare(record, earlier) if earlier else None
+    comparison = report.compare(record, earlier) if earlier else None
     benchmark_output.show(record, measured, format, comparison)
 
 
@@ -142,9 +142,10 @@ def _was_given(ctx: typer.Context, name: str) -> bool:
 def _classifier(
     model: str, variant: str | None, dtype: str, device: str | None, *, quiet: bool
 ) -> "Classifier":
-    from mixer_mlx import MixerConfig, backend
-    from mixer_mlx.analysis.benchmark_jobs import random_classifier
+    from mixer_mlx import MixerConfig
+    from mixer_mlx.benchmark.jobs import random_classifier
     from mixer_mlx.convert import load
+    from mixer_mlx.runtime import backend
 
     if variant:
         return random_classifier(MixerConfig.variant(variant), backend.device(device))
@@ -165,10 +166,10 @@ def _jobs(
     recipe: str | None,
 ) -> "list[Job]":
     if not train:
-        from mixer_mlx.analysis.benchmark_jobs import forward_jobs
+        from mixer_mlx.benchmark.jobs import forward_jobs
 
         return forward_jobs(classifier, sizes, dtypes)
-    from mixer_mlx.training.benchmark import PLAIN, training_jobs
+    from mixer_mlx.benchmark.training import PLAIN, training_jobs
     from mixer_mlx.training.recipes import named
 
     chosen = named(recipe).recipe if recipe else PLAIN

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from . import files, options, output
 
 if TYPE_CHECKING:
-    from mixer_mlx.analysis.benchmark import Measured
-    from mixer_mlx.analysis.benchmark_report import Comparison
+    from mixer_mlx.benchmark.measure import Measured
+    from mixer_mlx.benchmark.report import Comparison
 
 _HEADER = (
     *("dtype", "batch", "images/s", "ms a batch", "quartiles", "runs"),
@@ -26,15 +26,15 @@ def check(*paths: Path | None, force: bool) -> None:
 def write(
     record: dict[str, object], measured: "Measured", out: Path | None, plot: Path | None
 ) -> None:
-    from mixer_mlx.analysis import benchmark_report
     from mixer_mlx.analysis.curves import draw_panels
-    from mixer_mlx.atomic import written_file
+    from mixer_mlx.benchmark import report
+    from mixer_mlx.runtime.atomic import written_file
 
     if out:
         with written_file(out) as temporary:
-            temporary.write_text(benchmark_report.to_json(record), encoding="utf-8")
+            temporary.write_text(report.to_json(record), encoding="utf-8")
     if plot:
-        panel = benchmark_report.panel(str(record["model"]), measured)
+        panel = report.panel(str(record["model"]), measured)
         with written_file(plot) as temporary:
             draw_panels([panel]).save(temporary, "PNG")
 

@@ -63,7 +63,7 @@ def check(
     """
     from mixer_mlx.analysis.check import KINDS, find, read_parts, scan
     from mixer_mlx.convert.datasets import locate
-    from mixer_mlx.data.dataset import Columns
+    from mixer_mlx.data.read import Columns
 
     from .progress import progress
 
@@ -172,7 +172,7 @@ def _examples(root: Path, scan: "Scan", found: "list[Finding]") -> Iterator[str]
 
 def _write_sheet(path: Path, scan: "Scan", findings: "list[Finding]") -> None:
     from mixer_mlx.analysis.check_sheet import draw_findings
-    from mixer_mlx.atomic import written_file
+    from mixer_mlx.runtime.atomic import written_file
 
     page = draw_findings(scan, findings)
     if page is None:

@@ -7,7 +7,7 @@ import typer
 from . import output
 
 if TYPE_CHECKING:
-    from mixer_mlx.data.dataset import Columns, Dataset
+    from mixer_mlx.data.read import Columns, Dataset
 
 Data = Annotated[
     str,
@@ -78,6 +78,6 @@ def read_split(
 
 
 def _columns(image: str | None, label: str | None) -> "Columns":
-    from mixer_mlx.data.dataset import Columns
+    from mixer_mlx.data.read import Columns
 
     return Columns(image, label)

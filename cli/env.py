@@ -5,6 +5,6 @@ from . import options, output
 
 def env(format: options.FormatOption = options.Format.TABLE) -> None:
     """Show versions, device, memory, BLAS and compiler, and what to install to be faster."""
-    from mixer_mlx import backend
+    from mixer_mlx.runtime import backend
 
     output.write_record(backend.describe(), format)

@@ -11,7 +11,7 @@ from . import files, options, output
 from .ranks import joined, refuse_several
 
 if TYPE_CHECKING:
-    from mixer_mlx.data.dataset import Entry
+    from mixer_mlx.data.read import Entry
     from mixer_mlx.errors import ImageError
 
 
@@ -49,8 +49,8 @@ def evaluate(
     from mixer_mlx.analysis.evaluate import Outcome
     from mixer_mlx.analysis.evaluate import evaluate as run
     from mixer_mlx.convert import load
-    from mixer_mlx.data.dataset import match_classes
     from mixer_mlx.data.loader import EvaluationBatches, Pictures
+    from mixer_mlx.data.read import match_classes
 
     if report:
         refuse_several("--report is for one process alone.")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mixer_mlx.atomic import replacing_file, sync
 from mixer_mlx.errors import MixerError
+from mixer_mlx.runtime.atomic import replacing_file, sync
 
 from . import files
 

@@ -15,7 +15,7 @@ from .ranks import joined, refuse_several
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier
-    from mixer_mlx.decode import Picture
+    from mixer_mlx.images.decode import Picture
 
 
 def predict(
@@ -130,7 +130,7 @@ def predict(
 
 
 def _pictures(images: list[str], *, null: bool) -> "Iterator[str | Picture]":
-    from mixer_mlx.pictures import find_pictures, read_names
+    from mixer_mlx.images.find import find_pictures, read_names
 
     def fetch(url: str) -> bytes:
         from mixer_mlx.convert.pictures_from_web import fetch

@@ -24,8 +24,8 @@ from .sort_into import Sorter, folder_names
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier
-    from mixer_mlx.decode import ImageInput
-    from mixer_mlx.parallel import Ranks
+    from mixer_mlx.images.decode import ImageInput
+    from mixer_mlx.runtime.ranks import Ranks
 
 _RESUMABLE = (PredictFormat.JSON, PredictFormat.CSV)
 
@@ -174,7 +174,7 @@ def _lines(job: Job) -> Lines:
 
 def _settings(job: Job, classifier: "Classifier") -> dict[str, object]:
     """All that the bytes of the output depend on, beside the pictures."""
-    from mixer_mlx import backend
+    from mixer_mlx.runtime import backend
 
     return {
         "model": job.model,

@@ -14,8 +14,8 @@ from mixer_mlx.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier, Result
-    from mixer_mlx.decode import ImageInput
-    from mixer_mlx.parallel import Ranks
+    from mixer_mlx.images.decode import ImageInput
+    from mixer_mlx.runtime.ranks import Ranks
 
 
 def predicted(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.atomic import written_file
+from mixer_mlx.runtime.atomic import written_file
 
 from . import output, sheet
 

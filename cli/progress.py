@@ -48,7 +48,7 @@ def progress(shown: bool, images: Names, total: int | None = None) -> Iterator[T
 
 
 def _count_beside(images: Names, tell: Callable[[int], None]) -> None:
-    from mixer_mlx.pictures import SUFFIXES, find_pictures
+    from mixer_mlx.images.find import SUFFIXES, find_pictures
 
     if all(path.is_dir() or path.suffix.lower() in SUFFIXES for path in map(Path, images)):
         count = threading.Thread(

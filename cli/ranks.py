@@ -10,7 +10,7 @@ import typer
 from . import output, signals
 
 if TYPE_CHECKING:
-    from mixer_mlx.parallel import Ranks
+    from mixer_mlx.runtime.ranks import Ranks
 
 
 LAST_SECONDS = 10
@@ -19,7 +19,7 @@ LAST_SECONDS = 10
 
 def refuse_several(sentence: str) -> None:
     """Raise BadParameter where a command is to run in several processes."""
-    from mixer_mlx.parallel import launched_size
+    from mixer_mlx.runtime.ranks import launched_size
 
     if launched_size() > 1:
         raise typer.BadParameter(sentence)
@@ -33,8 +33,8 @@ def joined(go_on: str) -> Iterator["Ranks"]:
     the other processes.
     """
     from mixer_mlx import __version__
-    from mixer_mlx.parallel import ALONE, launched_size
-    from mixer_mlx.parallel import joined as all_joined
+    from mixer_mlx.runtime.ranks import ALONE, launched_size
+    from mixer_mlx.runtime.ranks import joined as all_joined
 
     if launched_size() == 1:
         yield ALONE

@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.atomic import written_file
 from mixer_mlx.errors import ImageError
+from mixer_mlx.runtime.atomic import written_file
 
 from . import files
 
 if TYPE_CHECKING:
     from mixer_mlx import Result
-    from mixer_mlx.analysis.draw import Tile
+    from mixer_mlx.analysis.sheets import Tile
 
 PAGE = 100
 
@@ -38,7 +38,7 @@ class Sheet:
             self._write()
 
     def _write(self) -> None:
-        from mixer_mlx.analysis.draw import contact_sheet
+        from mixer_mlx.analysis.sheets import contact_sheet
 
         with ThreadPoolExecutor() as pool:
             tiles = list(pool.map(_tile, self._results))
@@ -62,8 +62,8 @@ def _page_path(path: Path, number: int) -> Path:
 
 
 def _tile(result: "Result") -> "Tile":
-    from mixer_mlx.analysis.draw import SIDE, Tile, thumbnail
-    from mixer_mlx.decode import opened, rgb
+    from mixer_mlx.analysis.sheets import SIDE, Tile, thumbnail
+    from mixer_mlx.images.decode import opened, rgb
 
     name = Path(str(result.image)).name
     try:

@@ -21,7 +21,7 @@ from . import output
 
 if TYPE_CHECKING:
     from mixer_mlx import Result
-    from mixer_mlx.decode import Picture
+    from mixer_mlx.images.decode import Picture
 
     Source = Path | Picture
 
@@ -111,7 +111,7 @@ class Sorter:
             output.say(f"{verb} {_pictures(self._done)} into {self.root}.")
 
     def _source(self, image: object) -> "Source | None":
-        from mixer_mlx.decode import Picture
+        from mixer_mlx.images.decode import Picture
 
         if isinstance(image, str | os.PathLike):
             return Path(image)

@@ -39,7 +39,7 @@ def train(
     def build(classes: tuple[str, ...], recipe: "Recipe") -> tuple["MlpMixer", "ModelInfo"]:
         from mixer_mlx.config import MixerConfig
         from mixer_mlx.convert import describe
-        from mixer_mlx.image import Preprocess
+        from mixer_mlx.images.preprocess import Preprocess
         from mixer_mlx.training.prepare import new_model
 
         if like:

@@ -18,10 +18,10 @@ from .training_options import TrainingOptions, show_recipe
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
-    from mixer_mlx.data.dataset import Dataset, Entry
     from mixer_mlx.data.loader import TrainingBatches
+    from mixer_mlx.data.read import Dataset, Entry
     from mixer_mlx.model import MlpMixer
-    from mixer_mlx.parallel import Ranks
+    from mixer_mlx.runtime.ranks import Ranks
     from mixer_mlx.training.loop import Validate
     from mixer_mlx.training.prepare import Plan
     from mixer_mlx.training.recipe import Recipe
@@ -164,7 +164,7 @@ def _run(
 
 
 def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
-    from mixer_mlx import backend
+    from mixer_mlx.runtime import backend
     from mixer_mlx.training.memory import MOST, fitted
 
     found = fitted(info.config, recipe, backend.memory_bytes())
@@ -198,7 +198,7 @@ def _say_start(start: "Start", total: int, step: int) -> None:
 
 
 def _print_plan(plan: "Plan") -> None:
-    from mixer_mlx import backend
+    from mixer_mlx.runtime import backend
     from mixer_mlx.training.memory import MOST
 
     memory = backend.memory_bytes()

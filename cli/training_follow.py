@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from . import output, signals
 
 if TYPE_CHECKING:
-    from mixer_mlx.parallel import Ranks
+    from mixer_mlx.runtime.ranks import Ranks
     from mixer_mlx.training.loop import EpochDone, Event
     from mixer_mlx.training.run import Run
 

@@ -13,7 +13,7 @@ from . import data_options as d
 from . import options
 
 if TYPE_CHECKING:
-    from mixer_mlx.data.dataset import Dataset
+    from mixer_mlx.data.read import Dataset
     from mixer_mlx.training.recipe import Recipe
 
 

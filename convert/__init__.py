@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from mixer_mlx import backend, checkpoint, resolution
+from mixer_mlx import checkpoint, resolution
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
+from mixer_mlx.runtime import backend
 
 from . import exporter, locate
 from .importer import NOTHING, Imported, import_model, read_info

@@ -2,8 +2,8 @@
 
 `MIXER_MLX_CACHE` (default `~/.cache/mixer-mlx`) holds `models/`, a native folder for each source,
 dtype and revision, with the checksums of its files; and `downloads/`, files that came from a URL.
-Folders appear whole (`mixer_mlx.atomic`); the lock only keeps processes from doing the same work
-twice.
+Folders appear whole (`mixer_mlx.runtime.atomic`); the lock only keeps processes from
+doing the same work twice.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from mixer_mlx import checkpoint
-from mixer_mlx.atomic import replacing_folder
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.errors import CheckpointError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.runtime.atomic import replacing_folder
 
 _SUMS = "SHA256SUMS"
 _RECORDED = ("address", "revision", "dtype")

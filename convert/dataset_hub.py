@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mixer_mlx.archives import ARCHIVE_SUFFIXES
-from mixer_mlx.atomic import replacing_file
 from mixer_mlx.data.parquet import group_files
 from mixer_mlx.data.table import METADATA
 from mixer_mlx.errors import SourceError
-from mixer_mlx.pictures import SUFFIXES
+from mixer_mlx.images.archives import ARCHIVE_SUFFIXES
+from mixer_mlx.images.find import SUFFIXES
+from mixer_mlx.runtime.atomic import replacing_file
 
 from . import cache
 from .hub_address import COMMIT, HubAddress, cache_folder, check_address

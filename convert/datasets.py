@@ -5,8 +5,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.data import dataset, splits
-from mixer_mlx.data.dataset import Dataset
+from mixer_mlx.data import read, splits
+from mixer_mlx.data.read import Dataset
 from mixer_mlx.errors import SourceError
 
 from . import hub_address
@@ -27,17 +27,17 @@ def read_splits(
     seed: int = 0,
     train_split: str | None = None,
     val_split: str | None = None,
-    columns: dataset.Columns | None = None,
+    columns: read.Columns | None = None,
     talk: Talk = silent,
     progress: "Progress | None" = None,
 ) -> tuple[Dataset, Dataset]:
-    """`mixer_mlx.data.dataset.read_splits`, for an address on the Hub too. Raises MixerError."""
+    """`mixer_mlx.data.read.read_splits`, for an address on the Hub too. Raises MixerError."""
 
     def choose(parts: Collection[str]) -> Collection[str | None]:
         return splits.for_training(parts, train_split, val_split, val_fraction, str(data))
 
     path = locate(data, choose, talk=talk, progress=progress)
-    return dataset.read_splits(
+    return read.read_splits(
         path,
         val_fraction=val_fraction,
         seed=seed,
@@ -51,17 +51,17 @@ def read_split(
     data: str | os.PathLike[str],
     part: str | None = None,
     *,
-    columns: dataset.Columns | None = None,
+    columns: read.Columns | None = None,
     talk: Talk = silent,
     progress: "Progress | None" = None,
 ) -> tuple[Dataset, str]:
-    """`mixer_mlx.data.dataset.read_split`, for an address on the Hub too. Raises MixerError."""
+    """`mixer_mlx.data.read.read_split`, for an address on the Hub too. Raises MixerError."""
 
     def choose(parts: Collection[str]) -> Collection[str | None]:
         return (splits.for_evaluation(parts, part, str(data)),)
 
     path = locate(data, choose, talk=talk, progress=progress)
-    return dataset.read_split(path, part, columns=columns)
+    return read.read_split(path, part, columns=columns)
 
 
 def locate(

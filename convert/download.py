@@ -26,8 +26,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, build_opener
 
-from mixer_mlx import __version__, atomic
+from mixer_mlx import __version__
 from mixer_mlx.errors import SourceError
+from mixer_mlx.runtime import atomic
 
 from .web import Redirects, TryAgainError, check_url, chunks, cut, file_name, refusal
 

@@ -11,11 +11,11 @@ from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
 from mixer_mlx import checkpoint
-from mixer_mlx.atomic import replacing_file, replacing_folder
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import CheckpointError, ConfigError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.runtime.atomic import replacing_file, replacing_folder
 
 from .names import JAX, TIMM, Layout
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixer_mlx import atomic
 from mixer_mlx.errors import SourceError
+from mixer_mlx.runtime import atomic
 
 from .download import Progress
 from .hub_address import (

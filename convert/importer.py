@@ -12,7 +12,7 @@ from mixer_mlx import checkpoint
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConversionError, SourceError
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
 
 from .plan import Plan, make_plan

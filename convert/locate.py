@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from mixer_mlx import backend, catalog, checkpoint
+from mixer_mlx import catalog, checkpoint
 from mixer_mlx.catalog import CatalogEntry
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.errors import ConversionError, SourceError
+from mixer_mlx.runtime import backend
 
 from . import hub_address
 from .importer import NOTHING, Imported, import_model

@@ -1,4 +1,4 @@
-"""One picture from the web into memory; `mixer_mlx.pictures.find_pictures` is handed `fetch`."""
+"""One picture from the web into memory; `mixer_mlx.images.find.find_pictures` is handed `fetch`."""
 
 import time
 from http.client import HTTPException, HTTPResponse

@@ -5,16 +5,17 @@
     cats("cat.png")[0]          # Prediction(index=3, label='cat', probability=...)
 
 Names are handed on when they are first used, so that importing the package costs little. The one
-thing done at import is `blas.prepare`: on Linux it must come before MLX is imported.
+thing done at import is `openblas.prepare`: on Linux it must come before MLX is imported.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from mixer_mlx import blas
+from .runtime import openblas
 
 if TYPE_CHECKING:
     from mixer_mlx.convert import load
+    from mixer_mlx.images.preprocess import Preprocess
 
     from .catalog import CATALOG, CatalogEntry
     from .checkpoint import ModelInfo, save
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
         SourceError,
         TrainingError,
     )
-    from .image import Preprocess
     from .model import Intermediates, MlpMixer
 
 __version__ = "0.1.0"
@@ -51,7 +51,7 @@ _HOMES = {
         "SourceError",
         "TrainingError",
     ),
-    "image": ("Preprocess",),
+    "images.preprocess": ("Preprocess",),
     "model": ("Intermediates", "MlpMixer"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -80,7 +80,7 @@ __all__ = [
     "save",
 ]
 
-blas.prepare()
+openblas.prepare()
 
 
 def __getattr__(name: str) -> object:

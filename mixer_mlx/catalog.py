@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixer_mlx import labels
+from mixer_mlx.images.preprocess import Preprocess
 
 from .config import MixerConfig
-from .image import Preprocess
 
 DEFAULT_MODEL = "mixer_b16_224.miil_in21k_ft_in1k"
 """The most accurate published Mixer for ImageNet-1k, by timm's measurement."""

@@ -16,10 +16,11 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
-from .atomic import replacing_folder
+from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.runtime.atomic import replacing_folder
+
 from .config import MixerConfig
 from .errors import CheckpointError, ConfigError
-from .image import Preprocess
 from .model import MlpMixer
 
 MODEL_TYPE = "mlp_mixer"

@@ -12,16 +12,16 @@ import numpy as np
 from mlx.utils import tree_map
 from numpy.typing import NDArray
 
-from mixer_mlx import backend
+from mixer_mlx.images.decode import ImageInput
+from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.runtime.streams import one_core_each, rounds, streams
+from mixer_mlx.runtime.threads import THREADS, in_threads
 
 from .checkpoint import ModelInfo
 from .config import MixerConfig
-from .decode import ImageInput
 from .errors import CheckpointError, ImageError
-from .image import Preprocess
 from .model import MlpMixer
-from .streams import one_core_each, rounds, streams
-from .threads import THREADS, in_threads
+from .runtime import backend
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Classifier:
         """The k most probable classes of a picture, or of each of a list of pictures.
 
         A picture is a path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or what
-        `pictures.find_pictures` gives; `exact` is explained at `Preprocess`. Raises ImageError for
+        `images.find.find_pictures` gives; `exact` is explained at `Preprocess`. Raises ImageError for
         the first that can't be read; `predict` goes on instead.
         """
         if not isinstance(images, list):

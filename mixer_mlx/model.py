@@ -10,10 +10,11 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from .activations import ACTIVATIONS
+from mixer_mlx.ops.activations import ACTIVATIONS
+from mixer_mlx.ops.linear import over_channels, over_tokens
+
 from .config import MixerConfig
 from .errors import ConfigError
-from .linear import over_channels, over_tokens
 
 
 class Intermediates(NamedTuple):

@@ -12,8 +12,8 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mixer_mlx.activations import ACTIVATIONS, COMPILE_FROM_SIZE, gelu, gelu_tanh
 from mixer_mlx.config import GELU_FORMS
+from mixer_mlx.ops.activations import ACTIVATIONS, COMPILE_FROM_SIZE, gelu, gelu_tanh
 
 ON_GPU = mx.default_device().type == mx.DeviceType.gpu
 COMPILES = (ON_GPU or shutil.which("g++")) and "MLX_DISABLE_COMPILE" not in os.environ

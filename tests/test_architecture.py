@@ -12,22 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = {name: ROOT / name for name in ("mixer_mlx", "convert", "cli", "benchmarks")}
 
-# A module of the library may import those of an earlier line, and those of its own without a
-# circle; a package (data, analysis, training) stands for all of its modules.
+# A room or module of the library may import those of an earlier line, and those of its own.
 LAYERS = [
-    ["errors", "threads"],
-    [
-        "atomic",
-        "blas",
-        "backend",
-        "config",
-        "activations",
-        "linear",
-        "streams",
-        "peers",
-        "parallel",
-    ],
-    ["quiet", "formats", "decode", "image", "archives", "pictures"],
+    ["errors"],
+    ["config"],
+    ["ops", "images", "runtime"],
     ["labels", "model"],
     ["catalog", "resolution"],
     ["checkpoint"],
@@ -35,16 +24,14 @@ LAYERS = [
     ["classify"],
     ["analysis"],
     ["training"],
+    ["benchmark"],
 ]
-# Who may use a library: (room, module) or a whole room.
+# Who may use a library: modules, or whole rooms.
 ONLY = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "PIL": {
-        *(f"mixer_mlx.{name}" for name in ("quiet", "formats", "decode", "image")),
-        *("mixer_mlx.data", "mixer_mlx.analysis"),
-    },
-    "pillow_heif": {"mixer_mlx.formats"},
+    "PIL": {"mixer_mlx.images", "mixer_mlx.data", "mixer_mlx.analysis"},
+    "pillow_heif": {"mixer_mlx.images.formats"},
     "huggingface_hub": {"convert"},
     "pyarrow": {"mixer_mlx.data", "cli"},
     "tensorboardX": {"mixer_mlx.training.trackers"},

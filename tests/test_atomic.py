@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mixer_mlx import atomic
+from mixer_mlx.runtime import atomic
 
 
 @pytest.mark.parametrize("can_swap", [True, False])

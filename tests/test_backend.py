@@ -11,7 +11,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mixer_mlx import BackendError, backend, blas
+from mixer_mlx import BackendError
+from mixer_mlx.runtime import backend, openblas
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: Linux only")
 
@@ -51,7 +52,7 @@ def child(code: str, **environment: str) -> Any:
 
 OBSERVE = """
 import ctypes, dataclasses, json, os, pathlib
-from mixer_mlx import backend
+from mixer_mlx.runtime import backend
 import mlx.core as mx
 
 libc = ctypes.CDLL(None)
@@ -77,12 +78,12 @@ def started() -> Any:
 
 @needs_openblas
 def test_openblas_is_loaded_and_described(started: Any) -> None:
-    prepared, blas = started["prepared"], started["described"]["blas"]
+    prepared, described = started["prepared"], started["described"]["blas"]
     assert prepared["openblas"] in started["files"]
     assert prepared["threads"] >= 1
     assert prepared["reason"] is None
-    assert blas["library"] == prepared["openblas"]
-    assert (blas["core"], blas["threads"]) == (prepared["core"], prepared["threads"])
+    assert described["library"] == prepared["openblas"]
+    assert (described["core"], described["threads"]) == (prepared["core"], prepared["threads"])
 
 
 @needs_openblas
@@ -90,9 +91,9 @@ def test_openblas_is_loaded_and_described(started: Any) -> None:
 def test_threads_of_openblas_are_chosen_later(count: int) -> None:
     seen = child(f"""
 import json
-from mixer_mlx import blas
-blas.use_threads({count})
-print(json.dumps(blas._inspect(blas._global_blas()).threads))
+from mixer_mlx.runtime import openblas
+openblas.set_threads({count})
+print(json.dumps(openblas._inspect(openblas._global_blas()).threads))
 """)
     assert seen == count
 
@@ -160,8 +161,8 @@ import mlx.core
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     import mixer_mlx
-    mixer_mlx.blas.prepare()
-prepared = mixer_mlx.blas.prepare()
+    mixer_mlx.runtime.openblas.prepare()
+prepared = mixer_mlx.runtime.openblas.prepare()
 print(json.dumps({
     "seen": [[w.category.__name__, w.filename, w.lineno, str(w.message)] for w in seen],
     "openblas": prepared.openblas,
@@ -199,16 +200,16 @@ def test_preloaded_openblas_is_taken_as_it_is(started: Any) -> None:
 @linux
 def test_no_openblas_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MIXER_MLX_OPENBLAS", raising=False)
-    monkeypatch.setattr(blas, "_global_blas", lambda: None)
-    monkeypatch.setattr(blas, "_SONAMES", ("libnowhere.so.0",))
-    assert blas._prepare_blas() == blas.Prepared(reason="no OpenBLAS found")
+    monkeypatch.setattr(openblas, "_global_blas", lambda: None)
+    monkeypatch.setattr(openblas, "_SONAMES", ("libnowhere.so.0",))
+    assert openblas._prepare_blas() == openblas.Prepared(reason="no OpenBLAS found")
 
 
 def test_elsewhere_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(ctypes, "CDLL", None)
-    prepared = blas.prepare.__wrapped__()
-    assert prepared == blas.Prepared(reason="only MLX for Linux needs it")
+    prepared = openblas.prepare.__wrapped__()
+    assert prepared == openblas.Prepared(reason="only MLX for Linux needs it")
 
 
 CPUINFO = "processor\t: 0\nmodel name\t: {}\nflags\t\t: fpu sse4_2 avx2 fma {}\nbugs\t\t: x\n"
@@ -230,11 +231,11 @@ ICE_LAKE = "avx512f avx512dq avx512ifma avx512cd avx512bw avx512vl avx512vbmi"
 def test_avx512_in_cpuinfo(tmp_path: Path, text: str, expected: bool) -> None:
     path = tmp_path / "cpuinfo"
     path.write_text(text)
-    assert blas._has_avx512(str(path)) is expected
+    assert openblas._has_avx512(str(path)) is expected
 
 
 def test_avx512_without_cpuinfo(tmp_path: Path) -> None:
-    assert blas._has_avx512(str(tmp_path / "cpuinfo")) is False
+    assert openblas._has_avx512(str(tmp_path / "cpuinfo")) is False
 
 
 def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +311,7 @@ def test_describe_on_metal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLX_DISABLE_COMPILE", raising=False)
     monkeypatch.setattr(mx, "device_info", lambda device: info)
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
-    monkeypatch.setattr(backend, "prepare", lambda: blas.Prepared(reason="no OpenBLAS found"))
+    monkeypatch.setattr(backend, "prepare", lambda: openblas.Prepared(reason="no OpenBLAS found"))
     seen = backend.describe()
     assert (seen["device"], seen["device_name"]) == ("gpu", "Apple M3")
     assert seen["default_dtype"] == "float16"
@@ -321,7 +322,7 @@ def test_describe_on_metal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_advice_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "gpu_is_default", lambda: False)
     monkeypatch.setattr(os.path, "exists", lambda path: path == "/proc/driver/nvidia/version")
-    monkeypatch.setattr(backend, "prepare", lambda: blas.Prepared(reason="no OpenBLAS found"))
-    gpu, openblas, *_ = backend.describe()["advice"]  # type: ignore[misc]
+    monkeypatch.setattr(backend, "prepare", lambda: openblas.Prepared(reason="no OpenBLAS found"))
+    gpu, missing, *_ = backend.describe()["advice"]  # type: ignore[misc]
     assert "pip install 'mixer-mlx[cuda13]'" in gpu
-    assert "apt-get install libopenblas0-pthread" in openblas
+    assert "apt-get install libopenblas0-pthread" in missing

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from mixer_mlx import CheckpointError, Classifier, ImageError, MlpMixer, ModelInfo, Preprocess, load
-from mixer_mlx.decode import Picture
-from mixer_mlx.threads import THREADS
+from mixer_mlx.images.decode import Picture
+from mixer_mlx.runtime.threads import THREADS
 
 
 @pytest.fixture(scope="module")

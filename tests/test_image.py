@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mixer_mlx import decode as decode_module
-from mixer_mlx import formats as formats_module
-from mixer_mlx import image as image_module
-from mixer_mlx import quiet as quiet_module
-from mixer_mlx.decode import decode, to_rgb
 from mixer_mlx.errors import ConfigError, ImageError
-from mixer_mlx.formats import MAX_PIXELS
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images import decode as decode_module
+from mixer_mlx.images import formats as formats_module
+from mixer_mlx.images import pillow as quiet_module
+from mixer_mlx.images import preprocess as image_module
+from mixer_mlx.images.decode import decode, to_rgb
+from mixer_mlx.images.formats import MAX_PIXELS
+from mixer_mlx.images.preprocess import Preprocess
 
 WHITE = (255, 255, 255)
 
@@ -618,7 +618,7 @@ def test_silence_without_any_logging_or_filters(tmp_path: Path) -> None:
     (tmp_path / "warning tiff").write_bytes(WARNING_TIFF)
     code = (
         "import sys\n"
-        "from mixer_mlx.decode import ImageError, decode\n"
+        "from mixer_mlx.images.decode import ImageError, decode\n"
         "for path in sys.argv[1:]:\n"
         "    try:\n"
         "        print(decode(path).size)\n"

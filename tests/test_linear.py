@@ -2,7 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mixer_mlx.linear import Linear, over_channels, over_tokens
+from mixer_mlx.ops.linear import Linear, over_channels, over_tokens
 
 N, S, C, OUT = 3, 5, 7, 4
 

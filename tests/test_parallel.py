@@ -17,15 +17,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mixer_mlx import load, parallel, peers
+from mixer_mlx import load
 from mixer_mlx.analysis.evaluate import evaluate
 from mixer_mlx.data.augment import augmentation
-from mixer_mlx.data.dataset import match_classes, read_folder
 from mixer_mlx.data.loader import EvaluationBatches, Pictures, TrainingBatches
 from mixer_mlx.data.mixing import Mixing, SoftLabels
+from mixer_mlx.data.read import match_classes, read_folder
 from mixer_mlx.errors import BackendError, ConfigError
-from mixer_mlx.image import Preprocess
-from mixer_mlx.parallel import Ranks
+from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.runtime import peers
+from mixer_mlx.runtime.ranks import PORT_OFFSET, Ranks, _launch, joined, launched_size
 
 SMALL = Path(__file__).parent / "golden" / "jax_square.npz"
 NOISY = """
@@ -47,7 +48,7 @@ def free_port(size: int = 2) -> int:
     """The first port of a job of so many processes."""
     for port in np.random.default_rng().integers(20000, 30000, 100).tolist():
         try:
-            for one in (*range(port, port + size), port + parallel.PORT_OFFSET):
+            for one in (*range(port, port + size), port + PORT_OFFSET):
                 socket.create_server(("127.0.0.1", one)).close()
         except OSError:
             continue
@@ -318,19 +319,19 @@ def test_what_launchers_say(
     expected: tuple[object, ...] | None,
 ) -> None:
     """As MLX's own `launch.py` sets them."""
-    assert parallel.launched_size() == 1
+    assert launched_size() == 1
     monkeypatch.setenv("MLX_RANK", "1")
     for name, value in variables.items():
         if name in ("MLX_HOSTFILE", "MLX_IBV_DEVICES"):
             (tmp_path / name).write_text(value + "\n")
             value = str(tmp_path / name)
         monkeypatch.setenv(name, value)
-    assert parallel._launch() == expected
+    assert _launch() == expected
 
 
 def test_a_rank_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_RANK", "0")
-    with pytest.raises(BackendError, match=r"mlx\.launch"), parallel.joined("1", print):
+    with pytest.raises(BackendError, match=r"mlx\.launch"), joined("1", print):
         pass
 
 

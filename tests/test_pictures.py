@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixer_mlx import archives
-from mixer_mlx.decode import Picture, decode
 from mixer_mlx.errors import ImageError
-from mixer_mlx.pictures import find_pictures, read_names
+from mixer_mlx.images import archives
+from mixer_mlx.images.decode import Picture, decode
+from mixer_mlx.images.find import find_pictures, read_names
 
 _FILE = io.BytesIO()
 Image.new("RGB", (3, 2), (9, 8, 7)).save(_FILE, "PNG")

@@ -8,9 +8,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mixer_mlx import Classifier, MixerConfig, MlpMixer, Preprocess, blas
+from mixer_mlx import Classifier, MixerConfig, MlpMixer, Preprocess
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.streams import MOST_NUMBERS, one_core_each, rounds, streams
+from mixer_mlx.runtime import openblas
+from mixer_mlx.runtime.streams import MOST_NUMBERS, one_core_each, rounds, streams
 from mixer_mlx.training.network import weights_of
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.step import Step, first_arrays, make_step
@@ -134,9 +135,9 @@ def test_the_same_numbers_every_time(processors: int) -> None:
 
 
 @on_linux_cpu
-@pytest.mark.skipif(blas.prepare().threads is None, reason="NOT RUN: needs OpenBLAS")
+@pytest.mark.skipif(openblas.prepare().threads is None, reason="NOT RUN: needs OpenBLAS")
 def test_one_core_for_each_product_of_several() -> None:
-    count_threads = ctypes.CDLL(blas.prepare().openblas).openblas_get_num_threads
+    count_threads = ctypes.CDLL(openblas.prepare().openblas).openblas_get_num_threads
     before = count_threads()
     for count in (2, 1, 3, 4, 1):
         assert len(set(map(str, streams(count)))) == count
@@ -149,10 +150,10 @@ def test_one_core_for_each_product_of_several() -> None:
 
 
 @on_linux_cpu
-@pytest.mark.skipif(blas.prepare().threads is None, reason="NOT RUN: needs OpenBLAS")
+@pytest.mark.skipif(openblas.prepare().threads is None, reason="NOT RUN: needs OpenBLAS")
 @pytest.mark.parametrize("processors", [2], indirect=True)
 def test_all_cores_are_given_back(processors: int) -> None:
-    count_threads = ctypes.CDLL(blas.prepare().openblas).openblas_get_num_threads
+    count_threads = ctypes.CDLL(openblas.prepare().openblas).openblas_get_num_threads
     before = count_threads()
     mx.random.seed(0)
     classifier = Classifier(MlpMixer(CONFIG), ModelInfo(CONFIG, Preprocess((32, 32))))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mixer_mlx.data.mixing import Labels, SoftLabels
 
-from .draw import Tile, contact_sheet
+from .sheets import Tile, contact_sheet
 
 
 def batch_sheet(pixels: NDArray[np.uint8], labels: Labels, classes: Sequence[str]) -> Image.Image:

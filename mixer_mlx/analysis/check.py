@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from mixer_mlx.data.columns import Columns
-from mixer_mlx.data.dataset import Data, Dataset, Entry, find_parts
+from mixer_mlx.data.read import Data, Dataset, Entry, find_parts
 from mixer_mlx.data.splits import TRAIN
-from mixer_mlx.decode import Picture, opened, rgb
 from mixer_mlx.errors import ImageError
-from mixer_mlx.quiet import quietly
-from mixer_mlx.threads import THREADS, in_threads
+from mixer_mlx.images.decode import Picture, opened, rgb
+from mixer_mlx.images.pillow import quietly
+from mixer_mlx.runtime.threads import THREADS, in_threads
 
 from .hashing import FLAT, NEAR, groups_alike, members, pixel_digest, reduced
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
-from mixer_mlx.decode import opened, rgb
 from mixer_mlx.errors import ImageError
-from mixer_mlx.threads import THREADS, in_threads
+from mixer_mlx.images.decode import opened, rgb
+from mixer_mlx.runtime.threads import THREADS, in_threads
 
 from .check import KINDS, Finding, Scan
-from .draw import SIDE, Tile, grouped_sheet, thumbnail
+from .sheets import SIDE, Tile, grouped_sheet, thumbnail
 
 MOST = 20
 """So many findings of a kind are drawn."""

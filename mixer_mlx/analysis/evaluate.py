@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mixer_mlx.data.loader import Batch
 from mixer_mlx.errors import ConfigError
-from mixer_mlx.parallel import ALONE, Ranks
+from mixer_mlx.runtime.ranks import ALONE, Ranks
 
 Logits = Callable[[NDArray[np.uint8]], mx.array]
 """Pixels (N, H, W, channels) -> logits (N, classes), as `Classifier.logits`."""

@@ -13,17 +13,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from mixer_mlx.atomic import written_file
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.data.dataset import Entry
 from mixer_mlx.data.loader import Pictures
-from mixer_mlx.decode import opened, rgb
+from mixer_mlx.data.read import Entry
 from mixer_mlx.errors import ImageError
-from mixer_mlx.threads import THREADS, in_threads
+from mixer_mlx.images.decode import opened, rgb
+from mixer_mlx.runtime.atomic import written_file
+from mixer_mlx.runtime.threads import THREADS, in_threads
 
-from .draw import SIDE, thumbnail
 from .evaluate import Metrics, Outcome
 from .page_style import STYLE
+from .sheets import SIDE, thumbnail
 
 MATRIX_CLASSES = 30
 """With more classes there are the most confused pairs in place of a matrix."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mixer_mlx.image import INTERPOLATIONS, Preprocess
+from mixer_mlx.images.preprocess import INTERPOLATIONS, Preprocess
 
 from .erasing import RandomErasing
 from .randaugment import RandAugment

@@ -1,135 +1,101 @@
-"""Pictures with classes, wherever they lie: folders, archives, Parquet files, lists.
+"""Pictures with classes, and how they are divided and compared. No picture is open here."""
 
-DATA/<class>/<pictures>, DATA/<part>/<class>/<pictures>      `folders`
-the same in a .zip or .tar file                              `folders`
-a Parquet file, or a folder of them                          `parquet`
-a .csv or .tsv file, or a folder with a metadata.csv         `table`
-"""
-
-import os
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mixer_mlx.archives import is_archive
 from mixer_mlx.errors import ConfigError
-from mixer_mlx.pictures import find_pictures
+from mixer_mlx.images.archives import Member
 
-from . import folders, parquet, splits, table
-from .columns import Columns
-from .folders import DiskTree, Parts
-from .labelled import Dataset, Entry, match_classes, relabelled, split
-from .splits import WHOLE
-
-__all__ = [
-    "Columns",
-    "Data",
-    "Dataset",
-    "Entry",
-    "find_parts",
-    "match_classes",
-    "read_folder",
-    "read_split",
-    "read_splits",
-    "split",
-]
-
-VAL_FRACTION = 0.2
-"""Held back of each class where a dataset has no part for validation."""
-
-Data = str | os.PathLike[str]
+Entry: TypeAlias = Path | Member
+"""A picture as `decode` takes it; `str` of it is what to print."""
 
 
-def read_folder(root: Data) -> Dataset:
-    """The pictures in root/<class>/ and below; classes and pictures sorted by name.
+@dataclass(frozen=True)
+class Dataset:
+    """`paths[i]` shows class `classes[labels[i]]`; labels are int32. No picture is open."""
 
-    Raises ConfigError for a folder without classes, and for classes without pictures.
+    classes: tuple[str, ...]
+    paths: tuple[Entry, ...]
+    labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "Dataset":
+        """Some of the pictures, with all classes."""
+        return Dataset(self.classes, tuple(self.paths[i] for i in indices), self.labels[indices])
+
+    def counts(self) -> dict[str, int]:
+        """Class -> how many pictures it has."""
+        numbers = np.bincount(self.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, numbers.tolist(), strict=True))
+
+    def present(self) -> list[str]:
+        """The classes that have a picture."""
+        return [name for name, count in self.counts().items() if count]
+
+
+def by_name(paths: Sequence[Entry], names: Sequence[str]) -> Dataset:
+    """A dataset from the name of each picture's class; classes sorted, as numbers if they are."""
+    are_numbers = all(name.isascii() and name.isdigit() for name in names)
+    classes = sorted(set(names), key=(lambda name: (int(name), name)) if are_numbers else None)
+    index = {name: label for label, name in enumerate(classes)}
+    return Dataset(tuple(classes), tuple(paths), np.array([index[n] for n in names], np.int32))
+
+
+def relabelled(dataset: Dataset, classes: tuple[str, ...], what: str) -> Dataset:
+    """The same pictures, their labels counted in `classes`; it may lack some of them.
+
+    Raises ConfigError, which calls the dataset `what`, for a picture of another class.
     """
-    if not Path(root).is_dir():
-        raise ConfigError(f"{root} is no folder; give one that holds a folder for each class.")
-    return folders.read_classes(DiskTree(Path(root)))
-
-
-def read_split(
-    root: Data, part: str | None = None, *, columns: Columns | None = None
-) -> tuple[Dataset, str]:
-    """Pictures to evaluate on, and the name of the part of the dataset that they are, or "".
-
-    Without `part` it is the one for validation, else that for tests, else the only one. Raises
-    ConfigError.
-    """
-    parts = find_parts(root, columns or Columns(), {part} if part else ())
-    name = splits.for_evaluation(parts, part, str(root))
-    return parts[name](), name
-
-
-def read_splits(
-    root: Data,
-    *,
-    val_fraction: float | None = None,
-    seed: int = 0,
-    train_split: str | None = None,
-    val_split: str | None = None,
-    columns: Columns | None = None,
-) -> tuple[Dataset, Dataset]:
-    """Training and validation pictures, both with the classes of the former.
-
-    They are the dataset's parts for that (`train`; `val` or `validation`), or those that are named.
-    A dataset without parts, or without one for validation, is divided: a share of each class,
-    `val_fraction` (default VAL_FRACTION), is held back, drawn by `seed`; a `val_fraction` that is
-    given does that in any case. Raises ConfigError for a dataset that has parts, but none for
-    validation; for fewer than two classes, and for validation pictures of other classes.
-    """
-    wanted = [name for name in (train_split, val_split) if name]
-    parts = find_parts(root, columns or Columns(), wanted)
-    first, second = splits.for_training(parts, train_split, val_split, val_fraction, str(root))
-    train = parts[first]()
-    if second is None:
-        fraction = VAL_FRACTION if val_fraction is None else val_fraction
-        train, val = split(train, fraction, seed)
-    else:
-        what = f"The pictures of part {second} in {root}"
-        val = relabelled(parts[second](), train.classes, what)
-    if len(present := np.unique(train.labels)) < 2:
+    if dataset.classes == classes:
+        return dataset
+    index = {name: label for label, name in enumerate(classes)}
+    if unknown := [name for name in dataset.present() if name not in index]:
         raise ConfigError(
-            f"{root} has one class, {train.classes[present[0]]}; it takes two to tell apart."
+            f"{what} have a class that the training pictures lack, {unknown[0]}; give both the "
+            "same classes."
         )
-    if not len(val):
-        raise ConfigError(f"{root} leaves no pictures to validate on; give every class two.")
-    return train, val
+    table = np.array([index.get(name, -1) for name in dataset.classes], np.int32)
+    return Dataset(classes, dataset.paths, table[dataset.labels])
 
 
-def find_parts(root: Data, columns: Columns, wanted: Collection[str]) -> Parts:
-    """What a dataset consists of, by the kind of place; `wanted` are names of parts.
+def split(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Take a share of each class away, drawn by `seed`: the rest, and what was taken.
 
-    Nothing is read but names. Raises ConfigError for what is no dataset.
+    Every class keeps at least one picture, and gives one as soon as it has two. Raises ConfigError
+    for a fraction outside 0 to 1.
     """
-    path = Path(root)
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        return _in_folder(path, columns, wanted)
-    if is_archive(str(path)):
-        return folders.find(folders.open_archive(path), wanted)
-    if not path.is_file():
-        raise ConfigError(f"{path} is no folder and no file; check the path.")
-    if suffix == ".parquet":
-        return {WHOLE: partial(parquet.read, [path], columns)}
-    if suffix in (".csv", ".tsv"):
-        return table.find(path, columns)
-    raise ConfigError(
-        f"{path} is no dataset; give a folder that holds a folder of pictures for each class, the "
-        "same as .zip or .tar, a .parquet file, or a .csv list."
-    )
+    if not 0 < fraction < 1:
+        raise ConfigError(f"The validation fraction is {fraction}; it must be between 0 and 1.")
+    taken = np.zeros(len(dataset), bool)
+    for label in range(len(dataset.classes)):
+        members = np.flatnonzero(dataset.labels == label)
+        count = max(0, min(max(1, round(fraction * len(members))), len(members) - 1))
+        rng = np.random.default_rng([seed, label])
+        taken[rng.permutation(members)[:count]] = True
+    return dataset.take(np.flatnonzero(~taken)), dataset.take(np.flatnonzero(taken))
 
 
-def _in_folder(path: Path, columns: Columns, wanted: Collection[str]) -> Parts:
-    if labelled := table.find_metadata(path, columns):
-        return labelled
-    no_pictures = next(find_pictures([path]), None) is None
-    files = parquet.find_files(path, deep=no_pictures)
-    # A Parquet file of something else, as `mixer predict` writes it, may lie beside pictures.
-    if files and (no_pictures or WHOLE not in files):
-        return {name: partial(parquet.read, some, columns) for name, some in files.items()}
-    return folders.find(DiskTree(path), wanted)
+def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """For each class of a dataset the index of the model's label of that name.
+
+    A folder may be called like the label, like one of its synonyms ("tench" for "tench, Tinca
+    tinca"), or by the label's number. Raises ConfigError that names the first without a match.
+    """
+    known: dict[str, int] = {}
+    for index, label in reversed(list(enumerate(labels))):
+        known.update(dict.fromkeys([*label.split(", "), str(index)], index))
+    known.update((label, index) for index, label in enumerate(labels))
+    missing = [name for name in classes if name not in known]
+    if missing:
+        raise ConfigError(
+            f"The model knows no class {missing[0]!r} ({len(missing)} of {len(classes)} classes "
+            "match none of its labels); name them as `mixer info` shows the labels."
+        )
+    return [known[name] for name in classes]

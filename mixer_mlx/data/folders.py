@@ -13,11 +13,11 @@ from typing import Protocol
 
 import numpy as np
 
-from mixer_mlx.archives import Member, all_pictures_in
 from mixer_mlx.errors import ConfigError
-from mixer_mlx.pictures import SUFFIXES, find_pictures
+from mixer_mlx.images.archives import Member, all_pictures_in
+from mixer_mlx.images.find import SUFFIXES, find_pictures
 
-from .labelled import Dataset, Entry
+from .dataset import Dataset, Entry
 from .splits import KNOWN, TRAIN, WHOLE
 
 MEMORY_BYTES = 2**30

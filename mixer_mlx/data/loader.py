@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mixer_mlx.decode import decode
+from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError, ImageError
-from mixer_mlx.image import Preprocess
-from mixer_mlx.parallel import ALONE, Ranks
-from mixer_mlx.threads import in_threads
+from mixer_mlx.images.decode import decode
+from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.runtime.ranks import ALONE, Ranks
+from mixer_mlx.runtime.threads import in_threads
 
 from .augment import Augmentation, batch_generator, generator
 from .balance import class_weights, drawn_order, repeats, weighted
-from .labelled import Dataset, Entry
+from .dataset import Dataset, Entry
 from .mixing import Labels, Mixing, SoftLabels
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]
@@ -193,3 +194,9 @@ class EvaluationBatches:
     def _pixels(self, index: int) -> tuple[int, NDArray[np.uint8]] | None:
         picture = self.pictures[index]
         return None if picture is None else (index, self.preprocess(picture))
+
+
+def noise(config: MixerConfig, size: int) -> np.ndarray:
+    """Random pixels in place of decoded images: uint8 (size, H, W, in)."""
+    shape = (size, *config.image_size, config.in_channels)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 from mixer_mlx.errors import ConfigError
 
 from .columns import Columns
-from .labelled import Dataset, by_name
+from .dataset import Dataset, by_name
 from .parquet_file import ParquetFile
 from .splits import KNOWN, WHOLE
 from .spool import Spool

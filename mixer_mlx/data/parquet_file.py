@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixer_mlx.archives import MAX_MEMBER_BYTES, Member
 from mixer_mlx.errors import ConfigError, ImageError, MixerError
-from mixer_mlx.quiet import reason
+from mixer_mlx.images.archives import MAX_MEMBER_BYTES, Member
+from mixer_mlx.images.pillow import reason
 
 from .columns import Columns, find_columns
 from .spool import Spool

@@ -9,8 +9,8 @@ import shutil
 import tempfile
 from threading import Lock
 
-from mixer_mlx.archives import OpenFile
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.images.archives import OpenFile
 
 
 class Spool:

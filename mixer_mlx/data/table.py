@@ -8,8 +8,8 @@ from pathlib import Path
 from mixer_mlx.errors import ConfigError
 
 from .columns import LABEL_NAMES, PATH_NAMES, Columns, choose
+from .dataset import Dataset, by_name
 from .folders import Parts
-from .labelled import Dataset, by_name
 from .splits import WHOLE
 
 METADATA = "metadata.csv"

@@ -8,8 +8,8 @@ from mixer_mlx import checkpoint
 from mixer_mlx.analysis import report
 from mixer_mlx.analysis.evaluate import Outcome, evaluate
 from mixer_mlx.classify import Classifier
-from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.data.loader import EvaluationBatches, Pictures
+from mixer_mlx.data.read import Dataset
 
 from .recipe import Recipe
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.analysis.curves import Panel, draw_panels
-from mixer_mlx.atomic import written_file
 from mixer_mlx.data.mixing import Labels
 from mixer_mlx.errors import TrainingError
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.runtime.atomic import written_file
 
 from .loop import Batches
 from .recipe import Recipe

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.analysis.evaluate import Metrics
-from mixer_mlx.blas import gpu_is_default
 from mixer_mlx.data.mixing import Labels
 from mixer_mlx.errors import ConfigError, TrainingError
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.parallel import ALONE, Ranks
+from mixer_mlx.runtime.openblas import gpu_is_default
+from mixer_mlx.runtime.ranks import ALONE, Ranks
 
 from .optimizer import learning_rate
 from .recipe import Recipe

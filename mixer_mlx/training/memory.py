@@ -1,7 +1,7 @@
 """What a training step takes of memory, estimated; and recipes that fit into a machine."""
 
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.streams import MOST_IN_TRAINING, rounds
+from mixer_mlx.runtime.streams import MOST_IN_TRAINING, rounds
 
 from .recipe import Recipe
 

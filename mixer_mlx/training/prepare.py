@@ -8,18 +8,17 @@ import mlx.core as mx
 import numpy as np
 
 from mixer_mlx import resolution
-from mixer_mlx.analysis.benchmark_jobs import noise
 from mixer_mlx.analysis.evaluate import Metrics, evaluate
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.augment import augmentation
-from mixer_mlx.data.dataset import Dataset
-from mixer_mlx.data.loader import Batch, EvaluationBatches, OnBad, Pictures, TrainingBatches
+from mixer_mlx.data.loader import Batch, EvaluationBatches, OnBad, Pictures, TrainingBatches, noise
 from mixer_mlx.data.mixing import Mixing
-from mixer_mlx.image import Preprocess
+from mixer_mlx.data.read import Dataset
+from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.parallel import ALONE, Ranks
+from mixer_mlx.runtime.ranks import ALONE, Ranks
 
 from .loop import StepDone, Validate, fit
 from .recipe import Recipe

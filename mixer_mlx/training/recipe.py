@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixer_mlx.backend import DTYPES
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.runtime.backend import DTYPES
 
 _CHOICES = {
     "optimizer": ("adamw", "muon", "sgd"),

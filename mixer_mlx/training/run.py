@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from mixer_mlx import __version__, checkpoint
-from mixer_mlx.atomic import replacing_file
 from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
-from mixer_mlx.data.dataset import Dataset
+from mixer_mlx.data.read import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.runtime.atomic import replacing_file
 
 from . import final_report, trackers
 from .loop import Done, EpochDone, Event

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
 from mixer_mlx.analysis.evaluate import Metrics
-from mixer_mlx.atomic import replacing_file
+from mixer_mlx.runtime.atomic import replacing_file
 
 from .loop import EpochDone, Event, StepDone
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mixer_mlx.atomic import replacing_folder
 from mixer_mlx.checkpoint import read_header, read_json, read_tensors, summarize
 from mixer_mlx.errors import ConfigError, MixerError, TrainingError
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.parallel import Ranks
+from mixer_mlx.runtime.atomic import replacing_folder
+from mixer_mlx.runtime.ranks import Ranks
 
 from .network import put, trained_names, weights_of
 from .optimizer import Weights

@@ -11,16 +11,16 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mixer_mlx.backend import worth_compiling
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.mixing import Labels
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.parallel import ALONE, Ranks
-from mixer_mlx.streams import MOST_IN_TRAINING, Part, one_core_each, rounds, streams
+from mixer_mlx.runtime.backend import worth_compiling
+from mixer_mlx.runtime.ranks import ALONE, Ranks
+from mixer_mlx.runtime.streams import MOST_IN_TRAINING, Part, one_core_each, rounds, streams
 
 from . import network, optimizer
-from .objective import Targets, correct, example_losses, targets
+from .loss import Targets, correct, example_losses, targets
 from .optimizer import Weights
 from .recipe import Recipe
 

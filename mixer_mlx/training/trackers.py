@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixer_mlx.atomic import replacing_file
 from mixer_mlx.errors import TrainingError
+from mixer_mlx.runtime.atomic import replacing_file
 
 from .loop import EpochDone, Event, StepDone
 

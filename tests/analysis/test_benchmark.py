@@ -8,10 +8,11 @@ import pytest
 from training.synthetic import CONFIG
 
 from mixer_mlx import BackendError, ConfigError, MixerConfig
-from mixer_mlx.analysis import benchmark, benchmark_jobs, benchmark_report, curves
-from mixer_mlx.analysis.benchmark import Ceiling, Job, Measured, Result
-from mixer_mlx.analysis.benchmark_report import Earlier, compare
-from mixer_mlx.training.benchmark import PLAIN, training_jobs
+from mixer_mlx.analysis import curves
+from mixer_mlx.benchmark import jobs, measure, report
+from mixer_mlx.benchmark.measure import Ceiling, Job, Measured, Result
+from mixer_mlx.benchmark.report import Earlier, compare
+from mixer_mlx.benchmark.training import PLAIN, training_jobs
 
 
 # GMACs as timm publishes them (results/benchmark-infer-amp-nchw-pt240-cu124-rtx4090.csv). Its
@@ -28,7 +29,7 @@ from mixer_mlx.training.benchmark import PLAIN, training_jobs
     ],
 )
 def test_flops_are_twice_the_published_macs(variant: str, gmacs: float) -> None:
-    flops = benchmark_jobs.forward_flops(MixerConfig.variant(variant))
+    flops = jobs.forward_flops(MixerConfig.variant(variant))
     assert flops / 2e9 == pytest.approx(gmacs, rel=0.004)
 
 
@@ -37,22 +38,22 @@ def test_flops_of_every_linear_map() -> None:
     for _ in range(2):
         maps += [(12, 6, 10), (12, 10, 6), (6, 12, 20), (6, 20, 12)]
     maps.append((1, 12, 5))
-    assert benchmark_jobs.forward_flops(CONFIG) == 2 * sum(n * i * o for n, i, o in maps)
+    assert jobs.forward_flops(CONFIG) == 2 * sum(n * i * o for n, i, o in maps)
 
 
 def test_runs_are_spread_evenly() -> None:
-    assert benchmark.in_turn([3, 3]) == [0, 1, 0, 1, 0, 1]
-    order = benchmark.in_turn([3, 300, 10])
+    assert measure.in_turn([3, 3]) == [0, 1, 0, 1, 0, 1]
+    order = measure.in_turn([3, 300, 10])
     assert [order.count(number) for number in range(3)] == [3, 300, 10]
     where = np.flatnonzero(np.array(order) == 0)
     assert np.diff([0, *where, len(order)]) == pytest.approx([52, 104, 104, 52], abs=3)
 
 
 def test_numbers_of_a_measurement() -> None:
-    classifier = benchmark_jobs.random_classifier(CONFIG)
-    jobs = benchmark_jobs.forward_jobs(classifier, [1, 3], ["float32", "float16"])
+    classifier = jobs.random_classifier(CONFIG)
+    measured_jobs = jobs.forward_jobs(classifier, [1, 3], ["float32", "float16"])
     done: list[tuple[int, int]] = []
-    measured = benchmark.measure(jobs, repeats=2, progress=lambda *n: done.append(n))
+    measured = measure.measure(measured_jobs, repeats=2, progress=lambda *n: done.append(n))
     assert [(r.dtype, r.batch_size) for r in measured.results] == [
         ("float32", 1),
         ("float32", 3),
@@ -65,7 +66,7 @@ def test_numbers_of_a_measurement() -> None:
         assert result.repeats == 2
         assert 0 < result.seconds_q1 <= result.seconds <= result.seconds_q3
         assert result.images_per_second == pytest.approx(result.batch_size / result.seconds)
-        flops = result.batch_size * benchmark_jobs.forward_flops(CONFIG) / result.seconds
+        flops = result.batch_size * jobs.forward_flops(CONFIG) / result.seconds
         assert result.flops_per_second == pytest.approx(flops)
         assert result.share == pytest.approx(flops / ceilings[result.dtype])
         weights = CONFIG.num_parameters * (4 if result.dtype == "float32" else 2)
@@ -75,14 +76,14 @@ def test_numbers_of_a_measurement() -> None:
 def test_a_slow_job_runs_three_times() -> None:
     calls = []
     jobs = [Job("float32", 1, 1, lambda: calls.append(1))]
-    assert benchmark.measure(jobs, seconds=0).results[0].repeats == 3
+    assert measure.measure(jobs, seconds=0).results[0].repeats == 3
     assert len(calls) == 2 + 3
 
 
 def test_a_machine_that_slows_down_makes_fewer_runs_not_more_time() -> None:
     naps = iter([0.0, 0.002])  # as long as it warms up
     job = Job("float32", 1, 1, lambda: time.sleep(next(naps, 0.02)))
-    assert 3 <= benchmark.measure([job], seconds=0.4).results[0].repeats < 50  # planned: 100
+    assert 3 <= measure.measure([job], seconds=0.4).results[0].repeats < 50  # planned: 100
 
 
 def test_a_batch_that_mlx_cant_compute_is_one_sentence() -> None:
@@ -90,21 +91,21 @@ def test_a_batch_that_mlx_cant_compute_is_one_sentence() -> None:
         raise RuntimeError("[malloc] Unable to allocate 8 bytes.")
 
     with pytest.raises(BackendError, match=r"batch of 7 in float32.*smaller batches"):
-        benchmark.measure([Job("float32", 7, 1, fail)])
+        measure.measure([Job("float32", 7, 1, fail)])
 
 
 def test_a_batch_larger_than_the_memory_is_refused_before_it_crashes() -> None:
-    classifier = benchmark_jobs.random_classifier(CONFIG)
+    classifier = jobs.random_classifier(CONFIG)
     with pytest.raises(ConfigError, match=r"more than .* GiB.*-b"):
-        benchmark_jobs.forward_jobs(classifier, [1, 10**10], ["float32"])
+        jobs.forward_jobs(classifier, [1, 10**10], ["float32"])
     with pytest.raises(ConfigError, match=r"more than .* GiB.*-b"):
         training_jobs(classifier, PLAIN, [10**10], ["float32"])
 
 
 def test_training_counts_three_times_the_flops_and_keeps_three_times_the_weights() -> None:
-    classifier = benchmark_jobs.random_classifier(CONFIG)
+    classifier = jobs.random_classifier(CONFIG)
     (job,) = training_jobs(classifier, PLAIN, [2], ["float32"])
-    assert job.flops == 3 * 2 * benchmark_jobs.forward_flops(CONFIG)
+    assert job.flops == 3 * 2 * jobs.forward_flops(CONFIG)
     adamw = 3 * 4 * CONFIG.num_parameters  # weights and two moments
     assert adamw <= job.own_bytes < adamw + 64
     job.run()
@@ -114,14 +115,14 @@ RESULT = Result("float32", 8, 5, 200.0, 0.04, 0.03, 0.05, 2**20, 4e9, 0.5)
 
 
 def recorded(*results: Result) -> dict[str, object]:
-    classifier = benchmark_jobs.random_classifier(CONFIG)
+    classifier = jobs.random_classifier(CONFIG)
     measured = Measured(results, (Ceiling("float32", 512, 5, 8e9),))
-    return benchmark_report.record(CONFIG, measured, classifier.device, model="tiny")
+    return report.record(CONFIG, measured, classifier.device, model="tiny")
 
 
 def test_a_record_compares_with_its_file(tmp_path: Path) -> None:
     record = recorded(RESULT, replace(RESULT, batch_size=64))
-    text = benchmark_report.to_json(record)
+    text = report.to_json(record)
     other = json.loads(text)
     other["results"][0]["images_per_second"] = 160.0
     other["results"][1]["batch_size"] = 32
@@ -134,7 +135,7 @@ def test_a_record_compares_with_its_file(tmp_path: Path) -> None:
     assert sorted(found.differences) == ["environment.blas.threads", "environment.device_name"]
     assert found.differences["environment.device_name"][1] == "Abacus"
     path.write_text(text)
-    assert compare(record, Earlier.read(path)) == benchmark_report.Comparison((1.0, 1.0), {})
+    assert compare(record, Earlier.read(path)) == report.Comparison((1.0, 1.0), {})
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_files_that_cant_be_compared_with(
 
 def test_curves_have_a_dot_for_each_batch_size() -> None:
     half = [replace(RESULT, dtype="float16", batch_size=n, images_per_second=n) for n in (64, 1)]
-    panel = benchmark_report.panel(f"/home/a\nb/{'c' * 33}", Measured((RESULT, *half), ()))
+    panel = report.panel(f"/home/a\nb/{'c' * 33}", Measured((RESULT, *half), ()))
     assert panel.title == f"…{'c' * 33}: images/s by batch size"
     assert panel.curves == {"float32": [(3, 200.0)], "float16": [(0, 1), (6, 64)]}
     assert panel.x_labels == {0: "1", 3: "8", 6: "64"}

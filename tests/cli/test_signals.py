@@ -9,15 +9,16 @@ import pytest
 # Each puts a signal before something that the command does.
 MOMENTS = {
     "loading": "mixer_mlx.convert, 'load'",
-    "finding": "mixer_mlx.pictures, 'find_pictures'",
-    "decoding": "mixer_mlx.image.Preprocess, '__call__'",
+    "finding": "mixer_mlx.images.find, 'find_pictures'",
+    "decoding": "mixer_mlx.images.preprocess.Preprocess, '__call__'",
     "computing": "mixer_mlx.model.MlpMixer, '__call__'",
     "writing": "mixer_mlx.cli.output, 'json_line'",
     "finishing": "mixer_mlx.cli.predict_writer.LineWriter, 'write_header'",
 }
 DRIVER = """
-import os, sys, signal, mixer_mlx.cli.main, mixer_mlx.convert, mixer_mlx.pictures
-import mixer_mlx.image, mixer_mlx.model, mixer_mlx.cli.predict_writer, mixer_mlx.cli.predict_job
+import os, sys, signal, mixer_mlx.cli.main, mixer_mlx.convert, mixer_mlx.images.find
+import mixer_mlx.images.preprocess, mixer_mlx.model
+import mixer_mlx.cli.predict_writer, mixer_mlx.cli.predict_job
 
 def put(home, name):
     found = getattr(home, name)

@@ -246,7 +246,7 @@ def test_what_a_kill_during_saving_left_is_no_obstacle(  # type: ignore[no-untyp
 def test_a_batch_beyond_the_memory_is_computed_in_parts(  # type: ignore[no-untyped-def]
     mixer, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixer_mlx.backend.memory_bytes", lambda: 1.0)
+    monkeypatch.setattr("mixer_mlx.runtime.backend.memory_bytes", lambda: 1.0)
     run = tmp_path / "run"
     options = ("fine-tune", photos, "-m", SMALL, "-o", run, "--steps", 1, "-b", 4, "--no-report")
     assert "in 3 parts" in mixer(*options).err  # a quarter of 12 pictures is a batch

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mixer_mlx import ConfigError, archives
-from mixer_mlx.archives import Member
+from mixer_mlx import ConfigError
 from mixer_mlx.data import folders
-from mixer_mlx.data.dataset import read_split, read_splits
+from mixer_mlx.data.read import read_split, read_splits
+from mixer_mlx.images import archives
+from mixer_mlx.images.archives import Member
 from mixer_mlx.training.run import fingerprint
 
 KINDS = ["photos.zip", "photos.tar", "photos.tar.gz"]

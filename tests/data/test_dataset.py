@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 
 from mixer_mlx import ConfigError
-from mixer_mlx.data.dataset import (
-    Dataset,
-    match_classes,
-    read_folder,
-    read_split,
-    read_splits,
-    split,
-)
+from mixer_mlx.data.read import Dataset, match_classes, read_folder, read_split, read_splits, split
 
 
 def make(root: Path, **counts: int) -> Path:

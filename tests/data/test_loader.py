@@ -14,9 +14,9 @@ from mixer_mlx.data.augment import (
     augmentation,
     generator,
 )
-from mixer_mlx.data.dataset import Dataset, read_folder
 from mixer_mlx.data.loader import EvaluationBatches, Pictures, TrainingBatches
-from mixer_mlx.threads import in_threads
+from mixer_mlx.data.read import Dataset, read_folder
+from mixer_mlx.runtime.threads import in_threads
 
 SMALL = Preprocess((8, 8), crop_pct=1.0)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mixer_mlx import ConfigError
-from mixer_mlx.data.dataset import Columns, read_split, read_splits
+from mixer_mlx.data.read import Columns, read_split, read_splits
 from mixer_mlx.training.run import fingerprint
 
 

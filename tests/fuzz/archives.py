@@ -16,9 +16,9 @@ from fuzz.mutate import mutate
 from fuzz.pictures import PICTURES
 from fuzz.target import Target, written
 
-from mixer_mlx.decode import Picture, decode
 from mixer_mlx.errors import ImageError
-from mixer_mlx.pictures import find_pictures, read_names
+from mixer_mlx.images.decode import Picture, decode
+from mixer_mlx.images.find import find_pictures, read_names
 
 _NAMES = (
     "a.png",

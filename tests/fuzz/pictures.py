@@ -15,8 +15,8 @@ from fuzz.mutate import mutate
 from fuzz.target import Target
 from PIL import Image, features
 
-from mixer_mlx.decode import decode
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.decode import decode
+from mixer_mlx.images.preprocess import Preprocess
 
 _TO_8 = Preprocess((8, 8))
 

@@ -19,7 +19,7 @@ from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MAX_PARAMETERS, MixerConfig
 from mixer_mlx.convert import npz
 from mixer_mlx.errors import ConfigError, MixerError, SourceError
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.preprocess import Preprocess
 
 # Nothing is kept between runs, and every run tries the same.
 tried = settings(

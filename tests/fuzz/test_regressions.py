@@ -15,7 +15,7 @@ from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.convert import convert, importer, npz
 from mixer_mlx.convert.settings import Settings
 from mixer_mlx.errors import CheckpointError, ConversionError, SourceError
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
 
 

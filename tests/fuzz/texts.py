@@ -12,7 +12,7 @@ from fuzz.weights import TINY, safetensors_sample
 from mixer_mlx import checkpoint, labels
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.convert import importer
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
 
 TINY_INFO = ModelInfo(TINY, Preprocess((4, 4)), ("cat", "dog"), {"name": "tiny"})

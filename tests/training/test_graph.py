@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.training.network import weights_of
 from mixer_mlx.training.recipe import Recipe

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.training.memory import estimated_bytes, fitted
 from mixer_mlx.training.network import weights_of

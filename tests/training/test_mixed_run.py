@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from training.synthetic import CONFIG, PREPROCESS, Synthetic, tiny_model, weights
 
-from mixer_mlx.data.dataset import Dataset, read_folder
 from mixer_mlx.data.mixing import Mixing, SoftLabels
+from mixer_mlx.data.read import Dataset, read_folder
 from mixer_mlx.training import prepare
 from mixer_mlx.training import step as step_module
 from mixer_mlx.training.loop import StepDone, fit

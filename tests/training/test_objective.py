@@ -4,13 +4,7 @@ import pytest
 
 from mixer_mlx.data.balance import weighted
 from mixer_mlx.data.mixing import SoftLabels
-from mixer_mlx.training.objective import (
-    correct,
-    example_losses,
-    sigmoid_loss,
-    softmax_loss,
-    targets,
-)
+from mixer_mlx.training.loss import correct, example_losses, sigmoid_loss, softmax_loss, targets
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 3, (6, 5))

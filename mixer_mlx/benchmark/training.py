@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 import numpy as np
 
-from mixer_mlx.analysis.benchmark import Job
-from mixer_mlx.analysis.benchmark_jobs import check_memory, forward_flops, noise
 from mixer_mlx.classify import Classifier
+from mixer_mlx.data.loader import noise
+from mixer_mlx.training.recipe import Recipe
+from mixer_mlx.training.state import State
+from mixer_mlx.training.step import Step, make_step
 
-from .recipe import Recipe
-from .state import State
-from .step import Step, make_step
+from .jobs import check_memory, forward_flops
+from .measure import Job
 
 PLAIN = Recipe(steps=1)
 """AdamW and clipping, without the noise and the averages that some recipes add."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from .errors import ImageError
+from mixer_mlx.errors import ImageError
 
 # All that Pillow 12.3 to 13 was seen, or can be read, to raise on damaged files.
 RAISED_BY_PILLOW = (

@@ -16,9 +16,10 @@ from pathlib import PurePosixPath
 from threading import Lock
 from typing import IO, Any
 
+from mixer_mlx.errors import ConfigError, ImageError
+
 from .decode import Picture
-from .errors import ConfigError, ImageError
-from .quiet import reason
+from .pillow import reason
 
 MAX_MEMBERS = 2**21
 """An archive may hold so many files of whatever kind; ImageNet's 1.3 million are fewer."""

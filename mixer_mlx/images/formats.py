@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import SUPPORTED as HAS_WEBP
 from PIL.WebPImagePlugin import WebPImageFile
 
-from .errors import ImageError
+from mixer_mlx.errors import ImageError
 
 MAX_PIXELS = 2**28
 """Larger pictures are refused before a pixel is decoded; a 200-megapixel photo passes."""

@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 import mlx.core as mx
 
-from mixer_mlx import blas
+from mixer_mlx.config import MixerConfig
 
-from .config import MixerConfig
+from . import openblas
 from .threads import cores
 
 Part: TypeAlias = tuple[int, int]
@@ -76,14 +76,14 @@ class _Products:
     def narrow(self) -> None:
         with self._lock:
             if not self._users:
-                self._before = blas.set_threads(1)
+                self._before = openblas.set_threads(1)
             self._users += 1
 
     def widen(self) -> None:
         with self._lock:
             self._users -= 1
             if not self._users and self._before is not None:
-                blas.set_threads(self._before)
+                openblas.set_threads(self._before)
 
 
 _PRODUCTS = _Products()

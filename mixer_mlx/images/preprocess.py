@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mixer_mlx.errors import ConfigError, ImageError
+
 from .decode import ImageInput, opened, rgb
-from .errors import ConfigError, ImageError
-from .quiet import quietly
+from .pillow import quietly
 
 RESIZE_MODES = ("shorter", "squash")
 INTERPOLATIONS = {

@@ -11,14 +11,14 @@ from typing import Any
 
 import mlx.core as mx
 
-from mixer_mlx import backend
+from mixer_mlx.analysis.curves import Panel
 from mixer_mlx.checkpoint import read_json
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.runtime import backend
 
-from .benchmark import Measured
-from .benchmark_jobs import forward_flops
-from .curves import Panel
+from .jobs import forward_flops
+from .measure import Measured
 
 FORMAT = 1
 _TITLE = 34

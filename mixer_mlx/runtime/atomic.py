@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import MixerError
+from mixer_mlx.errors import MixerError
 
 
 @contextmanager

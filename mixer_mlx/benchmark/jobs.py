@@ -16,15 +16,16 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
-from mixer_mlx import backend
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
+from mixer_mlx.data.loader import noise
 from mixer_mlx.errors import ConfigError
-from mixer_mlx.image import Preprocess
+from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.runtime import backend
 
-from .benchmark import Job
+from .measure import Job
 
 _TOP = 5
 
@@ -63,12 +64,6 @@ def forward_jobs(
 def forward_flops(config: MixerConfig) -> int:
     """For one image; see above."""
     return 2 * config.num_macs
-
-
-def noise(config: MixerConfig, size: int) -> np.ndarray:
-    """Random pixels, uint8 (size, H, W, in)."""
-    shape = (size, *config.image_size, config.in_channels)
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 def check_memory(

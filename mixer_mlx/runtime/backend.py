@@ -8,14 +8,15 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from .blas import LATE, MISSING, OFF, gpu_is_default, prepare
-from .errors import BackendError
+from mixer_mlx.errors import BackendError
+
+from .openblas import LATE, MISSING, OFF, gpu_is_default, prepare
 from .threads import cores
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from .config import MixerConfig
+    from mixer_mlx.config import MixerConfig
 
 DTYPES = ("float32", "float16", "bfloat16")
 _NO_COMPILER = "g++ not found"
@@ -104,13 +105,11 @@ def describe() -> dict[str, object]:
 
     import mlx.core as mx
 
-    from mixer_mlx import __version__
-
     default = mx.default_device()
     prepared = prepare()
     obstacle = _compile_obstacle()
     return {
-        "mixer_mlx": __version__,
+        "mixer_mlx": version("mixer-mlx"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "mlx": version("mlx"),

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .errors import BackendError, ConfigError, MixerError
+from mixer_mlx.errors import BackendError, ConfigError, MixerError
 
 if TYPE_CHECKING:
     import mlx.core as mx

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from .errors import ImageError
+from mixer_mlx.errors import ImageError
+
 from .formats import check_size, open_image
-from .quiet import RAISED_BY_PILLOW, quietly, reason
+from .pillow import RAISED_BY_PILLOW, quietly, reason
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from .errors import BackendError
+from mixer_mlx.errors import BackendError
 
 BEAT_SECONDS = 1.0
 MISSED_BEATS = 20

@@ -1,0 +1,1 @@
+"""The machine: device and dtype, OpenBLAS, streams, threads, files that are whole, and ranks."""
