@@ -11,23 +11,19 @@ import typer
 from mixer_mlx import __version__
 from mixer_mlx.errors import MixerError
 
-from . import (
-    benchmark,
-    cache,
-    check,
-    convert,
-    env,
-    evaluate,
-    export,
-    fine_tune,
-    info,
-    models,
-    output,
-    predict,
-    resize,
-    signals,
-    train,
-)
+from . import cache, output, signals
+from .benchmark import benchmark
+from .check import check
+from .convert import convert
+from .env import env
+from .evaluate import evaluate
+from .export import export
+from .fine_tune import fine_tune
+from .info import info
+from .models import models
+from .predict import predict
+from .resize import resize
+from .train import train
 
 app = typer.Typer(
     name="mixer",
@@ -37,19 +33,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-app.command("predict")(predict.predict)
-app.command("convert")(convert.convert)
-app.command("export")(export.export)
-app.command("resize")(resize.resize)
-app.command("check")(check.check)
-app.command("train")(train.train)
-app.command("fine-tune")(fine_tune.fine_tune)
-app.command("evaluate")(evaluate.evaluate)
-app.command("benchmark")(benchmark.benchmark)
-app.command("models")(models.models)
-app.command("info")(info.info)
+app.command("predict")(predict)
+app.command("convert")(convert)
+app.command("export")(export)
+app.command("resize")(resize)
+app.command("check")(check)
+app.command("train")(train)
+app.command("fine-tune")(fine_tune)
+app.command("evaluate")(evaluate)
+app.command("benchmark")(benchmark)
+app.command("models")(models)
+app.command("info")(info)
 app.add_typer(cache.app, name="cache")
-app.command("env")(env.env)
+app.command("env")(env)
 
 
 def _version(wanted: bool) -> None:

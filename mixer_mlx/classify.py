@@ -116,8 +116,8 @@ class Classifier:
         """The k most probable classes of a picture, or of each of a list of pictures.
 
         A picture is a path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or what
-        `images.find.find_pictures` gives; `exact` is explained at `Preprocess`. Raises ImageError for
-        the first that can't be read; `predict` goes on instead.
+        `images.find.find_pictures` gives; `exact` is explained at `Preprocess`. Raises ImageError
+        for the first that can't be read; `predict` goes on instead.
         """
         if not isinstance(images, list):
             return self([images], k=k, exact=exact)[0]
