@@ -10,7 +10,8 @@ import typer
 
 from mixer_mlx.errors import SourceError
 
-from . import benchmark_output, options, output
+from . import benchmark_output
+from .terminal import options, output
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import files, options, output
+from .terminal import files, options, output
 
 if TYPE_CHECKING:
     from mixer_mlx.benchmark.measure import Measured

@@ -6,7 +6,7 @@ import typer
 
 from mixer_mlx.errors import CheckpointError
 
-from . import options, output
+from .terminal import options, output
 
 app = typer.Typer(help="List, remove or verify the converted models on disk.", no_args_is_help=True)
 
@@ -14,7 +14,7 @@ app = typer.Typer(help="List, remove or verify the converted models on disk.", n
 @app.command("list")
 def list_models(format: options.FormatOption = options.Format.TABLE) -> None:
     """List what was fetched and converted, with its size on disk."""
-    from mixer_mlx.convert import cache
+    from mixer_mlx.convert.fetch import cache
 
     rows = [
         {
@@ -46,7 +46,8 @@ def remove(
     """
     if bool(models) == everything:
         raise typer.BadParameter("name the models to remove, or give --all.")
-    from mixer_mlx.convert import cache, locate
+    from mixer_mlx.convert import locate
+    from mixer_mlx.convert.fetch import cache
 
     wanted = {locate.resolve(model).text for model in models or ()}
     found = [entry for entry in cache.entries() if everything or entry.source in wanted]
@@ -64,7 +65,7 @@ def remove(
 @app.command("verify")
 def verify() -> None:
     """Hold every file against the checksum recorded when it was converted."""
-    from mixer_mlx.convert import cache
+    from mixer_mlx.convert.fetch import cache
 
     broken = 0
     for entry in cache.entries():

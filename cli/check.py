@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import data_options, options, output
-from . import sheet as sheets
+from .terminal import data_options, options, output
+from .terminal import sheet as sheets
 
 if TYPE_CHECKING:
     from mixer_mlx.analysis.check import Finding, Scan
@@ -62,10 +62,10 @@ def check(
     exit code is 1 if there is anything that would harm, and 0 otherwise.
     """
     from mixer_mlx.analysis.check import KINDS, find, read_parts, scan
-    from mixer_mlx.convert.datasets import locate
+    from mixer_mlx.convert.fetch.datasets import locate
     from mixer_mlx.data.read import Columns
 
-    from .progress import progress
+    from .terminal.progress import progress
 
     size = options.parse_image_size(image_size)
     if sheet:

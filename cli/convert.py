@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import options, output
+from .terminal import options, output
 
 if TYPE_CHECKING:
     from mixer_mlx.convert import Settings

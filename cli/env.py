@@ -1,6 +1,6 @@
 """`mixer env`: what MLX has here, and what would make it faster."""
 
-from . import options, output
+from .terminal import options, output
 
 
 def env(format: options.FormatOption = options.Format.TABLE) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import data_options as d
-from . import files, options, output
-from .ranks import joined, refuse_several
+from .terminal import data_options as d
+from .terminal import files, options, output
+from .terminal.ranks import joined, refuse_several
 
 if TYPE_CHECKING:
     from mixer_mlx.data.read import Entry

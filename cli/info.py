@@ -1,6 +1,6 @@
 """`mixer info`: what is known of a model."""
 
-from . import options, output
+from .terminal import options, output
 
 
 def info(

@@ -11,19 +11,20 @@ import typer
 from mixer_mlx import __version__
 from mixer_mlx.errors import MixerError
 
-from . import cache, output, signals
+from . import cache
 from .benchmark import benchmark
 from .check import check
 from .convert import convert
 from .env import env
 from .evaluate import evaluate
 from .export import export
-from .fine_tune import fine_tune
 from .info import info
 from .models import models
-from .predict import predict
+from .predict.command import predict
 from .resize import resize
-from .train import train
+from .terminal import output, signals
+from .train.command import train
+from .train.fine_tune import fine_tune
 
 app = typer.Typer(
     name="mixer",

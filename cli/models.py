@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from . import options, output
+from .terminal import options, output
 
 if TYPE_CHECKING:
     from mixer_mlx.catalog import CatalogEntry

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from . import options, output
+from .terminal import options, output
 
 
 def resize(

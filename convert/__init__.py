@@ -17,7 +17,7 @@ from .locate import Talk, silent
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .download import Progress
+    from .fetch.download import Progress
 
 __all__ = [
     "Imported",

@@ -17,8 +17,8 @@ from mixer_mlx.model import MlpMixer
 
 from .plan import Plan, make_plan
 from .settings import Settings
-from .source import Source, is_native, open_source
 from .timm_config import read_settings
+from .weights.source import Source, is_native, open_source
 
 NOTHING = Settings()
 

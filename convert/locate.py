@@ -21,14 +21,14 @@ from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.errors import ConversionError, SourceError
 from mixer_mlx.runtime import backend
 
-from . import hub_address
+from .fetch import hub_address
 from .importer import NOTHING, Imported, import_model
 from .settings import Settings
 
 # cache, download and hub are imported where they are used: a model on this machine needs none of
 # them, and they would add a tenth of a prediction's time.
 if TYPE_CHECKING:
-    from .download import Progress
+    from .fetch.download import Progress
 
 Talk = Callable[[str], None]
 """Called with sentences for the user, such as what is about to be fetched."""
@@ -108,7 +108,7 @@ def _source_address(source: str) -> str:
 
 def fetch(address: Address, *, talk: Talk = silent, progress: "Progress | None" = None) -> Fetched:
     """Bring an address that is elsewhere to this machine. Raises SourceError."""
-    from . import cache, download, hub
+    from .fetch import cache, download, hub
 
     size = f" ({address.entry.download_bytes / 2**20:.0f} MiB)" if address.entry else ""
     talk(f"Fetching {address.text}{size}.")
@@ -133,7 +133,7 @@ def ensure(
 
     What is in the cache is taken without asking the network for something newer.
     """
-    from . import cache
+    from .fetch import cache
 
     if found := cache.find(address.text, dtype):
         return found
@@ -173,7 +173,7 @@ def import_fetched(
 
 def is_here(model: str) -> bool:
     """Whether a model can be loaded without the network."""
-    from . import cache
+    from .fetch import cache
 
     address = resolve(model)
     return address.path is not None or cache.find(address.text) is not None
@@ -181,7 +181,7 @@ def is_here(model: str) -> bool:
 
 def describe(address: Address) -> ModelInfo:
     """What is known of an address without fetching it. Raises SourceError."""
-    from . import cache
+    from .fetch import cache
 
     if found := cache.find(address.text):
         return checkpoint.read_info(found)

@@ -17,7 +17,7 @@ from mixer_mlx.model import MlpMixer
 
 from .names import Axes, Layout, detect
 from .settings import Settings
-from .source import Source
+from .weights.source import Source
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PLANTED = """
 from mixer_mlx.convert import describe
 
-from . import output
+from .terminal import output
 
 
 def inside_the_room() -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from mixer_mlx import MixerConfig
 from mixer_mlx.catalog import CATALOG, DEFAULT_MODEL
-from mixer_mlx.cli import options
+from mixer_mlx.cli.terminal import options
 from mixer_mlx.convert.names import TIMM, Layout
 
 hub = pytest.fixture(serving)
@@ -151,7 +151,7 @@ def test_offline_with_nothing_on_disk_names_the_built_in_model(  # type: ignore[
 def test_a_download_that_fails_leaves_nothing_to_trust(  # type: ignore[no-untyped-def]
     mixer, hub: HubServer, golden: Path, tmp_path: Path, monkeypatch, fault: Fault, says: str
 ) -> None:
-    monkeypatch.setattr("mixer_mlx.convert.download.WAITS", (0,))
+    monkeypatch.setattr("mixer_mlx.convert.fetch.download.WAITS", (0,))
     hub.files["/w.npz"] = (golden / "jax_square.npz").read_bytes()
     hub.faults["/w.npz"] = fault
     run = mixer("convert", f"{hub.url}/w.npz", tmp_path / "model")

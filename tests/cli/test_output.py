@@ -1,6 +1,6 @@
 import pytest
 
-from mixer_mlx.cli.output import csv_line, printable
+from mixer_mlx.cli.terminal.output import csv_line, printable
 
 
 @pytest.mark.parametrize(

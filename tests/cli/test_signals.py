@@ -12,13 +12,13 @@ MOMENTS = {
     "finding": "mixer_mlx.images.find, 'find_pictures'",
     "decoding": "mixer_mlx.images.preprocess.Preprocess, '__call__'",
     "computing": "mixer_mlx.model.MlpMixer, '__call__'",
-    "writing": "mixer_mlx.cli.output, 'json_line'",
-    "finishing": "mixer_mlx.cli.predict_writer.LineWriter, 'write_header'",
+    "writing": "mixer_mlx.cli.terminal.output, 'json_line'",
+    "finishing": "mixer_mlx.cli.predict.write.LineWriter, 'write_header'",
 }
 DRIVER = """
 import os, sys, signal, mixer_mlx.cli.main, mixer_mlx.convert, mixer_mlx.images.find
 import mixer_mlx.images.preprocess, mixer_mlx.model
-import mixer_mlx.cli.predict_writer, mixer_mlx.cli.predict_job
+import mixer_mlx.cli.predict.write, mixer_mlx.cli.predict.run
 
 def put(home, name):
     found = getattr(home, name)

@@ -14,10 +14,10 @@ from huggingface_hub import file_download
 from huggingface_hub.utils import _http
 
 from mixer_mlx import ConfigError, SourceError
-from mixer_mlx.convert import hub as module
-from mixer_mlx.convert.dataset_hub import CONVERTED
-from mixer_mlx.convert.datasets import parse, read_split, read_splits
-from mixer_mlx.convert.hub_address import HubAddress
+from mixer_mlx.convert.fetch import hub as module
+from mixer_mlx.convert.fetch.dataset_hub import CONVERTED
+from mixer_mlx.convert.fetch.datasets import parse, read_split, read_splits
+from mixer_mlx.convert.fetch.hub_address import HubAddress
 
 NAME = "someone/pets"
 DATA = f"hf://datasets/{NAME}"

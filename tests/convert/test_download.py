@@ -14,9 +14,9 @@ from urllib.request import Request
 import pytest
 from hub_server import Fault, HubServer
 
-from mixer_mlx.convert import download as module
-from mixer_mlx.convert.download import Record, download, recorded
-from mixer_mlx.convert.web import Redirects
+from mixer_mlx.convert.fetch import download as module
+from mixer_mlx.convert.fetch.download import Record, download, recorded
+from mixer_mlx.convert.fetch.web import Redirects
 from mixer_mlx.errors import SourceError
 
 PATH = "/mixer_models/imagenet1k/Mixer-B_16.npz"
@@ -164,7 +164,7 @@ def test_lasting_cut_is_resumed_by_a_killed_process_successor(
     """A process that is killed while it waits for more leaves what the next one starts from."""
     code = (
         "import os, signal, sys; from pathlib import Path;"
-        "from mixer_mlx.convert.download import download;"
+        "from mixer_mlx.convert.fetch.download import download;"
         "die = lambda done, total: done > 2_000_000 and os.kill(os.getpid(), signal.SIGKILL);"
         "download(sys.argv[1], Path(sys.argv[2]), progress=die)"
     )

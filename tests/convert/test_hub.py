@@ -12,8 +12,8 @@ from hub_server import COMMIT, TOKEN, Fault, HubServer, Repo
 from huggingface_hub import errors, file_download
 from huggingface_hub.utils import _http
 
-from mixer_mlx.convert import hub as module
-from mixer_mlx.convert.hub import Fetched, HubAddress, choose, fetch, parse
+from mixer_mlx.convert.fetch import hub as module
+from mixer_mlx.convert.fetch.hub import Fetched, HubAddress, choose, fetch, parse
 from mixer_mlx.errors import SourceError
 
 NAME = "timm/mixer_tiny"

@@ -11,7 +11,7 @@ import pytest
 from numpy.lib import format as npy
 
 from mixer_mlx import SourceError
-from mixer_mlx.convert import npz
+from mixer_mlx.convert.weights import npz
 
 
 def member(shape: tuple[int, ...], dtype: str = "<f4", data: bytes = b"") -> bytes:

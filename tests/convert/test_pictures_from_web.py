@@ -10,8 +10,8 @@ from urllib.request import Request
 import pytest
 
 from mixer_mlx import Classifier, ImageError, load
-from mixer_mlx.convert import pictures_from_web as web
-from mixer_mlx.convert.pictures_from_web import fetch
+from mixer_mlx.convert.fetch import images as web
+from mixer_mlx.convert.fetch.images import fetch
 from mixer_mlx.images.find import find_pictures
 
 PNG = (Path(__file__).parents[2] / "examples" / "cat.png").read_bytes()

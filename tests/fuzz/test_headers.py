@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MAX_PARAMETERS, MixerConfig
-from mixer_mlx.convert import npz
+from mixer_mlx.convert.weights import npz
 from mixer_mlx.errors import ConfigError, MixerError, SourceError
 from mixer_mlx.images.preprocess import Preprocess
 

@@ -17,7 +17,7 @@ from fuzz.mutate import mutate
 from fuzz.target import Target, written
 from fuzz.weights import run_safetensors
 
-from mixer_mlx.convert import torch_file
+from mixer_mlx.convert.weights import torch_file
 from mixer_mlx.errors import MixerError, SourceError
 
 _CANARY = "canary"

@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 
 from mixer_mlx import checkpoint
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.convert import exporter, importer, npz, torch_file
+from mixer_mlx.convert import exporter, importer
 from mixer_mlx.convert.names import JAX, TIMM
+from mixer_mlx.convert.weights import npz, torch_file
 from mixer_mlx.errors import MixerError
 from mixer_mlx.model import MlpMixer
 

@@ -9,10 +9,10 @@ from mixer_mlx.data import read, splits
 from mixer_mlx.data.read import Dataset
 from mixer_mlx.errors import SourceError
 
+from ..locate import Talk, silent
 from . import hub_address
 from .dataset_hub import Choose, fetch
 from .hub_address import HubAddress
-from .locate import Talk, silent
 
 if TYPE_CHECKING:
     from .download import Progress

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import output, signals
+from ..terminal import output, signals
 
 if TYPE_CHECKING:
     from mixer_mlx.runtime.ranks import Ranks

@@ -11,10 +11,11 @@ import typer
 
 from mixer_mlx.errors import ConfigError, ImageError
 
-from . import find_lr, output, preview, sheet
-from .ranks import joined, refuse_several
-from .training_follow import follow, steps_bar
-from .training_options import TrainingOptions, show_recipe
+from ..terminal import output, sheet
+from ..terminal.ranks import joined, refuse_several
+from . import find_lr, preview
+from .follow import follow, steps_bar
+from .options import TrainingOptions, show_recipe
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo

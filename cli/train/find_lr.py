@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mixer_mlx.errors import TrainingError
 
-from . import files, output
+from ..terminal import files, output
 
 if TYPE_CHECKING:
     from mixer_mlx.training.find_lr import Trial

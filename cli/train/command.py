@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import options, training
-from .shared_options import with_options
-from .training_options import TrainingOptions
+from ..terminal import options
+from ..terminal.dataclass_options import with_options
+from . import run
+from .options import TrainingOptions
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
@@ -54,4 +55,4 @@ def train(
             preprocess = Preprocess(side)
         return new_model(sizes, preprocess, classes, recipe)
 
-    training.train("train", told, chosen, build, "nothing")
+    run.train("train", told, chosen, build, "nothing")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import data_options as d
-from . import options
+from ..terminal import data_options as d
+from ..terminal import options
 
 if TYPE_CHECKING:
     from mixer_mlx.data.read import Dataset

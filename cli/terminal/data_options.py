@@ -53,7 +53,7 @@ def read_splits(
     quiet: bool,
 ) -> "tuple[Dataset, Dataset]":
     """Pictures to train on, and to validate on."""
-    from mixer_mlx.convert.datasets import read_splits as read
+    from mixer_mlx.convert.fetch.datasets import read_splits as read
 
     with output.fetching(quiet=quiet) as listeners:
         return read(
@@ -71,7 +71,7 @@ def read_split(
     data: str, split: str | None, image: str | None, label: str | None, *, quiet: bool
 ) -> "tuple[Dataset, str]":
     """Pictures to evaluate on, and the part of DATA that they are, or ""."""
-    from mixer_mlx.convert.datasets import read_split as read
+    from mixer_mlx.convert.fetch.datasets import read_split as read
 
     with output.fetching(quiet=quiet) as listeners:
         return read(data, split, columns=_columns(image, label), **listeners)

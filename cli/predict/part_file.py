@@ -17,7 +17,7 @@ from typing import BinaryIO
 from mixer_mlx.errors import MixerError
 from mixer_mlx.runtime.atomic import replacing_file, sync
 
-from . import files
+from ..terminal import files
 
 
 @dataclass(frozen=True)

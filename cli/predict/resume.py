@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypeVar
 
-from . import output
-from .predict_output import CSV_HEADER, PredictFormat
+from ..terminal import output
+from .lines import CSV_HEADER, PredictFormat
 
 Picture = TypeVar("Picture")
 Written = tuple[int, str, bool]

@@ -20,10 +20,10 @@ from mixer_mlx.images.archives import ARCHIVE_SUFFIXES
 from mixer_mlx.images.find import SUFFIXES
 from mixer_mlx.runtime.atomic import replacing_file
 
+from ..locate import Talk
 from . import cache
 from .hub_address import COMMIT, HubAddress, cache_folder, check_address
 from .hub_errors import may_pass
-from .locate import Talk
 
 if TYPE_CHECKING:
     from .download import Progress

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mixer_mlx.errors import ImageError, MixerError
 
-from . import output
+from ..terminal import output
 
 if TYPE_CHECKING:
     from mixer_mlx import Result

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from mixer_mlx.runtime.atomic import written_file
 
-from . import output, sheet
+from ..terminal import output, sheet
 
 if TYPE_CHECKING:
     from mixer_mlx.data.loader import TrainingBatches

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import output
+from ..terminal import output
 
 if TYPE_CHECKING:
     from mixer_mlx import Result

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mixer_mlx.errors import MixerError
 
-from .predict_output import COLUMNS, Row, rows
+from .lines import COLUMNS, Row, rows
 
 if TYPE_CHECKING:
     from mixer_mlx import Result

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from mixer_mlx.errors import ConfigError, ImageError
 
-from . import parquet, sheet
+from ..terminal import sheet
+from ..terminal.progress import Tick, progress
+from . import parquet
+from .gather import predicted
+from .lines import Lines, PredictFormat, csv_lines, error_lines, json_lines, table_lines
 from .part_file import PartFile
-from .predict_output import Lines, PredictFormat, csv_lines, error_lines, json_lines, table_lines
-from .predict_ranks import predicted
-from .predict_resume import Kept, without
-from .predict_select import class_names, find_classes, select
-from .predict_writer import Writer, to_file, to_stdout
-from .progress import Tick, progress
+from .resume import Kept, without
+from .select import class_names, find_classes, select
 from .sort_into import Sorter, folder_names
+from .write import Writer, to_file, to_stdout
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier

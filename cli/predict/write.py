@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from .lines import CSV_HEADER, Lines, PredictFormat
 from .parquet import ParquetRows
 from .part_file import PartFile
-from .predict_output import CSV_HEADER, Lines, PredictFormat
-from .predict_resume import Kept, read_kept
+from .resume import Kept, read_kept
 
 if TYPE_CHECKING:
     from mixer_mlx import Result

@@ -9,9 +9,9 @@ import typer
 
 from mixer_mlx.errors import SourceError
 
-from . import options, output
-from .predict_output import PredictFormat, chosen_format
-from .ranks import joined, refuse_several
+from ..terminal import options, output
+from ..terminal.ranks import joined, refuse_several
+from .lines import PredictFormat, chosen_format
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier
@@ -94,7 +94,7 @@ def predict(
     A picture that can't be read is named with the reason, the others still come, and the exit code
     is 1.
     """
-    from .predict_job import Job, run
+    from .run import Job, run
 
     job = Job(
         images=images,
@@ -133,7 +133,7 @@ def _pictures(images: list[str], *, null: bool) -> "Iterator[str | Picture]":
     from mixer_mlx.images.find import find_pictures, read_names
 
     def fetch(url: str) -> bytes:
-        from mixer_mlx.convert.pictures_from_web import fetch
+        from mixer_mlx.convert.fetch.images import fetch
 
         return fetch(url)
 

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import options, output, training
-from .shared_options import with_options
-from .training_options import TrainingOptions
+from ..terminal import options, output
+from ..terminal.dataclass_options import with_options
+from . import run
+from .options import TrainingOptions
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
@@ -45,4 +46,4 @@ def fine_tune(
             trained = open_model(model, dtype="float32", **listeners)
         return adapted(trained.model, trained.info, classes, recipe, size)
 
-    training.train("fine-tune", told, chosen, build, model)
+    run.train("fine-tune", told, chosen, build, model)

@@ -1,0 +1,1 @@
+"""`mixer predict`: what do these images show?"""

@@ -1,0 +1,1 @@
+"""`mixer train` and `mixer fine-tune`."""
