@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixer_mlx.cli.predict.command.sort_into import folder_names
+from mixer_mlx.cli.predict.sort_into import folder_names
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from mixer_mlx import checkpoint, load
-from mixer_mlx.cli.train.command.run import _print_plan
+from mixer_mlx.cli.train.run import _print_plan
 from mixer_mlx.training.memory import MOST
 from mixer_mlx.training.prepare import Plan
 from mixer_mlx.training.recipe import Recipe
