@@ -10,7 +10,7 @@ import typer
 
 from mixer_mlx.errors import SourceError
 
-from . import benchmark_output
+from .benchmark_output import _check, _show, _write
 from .terminal import options, output
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def benchmark(
         raise typer.BadParameter("give one of -m and --variant.")
     if recipe and not train:
         raise typer.BadParameter("--recipe is for --train.")
-    benchmark_output.check(out, plot, force=force)
+    _check(out, plot, force=force)
 
     from mixer_mlx.benchmark import report
     from mixer_mlx.benchmark.measure import measure
@@ -112,9 +112,9 @@ def benchmark(
         job="train" if train else "predict",
         recipe=(recipe or "AdamW") if train else None,
     )
-    benchmark_output.write(record, measured, out, plot)
+    _write(record, measured, out, plot)
     comparison = report.compare(record, earlier) if earlier else None
-    benchmark_output.show(record, measured, format, comparison)
+    _show(record, measured, format, comparison)
 
 
 def _batch_sizes(text: str) -> list[int]:

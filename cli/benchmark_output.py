@@ -17,13 +17,13 @@ _HEADER = (
 )
 
 
-def check(*paths: Path | None, force: bool) -> None:
+def _check(*paths: Path | None, force: bool) -> None:
     """Raises MixerError for a file that can't be written, or would be replaced unasked."""
     for path in filter(None, paths):
         files.check(path, force=force)
 
 
-def write(
+def _write(
     record: dict[str, object], measured: "Measured", out: Path | None, plot: Path | None
 ) -> None:
     from mixer_mlx.analysis.curves import draw_panels
@@ -39,7 +39,7 @@ def write(
             draw_panels([panel]).save(temporary, "PNG")
 
 
-def show(
+def _show(
     record: dict[str, object],
     measured: "Measured",
     style: options.Format,

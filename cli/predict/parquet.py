@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _GROUP_ROWS = 2**14
 
 
-def check() -> None:
+def check_pyarrow() -> None:
     """Raises MixerError where pyarrow is missing."""
     try:
         import pyarrow.parquet  # noqa: F401

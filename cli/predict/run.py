@@ -14,9 +14,9 @@ from mixer_mlx.errors import ConfigError, ImageError
 
 from ..terminal import sheet
 from ..terminal.progress import Tick, progress
-from . import parquet
 from .gather import predicted
 from .lines import Lines, PredictFormat, csv_lines, error_lines, json_lines, table_lines
+from .parquet import check_pyarrow
 from .part_file import PartFile
 from .resume import Kept, without
 from .select import class_names, find_classes, select
@@ -87,7 +87,7 @@ class Job:
         if self.target:
             self.target.check()
         if self.style is PredictFormat.PARQUET:
-            parquet.check()
+            check_pyarrow()
         if self.sheet:
             sheet.check(self.sheet, force=self.force)
         for folder in filter(Path.is_dir, map(Path, self.images)):

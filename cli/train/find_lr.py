@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mixer_mlx.training.find_lr import Trial
 
 
-def check(plot: Path, *, force: bool) -> None:
+def check_plot(plot: Path, *, force: bool) -> None:
     """Raises MixerError for a plot that can't be written, or would replace a file unasked."""
     from mixer_mlx.training.find_lr import table
 
@@ -21,7 +21,7 @@ def check(plot: Path, *, force: bool) -> None:
     files.check_free(table(plot), force=force)
 
 
-def run(
+def find_rate(
     plot: Path,
     trials: "Iterator[Trial]",
     bar: AbstractContextManager[Callable[[int, str], None]],

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from mixer_mlx.data.loader import TrainingBatches
 
 
-def write(path: Path, batches: "TrainingBatches", classes: tuple[str, ...], *, quiet: bool) -> None:
+def write_preview(
+    path: Path, batches: "TrainingBatches", classes: tuple[str, ...], *, quiet: bool
+) -> None:
     """Draw the first batch, or the first page of it."""
     from mixer_mlx.analysis.batch_sheet import batch_sheet
 

@@ -13,9 +13,10 @@ from mixer_mlx.errors import ConfigError, ImageError
 
 from ..terminal import output, sheet
 from ..terminal.ranks import joined, refuse_several
-from . import find_lr, preview
+from .find_lr import check_plot, find_rate
 from .follow import follow, steps_bar
 from .options import TrainingOptions, show_recipe
+from .preview import write_preview
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
@@ -83,7 +84,7 @@ def _check(told: TrainingOptions) -> None:
     if told.preview:
         sheet.check(told.preview, force=told.force)
     if told.find_lr:
-        find_lr.check(told.find_lr, force=told.force)
+        check_plot(told.find_lr, force=told.force)
     trackers.check(told.report_to or ())
 
 
@@ -107,11 +108,11 @@ def _look(
     from mixer_mlx.training.find_lr import STEPS, try_rates
 
     if told.preview:
-        preview.write(told.preview, batches, info.labels, quiet=told.quiet)
+        write_preview(told.preview, batches, info.labels, quiet=told.quiet)
     elif told.find_lr:
         trials = try_rates(model, batches, recipe, info.preprocess)
         bar = steps_bar(STEPS, quiet=told.quiet)
-        find_lr.run(told.find_lr, trials, bar, quiet=told.quiet)
+        find_rate(told.find_lr, trials, bar, quiet=told.quiet)
     else:
         total = recipe.total_steps(len(batches))
         _print_plan(prepare.plan(model, info.preprocess, recipe, total))
@@ -166,12 +167,12 @@ def _run(
 
 def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
     from mixer_mlx.runtime import backend
-    from mixer_mlx.training.memory import MOST, fitted
+    from mixer_mlx.training.memory import MEMORY_SHARE, fitted
 
     found = fitted(info.config, recipe, backend.memory_bytes())
     if found.accumulation > recipe.accumulation and not quiet:
         output.say(
-            f"A batch is computed in {found.accumulation} parts, to stay under {MOST:.0%} of the "
+            f"A batch is computed in {found.accumulation} parts, to stay under {MEMORY_SHARE:.0%} of the "
             "memory (--accumulation)."
         )
     return found
@@ -200,16 +201,16 @@ def _say_start(start: "Start", total: int, step: int) -> None:
 
 def _print_plan(plan: "Plan") -> None:
     from mixer_mlx.runtime import backend
-    from mixer_mlx.training.memory import MOST
+    from mixer_mlx.training.memory import MEMORY_SHARE
 
     memory = backend.memory_bytes()
     print(f"steps              {plan.steps:,}")
     print(f"images per second  {plan.images_per_second:,.1f}")
     print(f"time               {timedelta(seconds=round(plan.seconds))}")
     print(f"peak memory        {plan.peak_memory / 2**30:.2f} GiB of {memory / 2**30:.1f} GiB")
-    if plan.peak_memory > MOST * memory:
+    if plan.peak_memory > MEMORY_SHARE * memory:
         print(
-            f"advice             over {MOST:.0%} of the memory: take a smaller -b, --accumulation, "
+            f"advice             over {MEMORY_SHARE:.0%} of the memory: take a smaller -b, --accumulation, "
             "or --gradient-checkpointing"
         )
 

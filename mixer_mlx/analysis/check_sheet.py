@@ -11,12 +11,12 @@ from mixer_mlx.runtime.threads import THREADS, in_threads
 from .check import KINDS, Finding, Scan
 from .sheets import SIDE, Tile, grouped_sheet, thumbnail
 
-MOST = 20
+MOST_DRAWN = 20
 """So many findings of a kind are drawn."""
 
 
 def draw_findings(scan: Scan, findings: Iterable[Finding]) -> Image.Image | None:
-    """An RGB page with the first MOST findings of each kind; None if no picture is concerned."""
+    """An RGB page with the first findings of each kind; None if no picture is concerned."""
     by_kind: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.pictures:
@@ -28,9 +28,11 @@ def draw_findings(scan: Scan, findings: Iterable[Finding]) -> Image.Image | None
 def _section(
     scan: Scan, kind: str, found: Sequence[Finding]
 ) -> tuple[str, Sequence[Sequence[Tile]]]:
-    shown = f"the first {MOST} of {len(found):,}" if len(found) > MOST else f"{len(found)}"
+    shown = (
+        f"the first {MOST_DRAWN} of {len(found):,}" if len(found) > MOST_DRAWN else f"{len(found)}"
+    )
     groups = in_threads(
-        lambda one: [_tile(scan, i) for i in one.pictures[:10]], found[:MOST], THREADS
+        lambda one: [_tile(scan, i) for i in one.pictures[:10]], found[:MOST_DRAWN], THREADS
     )
     return f"{KINDS[kind].text}: {shown}", list(groups)
 

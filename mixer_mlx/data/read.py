@@ -17,11 +17,11 @@ from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import is_archive
 from mixer_mlx.images.find import find_pictures
 
-from . import folders, parquet, splits, table
+from . import folders, parquet, table
 from .columns import Columns
 from .dataset import Dataset, Entry, match_classes, relabelled, split
 from .folders import DiskTree, Parts
-from .splits import WHOLE
+from .splits import WHOLE, part_for_evaluation, parts_for_training
 
 __all__ = [
     "Columns",
@@ -61,7 +61,7 @@ def read_split(
     ConfigError.
     """
     parts = find_parts(root, columns or Columns(), {part} if part else ())
-    name = splits.for_evaluation(parts, part, str(root))
+    name = part_for_evaluation(parts, part, str(root))
     return parts[name](), name
 
 
@@ -84,7 +84,7 @@ def read_splits(
     """
     wanted = [name for name in (train_split, val_split) if name]
     parts = find_parts(root, columns or Columns(), wanted)
-    first, second = splits.for_training(parts, train_split, val_split, val_fraction, str(root))
+    first, second = parts_for_training(parts, train_split, val_split, val_fraction, str(root))
     train = parts[first]()
     if second is None:
         fraction = VAL_FRACTION if val_fraction is None else val_fraction

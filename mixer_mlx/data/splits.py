@@ -12,7 +12,7 @@ TEST = ("test", "testing")
 KNOWN = {*TRAIN, *VAL, *TEST}
 
 
-def for_training(
+def parts_for_training(
     parts: Collection[str], train: str | None, val: str | None, fraction: float | None, what: str
 ) -> tuple[str, str | None]:
     """The parts to train and to validate on; None: a share of the first is to be held back.
@@ -20,14 +20,14 @@ def for_training(
     `train` and `val` are names that the user gave; so is `fraction`, which wins over a part that
     could be for validation. Raises ConfigError, which calls the dataset `what`.
     """
-    chosen = named(parts, train, what) if train else _first(parts, (*TRAIN, WHOLE))
+    chosen = named_part(parts, train, what) if train else _first(parts, (*TRAIN, WHOLE))
     if chosen is None:
         raise ConfigError(
             f"{what} has the parts {_list(parts)}, none of them for training; choose one with "
             "--train-split."
         )
     if val:
-        return chosen, named(parts, val, what)
+        return chosen, named_part(parts, val, what)
     if fraction is not None or chosen == WHOLE:
         return chosen, None
     rest = [name for name in parts if name != chosen]
@@ -42,13 +42,13 @@ def for_training(
     return chosen, None
 
 
-def for_evaluation(parts: Collection[str], split: str | None, what: str) -> str:
+def part_for_evaluation(parts: Collection[str], split: str | None, what: str) -> str:
     """The part to evaluate on: the one named, or that for validation, for tests, or the only one.
 
     Raises ConfigError, which calls the dataset `what`.
     """
     if split:
-        return named(parts, split, what)
+        return named_part(parts, split, what)
     found = _first(parts, (WHOLE, *VAL, *TEST))
     if found is None and len(parts) == 1:
         return min(parts)
@@ -57,7 +57,7 @@ def for_evaluation(parts: Collection[str], split: str | None, what: str) -> str:
     return found
 
 
-def named(parts: Collection[str], name: str, what: str) -> str:
+def named_part(parts: Collection[str], name: str, what: str) -> str:
     """The part called `name`, or like it: "validation" finds `val`. Raises ConfigError."""
     family = next((names for names in (TRAIN, VAL, TEST) if name.lower() in names), ())
     found = _first(parts, (name, *family))

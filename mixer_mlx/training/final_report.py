@@ -5,18 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixer_mlx import checkpoint
-from mixer_mlx.analysis import report
 from mixer_mlx.analysis.evaluate import Outcome, evaluate
+from mixer_mlx.analysis.report import Report, describe, readable
+from mixer_mlx.analysis.report import write as write_page
 from mixer_mlx.classify import Classifier
 from mixer_mlx.data.loader import EvaluationBatches, Pictures
 from mixer_mlx.data.read import Dataset
 
 from .recipe import Recipe
 
-FILE = "report.html"
+REPORT_FILE = "report.html"
 
 
-def write(folder: Path, val: Dataset, recipe: Recipe, facts: Sequence[tuple[str, str]]) -> None:
+def write_report(
+    folder: Path, val: Dataset, recipe: Recipe, facts: Sequence[tuple[str, str]]
+) -> None:
     """Validate `folder`/best once more, to see what it makes of each picture, and write the page.
 
     Pictures are decoded again. Raises MixerError.
@@ -29,13 +32,13 @@ def write(folder: Path, val: Dataset, recipe: Recipe, facts: Sequence[tuple[str,
     batches = EvaluationBatches(pictures, info.preprocess, recipe.batch_size)
     metrics = evaluate(classifier.logits, batches, outcomes=outcomes)
     curves = folder / "curves.png"
-    page = report.Report(
+    page = Report(
         title=folder.absolute().name,
-        facts=[*report.describe(info, metrics, pictures), *facts],
+        facts=[*describe(info, metrics, pictures), *facts],
         labels=info.labels,
-        entries=report.readable(pictures),
+        entries=readable(pictures),
         outcomes=outcomes,
         curves=curves.read_bytes() if curves.exists() else None,
         details=[("Recipe", json.dumps(recipe.to_dict(), indent=2))],
     )
-    report.write(folder / FILE, page)
+    write_page(folder / REPORT_FILE, page)

@@ -5,7 +5,7 @@ from mixer_mlx.runtime.streams import MOST_IN_TRAINING, rounds
 
 from .recipe import Recipe
 
-MOST = 0.6
+MEMORY_SHARE = 0.6
 """The share of the memory that a run should take: the rest is for the system and the pictures."""
 
 
@@ -33,7 +33,7 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
 
 
 def fitted(config: MixerConfig, recipe: Recipe, memory_bytes: float) -> Recipe:
-    """The recipe in as many parts (`accumulation`) as keep it under `MOST` of the memory.
+    """The recipe in as many parts (`accumulation`) as keep it under `MEMORY_SHARE` of the memory.
 
     The same updates, in less memory. A recipe that has parts already stays as it is, and one that
     can't fit gets parts of one picture.
@@ -41,7 +41,9 @@ def fitted(config: MixerConfig, recipe: Recipe, memory_bytes: float) -> Recipe:
     if recipe.accumulation > 1:
         return recipe
     parts = 1
-    while estimated_bytes(config, recipe) > MOST * memory_bytes and parts < recipe.batch_size:
+    while (
+        estimated_bytes(config, recipe) > MEMORY_SHARE * memory_bytes and parts < recipe.batch_size
+    ):
         parts = min(2 * parts, recipe.batch_size)
         recipe = recipe.replace(accumulation=parts)
     return recipe

@@ -28,7 +28,8 @@ from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_file
 
-from . import final_report, trackers
+from . import trackers
+from .final_report import REPORT_FILE, write_report
 from .loop import Done, EpochDone, Event
 from .recipe import Recipe
 from .run_log import LOG_FILE, Best, Log
@@ -42,7 +43,7 @@ _NAMES = {
     "last",
     "state",
     "README.md",
-    final_report.FILE,
+    REPORT_FILE,
     *trackers.FILES,
 }
 
@@ -112,7 +113,7 @@ class Run:
 
     def complete(self) -> bool:
         """Whether all that a run writes after its last step is there."""
-        last = final_report.FILE if self.report else "README.md"
+        last = REPORT_FILE if self.report else "README.md"
         return (self.folder / last).exists()
 
     def begin(self, *, force: bool = False) -> None:
@@ -203,7 +204,7 @@ class Run:
             best = self.log.best()
             if best and self.report:
                 start = self.start
-                final_report.write(self.folder, start.val, start.recipe, self._facts(best))
+                write_report(self.folder, start.val, start.recipe, self._facts(best))
 
     def _save_model(self, name: str, model: MlpMixer) -> None:
         start = self.start
