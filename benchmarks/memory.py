@@ -28,7 +28,7 @@ from session import Session
 
 from mixer_mlx import VARIANTS, MixerConfig
 from mixer_mlx.runtime.streams import rounds
-from mixer_mlx.training.memory import estimated_bytes
+from mixer_mlx.training.prepare import estimated_bytes
 from mixer_mlx.training.recipe import Recipe
 
 BATCHES = {"inference": (1, 8, 64), "training": (1, 8, 32)}

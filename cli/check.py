@@ -171,7 +171,7 @@ def _examples(root: Path, scan: "Scan", found: "list[Finding]") -> Iterator[str]
 
 
 def _write_sheet(path: Path, scan: "Scan", findings: "list[Finding]") -> None:
-    from mixer_mlx.analysis.check_sheet import draw_findings
+    from mixer_mlx.analysis.check import draw_findings
     from mixer_mlx.runtime.atomic import written_file
 
     page = draw_findings(scan, findings)

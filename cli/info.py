@@ -1,6 +1,11 @@
-"""`mixer info`: what is known of a model."""
+"""`mixer info` and `mixer models`: what is known of one model, and which are published."""
+
+from typing import TYPE_CHECKING
 
 from .terminal import options, output
+
+if TYPE_CHECKING:
+    from mixer_mlx.catalog import CatalogEntry
 
 
 def info(
@@ -34,3 +39,39 @@ def info(
 def _shown(labels: tuple[str, ...], most: int = 10) -> str:
     more = len(labels) - most
     return ", ".join(labels[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def models(format: options.FormatOption = options.Format.TABLE) -> None:
+    """List the models that have a name, with what is on disk."""
+    from mixer_mlx.catalog import CATALOG
+
+    rows = [_row(entry) for entry in CATALOG.values()]
+    if format is options.Format.TABLE:
+        for row in rows:
+            row["note"] = str(row["note"] or "").split(":")[0]
+        rows = [{key: row[key] for key in _TABLE} for row in rows]
+    output.write_rows(rows, format)
+
+
+_TABLE = ("name", "variant", "classes", "mib", "top1", "real", "on_disk", "note")
+
+
+def _row(entry: "CatalogEntry") -> dict[str, object]:
+    from mixer_mlx.convert import locate
+
+    return {
+        "name": entry.name,
+        "variant": entry.config.variant_name,
+        "image_size": list(entry.config.image_size),
+        "classes": entry.config.num_classes,
+        "parameters": entry.config.num_parameters,
+        "mib": round(entry.download_bytes / 2**20, 1),
+        "hidden_act": entry.config.hidden_act,
+        "top1": entry.top1,
+        "real": entry.real,
+        "accuracy_source": entry.accuracy_source,
+        "licence": entry.licence,
+        "source": locate.resolve(entry.name).text,
+        "on_disk": locate.is_here(entry.name),
+        "note": entry.note,
+    }

@@ -18,13 +18,11 @@ from .convert import convert
 from .env import env
 from .evaluate import evaluate
 from .export import export
-from .info import info
-from .models import models
+from .info import info, models
 from .predict.command import predict
 from .resize import resize
 from .terminal import output, signals
-from .train.command import train
-from .train.fine_tune import fine_tune
+from .train.command import fine_tune, train
 
 app = typer.Typer(
     name="mixer",

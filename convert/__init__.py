@@ -14,7 +14,7 @@ from mixer_mlx.runtime import backend
 from . import exporter, locate
 from .importer import NOTHING, Imported, import_model, read_info
 from .locate import Talk, silent
-from .settings import Settings
+from .timm_config import Settings
 
 if TYPE_CHECKING:
     from .fetch.download import Progress

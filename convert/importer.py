@@ -16,8 +16,7 @@ from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
 
 from .plan import Plan, make_plan
-from .settings import Settings
-from .timm_config import read_settings
+from .timm_config import Settings, read_settings
 from .weights.source import Source, is_native, open_source
 
 NOTHING = Settings()

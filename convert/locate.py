@@ -23,7 +23,7 @@ from mixer_mlx.runtime import backend
 
 from .fetch import hub_address
 from .importer import NOTHING, Imported, import_model
-from .settings import Settings
+from .timm_config import Settings
 
 # cache, download and hub are imported where they are used: a model on this machine needs none of
 # them, and they would add a tenth of a prediction's time.

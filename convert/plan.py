@@ -16,7 +16,7 @@ from mixer_mlx.errors import ConversionError
 from mixer_mlx.model import MlpMixer
 
 from .names import Axes, Layout, detect
-from .settings import Settings
+from .timm_config import Settings
 from .weights.source import Source
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -31,7 +31,7 @@ ONLY = {
     "typer": {"cli"},
     "rich": {"cli"},
     "PIL": {"mixer_mlx.images", "mixer_mlx.data", "mixer_mlx.analysis"},
-    "pillow_heif": {"mixer_mlx.images.formats"},
+    "pillow_heif": {"mixer_mlx.images.decode"},
     "huggingface_hub": {"convert"},
     "pyarrow": {"mixer_mlx.data", "cli"},
     "tensorboardX": {"mixer_mlx.training.trackers"},

@@ -1,17 +1,29 @@
-"""What a broken `mixer predict` has written, and which pictures are left to do.
+"""Output that survives an interruption: FILE.part, what it holds, and which pictures are left.
+
+Output grows in FILE.part and is called FILE when it is complete. What an interrupted run has
+written stays there, and in FILE.part.json what the run was asked for, so that `--resume` gives the
+very file of an undisturbed run.
 
 Pictures are kept by whole batches of the model: the last bits of a probability depend on how many
 pictures are computed together, and the end result is to be that of an undisturbed run.
 """
 
+import contextlib
 import csv
+import fcntl
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from ..terminal import output
+from mixer_mlx.errors import MixerError
+from mixer_mlx.runtime.atomic import replacing_file, sync
+
+from ..terminal import files, output
 from .lines import CSV_HEADER, PredictFormat
 
 Picture = TypeVar("Picture")
@@ -92,3 +104,137 @@ def _csv_pictures(file: BinaryIO, k: int) -> Iterator[Written]:
         if rank in ("", str(k)):
             yield last
             last = None
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """`path` is FILE.
+
+    `resumable` says whether a broken run can be gone on with, `needs_end` that a file without its
+    end is of no use, as Parquet's.
+    """
+
+    path: Path
+    resumable: bool
+    needs_end: bool = False
+    force: bool = False
+    resume: bool = False
+
+    @property
+    def part(self) -> Path:
+        """Where the output grows."""
+        return self.path.with_name(f"{self.path.name}.part")
+
+    @property
+    def settings_path(self) -> Path:
+        """What the run was asked for."""
+        return self.path.with_name(f"{self.path.name}.part.json")
+
+    def check(self) -> None:
+        """Raises MixerError for a FILE or a FILE.part that would be lost, or can't be written."""
+        if self.path.exists() and not self.path.is_file():
+            raise MixerError(f"{self.path} is no ordinary file; choose another name.")
+        files.check(self.path, force=self.force)
+        if self.part.exists() and not (self.force or self.resume):
+            go_on = "go on with --resume, or " if self.resumable else ""
+            raise MixerError(
+                f"{self.part} holds what a run has written that broke off or still runs; "
+                f"{go_on}start anew with --force."
+            )
+
+    @contextmanager
+    def open(self, settings: Mapping[str, object]) -> Iterator[BinaryIO]:
+        """FILE.part, to read and write; becomes FILE when the block ends well.
+
+        It holds what there is to go on with; the position is 0. Raises MixerError when it belongs
+        to a run with other settings, or to one that still runs, or can't be written.
+        """
+        try:
+            with self._locked() as file:
+                if file.seek(0, os.SEEK_END) and self.resume:
+                    self._compare(settings)
+                else:
+                    file.truncate(0)
+                    self._note(settings)
+                file.seek(0)
+                try:
+                    yield file
+                    file.flush()
+                except BaseException as error:
+                    with contextlib.suppress(OSError):
+                        file.flush()
+                    self._keep(error)
+                    raise
+                sync(self.part)
+                self.part.replace(self.path)
+                self.settings_path.unlink(missing_ok=True)
+                sync(self.path.parent)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[BinaryIO]:
+        file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        try:
+            if not _lock(file):
+                raise MixerError(f"Another run is writing {self.part}; wait for it.")
+            yield file
+        finally:
+            with contextlib.suppress(OSError):  # on a full disk closing fails again
+                file.close()
+
+    def _note(self, settings: Mapping[str, object]) -> None:
+        with replacing_file(self.settings_path) as temporary:
+            temporary.write_text(json.dumps(settings) + "\n")
+
+    def _compare(self, settings: Mapping[str, object]) -> None:
+        try:
+            begun = json.loads(self.settings_path.read_bytes())
+        except (OSError, ValueError):
+            begun = None
+        if not isinstance(begun, dict):
+            raise MixerError(
+                f"{self.settings_path} is missing or broken, so nobody knows what {self.part} "
+                "was asked for; start anew with --force."
+            )
+        for key in {**settings, **begun}:
+            if begun.get(key) != settings.get(key):
+                raise MixerError(
+                    f"{self.part} was begun with {key} {begun.get(key)}, and now it is "
+                    f"{settings.get(key)}; give what was given then, or start anew with --force."
+                )
+
+    def _keep(self, error: BaseException) -> None:
+        """Tell what stays; a part without use goes."""
+        if not _size(self.part) or (self.needs_end and isinstance(error, OSError)):
+            self._remove()
+        elif not isinstance(error, OSError):
+            error.add_note(self._advice())
+
+    def _unwritable(self, error: OSError) -> MixerError:
+        advice = f" {self._advice()}" if self.part.exists() else ""
+        return MixerError(f"{self.path} can't be written: {error.strerror}.{advice}")
+
+    def _advice(self) -> str:
+        stays = f"What is finished is in {self.part}"
+        if self.resumable:
+            return f"{stays}; the same command with --resume goes on."
+        return f"{stays}; --force starts anew."
+
+    def _remove(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.settings_path.unlink(missing_ok=True)
+
+
+def _lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -16,12 +16,10 @@ from ..terminal import sheet
 from ..terminal.progress import Tick, progress
 from .gather import predicted
 from .lines import Lines, PredictFormat, csv_lines, error_lines, json_lines, table_lines
-from .parquet import check_pyarrow
-from .part_file import PartFile
-from .resume import Kept, without
+from .resume import Kept, PartFile, without
 from .select import class_names, find_classes, select
 from .sort_into import Sorter, folder_names
-from .write import Writer, to_file, to_stdout
+from .write import Writer, check_pyarrow, to_file, to_stdout
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier

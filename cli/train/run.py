@@ -1,7 +1,9 @@
-"""What `train` and `fine-tune` do alike: prepare, follow the run, say how it went."""
+"""The work of `train` and `fine-tune`: prepare, train, show how it goes and how it went."""
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,12 +13,10 @@ import typer
 
 from mixer_mlx.errors import ConfigError, ImageError
 
-from ..terminal import output, sheet
+from ..terminal import output, sheet, signals
 from ..terminal.ranks import joined, refuse_several
-from .find_lr import check_plot, find_rate
-from .follow import follow, steps_bar
+from .dry_run import check_plot, find_rate, write_preview
 from .options import TrainingOptions, show_recipe
-from .preview import write_preview
 
 if TYPE_CHECKING:
     from mixer_mlx.checkpoint import ModelInfo
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from mixer_mlx.data.read import Dataset, Entry
     from mixer_mlx.model import MlpMixer
     from mixer_mlx.runtime.ranks import Ranks
-    from mixer_mlx.training.loop import Validate
+    from mixer_mlx.training.loop import EpochDone, Event, Validate
     from mixer_mlx.training.prepare import Plan
     from mixer_mlx.training.recipe import Recipe
-    from mixer_mlx.training.run import Start
+    from mixer_mlx.training.run import Run, Start
 
 Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 """(classes, recipe) -> the model to train."""
@@ -167,13 +167,13 @@ def _run(
 
 def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
     from mixer_mlx.runtime import backend
-    from mixer_mlx.training.memory import MEMORY_SHARE, fitted
+    from mixer_mlx.training.prepare import MEMORY_SHARE, fitted
 
     found = fitted(info.config, recipe, backend.memory_bytes())
     if found.accumulation > recipe.accumulation and not quiet:
         output.say(
-            f"A batch is computed in {found.accumulation} parts, to stay under {MEMORY_SHARE:.0%} of the "
-            "memory (--accumulation)."
+            f"A batch is computed in {found.accumulation} parts, to stay under {MEMORY_SHARE:.0%} "
+            "of the memory (--accumulation)."
         )
     return found
 
@@ -201,7 +201,7 @@ def _say_start(start: "Start", total: int, step: int) -> None:
 
 def _print_plan(plan: "Plan") -> None:
     from mixer_mlx.runtime import backend
-    from mixer_mlx.training.memory import MEMORY_SHARE
+    from mixer_mlx.training.prepare import MEMORY_SHARE
 
     memory = backend.memory_bytes()
     print(f"steps              {plan.steps:,}")
@@ -210,8 +210,8 @@ def _print_plan(plan: "Plan") -> None:
     print(f"peak memory        {plan.peak_memory / 2**30:.2f} GiB of {memory / 2**30:.1f} GiB")
     if plan.peak_memory > MEMORY_SHARE * memory:
         print(
-            f"advice             over {MEMORY_SHARE:.0%} of the memory: take a smaller -b, --accumulation, "
-            "or --gradient-checkpointing"
+            f"advice             over {MEMORY_SHARE:.0%} of the memory: take a smaller -b, "
+            "--accumulation, or --gradient-checkpointing"
         )
 
 
@@ -221,3 +221,60 @@ def _say_bad(path: "Entry", error: ImageError) -> None:
 
 def _refuse(path: "Entry", error: ImageError) -> None:
     raise ConfigError(f"{path} can't be read: {error}") from error
+
+
+def follow(
+    run: "Run", events: Iterator["Event"], total: int, ranks: "Ranks", *, quiet: bool
+) -> None:
+    """Show a run as it goes; Ctrl-C and SIGTERM save it first. Says in the end what there is."""
+    from mixer_mlx.training.loop import EpochDone, StepDone, save
+
+    with signals.deferred() as stopped, steps_bar(total, quiet=quiet) as show:
+        for event in events:
+            if isinstance(event, StepDone):
+                show(event.step, f"loss {event.loss:.3f}  {event.images_per_second:,.0f} images/s")
+            elif isinstance(event, EpochDone) and not quiet:
+                output.say(_epoch_line(event, total))
+            if ranks.agree(stopped()):
+                save(event.state, run.state_folder, ranks)
+                if ranks.size > 1:
+                    ranks.share(None)  # all have got here, and rank 0 has saved
+                    signals.heed()
+                interrupted = signals.Interrupted("Interrupted.")
+                interrupted.add_note(
+                    f"Step {event.state.progress.step} of {total} is saved; give the same command "
+                    "with --resume to go on."
+                )
+                raise interrupted
+    best = run.log.best()
+    if best and not quiet:
+        weights = "average" if best.weights == "ema" else "raw weights"
+        output.say(
+            f"Wrote {run.folder}: its best model has top-1 {best.metrics['top1']:.1%} on the "
+            f"validation pictures ({weights} of epoch {best.epoch + 1}); use it with "
+            f"-m {run.folder}."
+        )
+
+
+@contextmanager
+def steps_bar(total: int, *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
+    """Steps done, a text and the time left, on stderr where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Left
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), Left())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("", total=total)
+        yield lambda step, text: bars.update(bar, completed=step, description=text)
+
+
+def _epoch_line(event: "EpochDone", total: int) -> str:
+    parts = [f"epoch {event.epoch + 1}", f"step {event.step} of {total}"]
+    for name, metrics in (("validation", event.raw), ("average", event.ema)):
+        if metrics:
+            parts.append(f"{name} {metrics.top1:.1%} (loss {metrics.loss:.3f})")
+    return "  ".join([*parts, "best so far"] if event.best else parts)

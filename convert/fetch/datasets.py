@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixer_mlx.data import read
+from mixer_mlx.data.dataset import part_for_evaluation, parts_for_training
 from mixer_mlx.data.read import Dataset
-from mixer_mlx.data.splits import part_for_evaluation, parts_for_training
 from mixer_mlx.errors import SourceError
 
 from ..locate import Talk, silent

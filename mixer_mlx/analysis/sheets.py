@@ -6,7 +6,11 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from mixer_mlx.data.mixing import Labels, SoftLabels
 
 SIDE = 160
 """A tile shows a picture in so many pixels, at most, in width and height."""
@@ -138,3 +142,26 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise ImportError("Pillow was built without FreeType; install it from a wheel.")
     return font
+
+
+def batch_sheet(pixels: NDArray[np.uint8], labels: Labels, classes: Sequence[str]) -> Image.Image:
+    """Pixels (N, H, W, 1 or 3) with the names of their classes -> an RGB page.
+
+    Below a name stands the weight of its class, where there is one, and those mixed into it.
+    """
+    tiles = [Tile(_image(pixels[i]), *_texts(labels, i, classes)) for i in range(len(pixels))]
+    return contact_sheet(tiles)
+
+
+def _image(pixels: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).convert("RGB")
+
+
+def _texts(labels: Labels, i: int, classes: Sequence[str]) -> tuple[str, str]:
+    """Caption and title of example i."""
+    if not isinstance(labels, SoftLabels):
+        return "", classes[labels[i]]
+    (label, weight), *others = zip(labels.labels[:, i], labels.weights[:, i], strict=True)
+    mixed = [f"{part:.2f} {classes[other]}" for other, part in others]
+    caption = " + ".join([f"{weight:.2f}", *mixed]) if mixed else f"weight {weight:.2f}"
+    return caption, classes[label]

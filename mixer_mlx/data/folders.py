@@ -17,8 +17,7 @@ from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import Member, all_pictures_in
 from mixer_mlx.images.find import SUFFIXES, find_pictures
 
-from .dataset import Dataset, Entry
-from .splits import KNOWN, TRAIN, WHOLE
+from .dataset import KNOWN, TRAIN, WHOLE, Dataset, Entry
 
 MEMORY_BYTES = 2**30
 """A compressed tar is decoded once, into memory, if its pictures' files have at most this size."""

@@ -15,9 +15,8 @@ from mixer_mlx.runtime.ranks import ALONE, Ranks
 from mixer_mlx.runtime.threads import in_threads
 
 from .augment import Augmentation, batch_generator, generator
-from .balance import class_weights, drawn_order, repeats, weighted
 from .dataset import Dataset, Entry
-from .mixing import Labels, Mixing, SoftLabels
+from .mixing import Labels, Mixing, SoftLabels, class_weights, drawn_order, repeats, weighted
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]
 """Pixels (N, H, W, channels), and labels (N,)."""

@@ -19,9 +19,17 @@ from mixer_mlx.images.find import find_pictures
 
 from . import folders, parquet, table
 from .columns import Columns
-from .dataset import Dataset, Entry, match_classes, relabelled, split
+from .dataset import (
+    WHOLE,
+    Dataset,
+    Entry,
+    match_classes,
+    part_for_evaluation,
+    parts_for_training,
+    relabelled,
+    split,
+)
 from .folders import DiskTree, Parts
-from .splits import WHOLE, part_for_evaluation, parts_for_training
 
 __all__ = [
     "Columns",

@@ -8,9 +8,8 @@ from pathlib import Path
 from mixer_mlx.errors import ConfigError
 
 from .columns import LABEL_NAMES, PATH_NAMES, Columns, choose
-from .dataset import Dataset, by_name
+from .dataset import WHOLE, Dataset, by_name
 from .folders import Parts
-from .splits import WHOLE
 
 METADATA = "metadata.csv"
 _SPLIT = "split"

@@ -17,23 +17,29 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from mixer_mlx import __version__, checkpoint
+from mixer_mlx.analysis.evaluate import Outcome, evaluate
+from mixer_mlx.analysis.report import Report, describe, readable
+from mixer_mlx.analysis.report import write as write_page
 from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
+from mixer_mlx.classify import Classifier
+from mixer_mlx.data.loader import EvaluationBatches, Pictures
 from mixer_mlx.data.read import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_file
 
 from . import trackers
-from .final_report import REPORT_FILE, write_report
 from .loop import Done, EpochDone, Event
 from .recipe import Recipe
 from .run_log import LOG_FILE, Best, Log
 from .state import STATE_FILE, State
+
+REPORT_FILE = "report.html"
 
 _NAMES = {
     RUN_FILE,
@@ -258,3 +264,30 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         elif _is_ours(path.name):
             path.unlink()
+
+
+def write_report(
+    folder: Path, val: Dataset, recipe: Recipe, facts: Sequence[tuple[str, str]]
+) -> None:
+    """Validate `folder`/best once more, to see what it makes of each picture, and write the page.
+
+    Pictures are decoded again. Raises MixerError.
+    """
+    info = checkpoint.read_info(folder / "best")
+    classifier = Classifier(checkpoint.load(folder / "best", info=info), info)
+    # What can't be read was named when it was validated on.
+    pictures = Pictures(val, lambda *_: None, memory_bytes=0)
+    outcomes: list[Outcome] = []
+    batches = EvaluationBatches(pictures, info.preprocess, recipe.batch_size)
+    metrics = evaluate(classifier.logits, batches, outcomes=outcomes)
+    curves = folder / "curves.png"
+    page = Report(
+        title=folder.absolute().name,
+        facts=[*describe(info, metrics, pictures), *facts],
+        labels=info.labels,
+        entries=readable(pictures),
+        outcomes=outcomes,
+        curves=curves.read_bytes() if curves.exists() else None,
+        details=[("Recipe", json.dumps(recipe.to_dict(), indent=2))],
+    )
+    write_page(folder / REPORT_FILE, page)

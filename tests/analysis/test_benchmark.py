@@ -10,9 +10,9 @@ from training.synthetic import CONFIG
 from mixer_mlx import BackendError, ConfigError, MixerConfig
 from mixer_mlx.analysis import curves
 from mixer_mlx.benchmark import jobs, measure, report
+from mixer_mlx.benchmark.jobs import PLAIN, training_jobs
 from mixer_mlx.benchmark.measure import Ceiling, Job, Measured, Result
 from mixer_mlx.benchmark.report import Earlier, compare
-from mixer_mlx.benchmark.training import PLAIN, training_jobs
 
 
 # GMACs as timm publishes them (results/benchmark-infer-amp-nchw-pt240-cu124-rtx4090.csv). Its

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixer_mlx.analysis.check import KINDS, Scan, class_findings, find, read_parts, scan
-from mixer_mlx.analysis.check_sheet import draw_findings
+from mixer_mlx.analysis.check import (
+    KINDS,
+    Scan,
+    class_findings,
+    draw_findings,
+    find,
+    read_parts,
+    scan,
+)
 from mixer_mlx.analysis.hashing import dhashes, reduced
 
 

@@ -56,7 +56,7 @@ def test_parquet_holds_what_csv_holds(mixer, album: Path, tmp_path: Path) -> Non
 def test_parquet_is_written_in_bounded_groups(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="NOT RUN: needs the extra parquet")
     from mixer_mlx import Prediction, Result
-    from mixer_mlx.cli.predict.parquet import ParquetRows
+    from mixer_mlx.cli.predict.write import ParquetRows
 
     result = Result("a.png", (Prediction(1, "one", 0.5), Prediction(2, "two", 0.25)))
     with (tmp_path / "o.parquet").open("wb") as file, ParquetRows(file) as rows:

@@ -18,8 +18,7 @@ from safetensors.numpy import load_file
 
 from mixer_mlx import checkpoint, load
 from mixer_mlx.cli.train.run import _print_plan
-from mixer_mlx.training.memory import MEMORY_SHARE
-from mixer_mlx.training.prepare import Plan
+from mixer_mlx.training.prepare import MEMORY_SHARE, Plan
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.recipes import RECIPES
 

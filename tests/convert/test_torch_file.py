@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from mixer_mlx import ConversionError, SourceError
 from mixer_mlx.checkpoint import read_header
 from mixer_mlx.convert import convert, import_model
-from mixer_mlx.convert.settings import Settings
+from mixer_mlx.convert.timm_config import Settings
 from mixer_mlx.convert.weights import torch_file
 from mixer_mlx.convert.weights.source import open_source
 

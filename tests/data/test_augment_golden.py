@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixer_mlx.data.augment import generator
-from mixer_mlx.data.erasing import RandomErasing
+from mixer_mlx.data.augment import RandomErasing, generator
 from mixer_mlx.data.mixing import blend, cut_box, paste
 from mixer_mlx.data.randaugment import OPERATIONS, RandAugment
 

@@ -8,9 +8,8 @@ from PIL import Image
 
 from mixer_mlx import ImageError, Preprocess
 from mixer_mlx.data.augment import augmentation, batch_generator
-from mixer_mlx.data.balance import class_weights, drawn_order, repeats
 from mixer_mlx.data.loader import Pictures, TrainingBatch, TrainingBatches
-from mixer_mlx.data.mixing import Mixing, SoftLabels, blend
+from mixer_mlx.data.mixing import Mixing, SoftLabels, blend, class_weights, drawn_order, repeats
 from mixer_mlx.data.read import Dataset, read_folder
 from mixer_mlx.runtime import threads
 

@@ -11,9 +11,8 @@ from fuzz.mutate import mutate
 
 from mixer_mlx import ConfigError, ImageError
 from mixer_mlx.data import parquet as module
-from mixer_mlx.data.parquet import group_files
+from mixer_mlx.data.parquet import Spool, group_files
 from mixer_mlx.data.read import Columns, Dataset, read_split, read_splits
-from mixer_mlx.data.spool import Spool
 from mixer_mlx.images.archives import Member
 from mixer_mlx.training.run import fingerprint
 

@@ -13,7 +13,7 @@ from fuzz.weights import TINY, safetensors_sample
 from mixer_mlx import checkpoint
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.convert import convert, importer
-from mixer_mlx.convert.settings import Settings
+from mixer_mlx.convert.timm_config import Settings
 from mixer_mlx.convert.weights import npz
 from mixer_mlx.errors import CheckpointError, ConversionError, SourceError
 from mixer_mlx.images.preprocess import Preprocess

@@ -5,8 +5,8 @@ import pytest
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.training.memory import estimated_bytes, fitted
 from mixer_mlx.training.network import weights_of
+from mixer_mlx.training.prepare import estimated_bytes, fitted
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.step import first_arrays, make_step
 

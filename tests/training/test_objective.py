@@ -2,8 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mixer_mlx.data.balance import weighted
-from mixer_mlx.data.mixing import SoftLabels
+from mixer_mlx.data.mixing import SoftLabels, weighted
 from mixer_mlx.training.loss import correct, example_losses, sigmoid_loss, softmax_loss, targets
 
 RNG = np.random.default_rng(0)

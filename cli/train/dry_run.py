@@ -1,4 +1,4 @@
-"""`--find-lr`: the loss while the learning rate rises, and the rate that it suggests."""
+"""`--preview` and `--find-lr`: what is done in place of a training."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixer_mlx.errors import TrainingError
+from mixer_mlx.runtime.atomic import written_file
 
-from ..terminal import files, output
+from ..terminal import files, output, sheet
 
 if TYPE_CHECKING:
+    from mixer_mlx.data.loader import TrainingBatches
     from mixer_mlx.training.find_lr import Trial
 
 
@@ -55,3 +57,21 @@ def find_rate(
     print(f"suggested learning rate  {lr:.2e}")
     if (most := steepest(done)) is not None:
         print(f"loss falls most at       {most:.2e}")
+
+
+def write_preview(
+    path: Path, batches: "TrainingBatches", classes: tuple[str, ...], *, quiet: bool
+) -> None:
+    """Draw the first batch, or the first page of it."""
+    from mixer_mlx.analysis.sheets import batch_sheet
+
+    pixels, labels = next(batches.epoch(0))
+    shown = pixels[: sheet.PAGE]
+    page = batch_sheet(shown, labels, classes)
+    with written_file(path) as temporary:
+        page.save(temporary, "PNG")
+    if not quiet:
+        output.say(
+            f"Wrote {path}: {len(shown)} of the {len(pixels)} pictures of the first batch; "
+            "nothing was trained."
+        )
