@@ -1,4 +1,4 @@
-"""Where the results of `mixer predict` are written: stdout, or a file; as lines, or Parquet rows."""
+"""Where the results of `mixer predict` go: stdout or a file, as lines or as Parquet rows."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""A dataset and a model -> what `fit` needs: the network, its batches, its validation, its memory."""
+"""A dataset and a model -> what `fit` needs: the network, batches, validation, and memory."""
 
 import dataclasses
 from collections.abc import Iterator
