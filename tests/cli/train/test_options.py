@@ -10,7 +10,7 @@ from PIL import Image
 from mixer_mlx.errors import TrainingError
 from mixer_mlx.training import trackers
 
-SMALL = Path(__file__).parents[1] / "golden" / "jax_square.npz"
+SMALL = Path(__file__).parents[2] / "golden" / "jax_square.npz"
 
 
 def test_find_lr(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -22,7 +22,7 @@ from mixer_mlx.training.prepare import MEMORY_SHARE, Plan
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.recipes import RECIPES
 
-SMALL = Path(__file__).parents[1] / "golden" / "jax_square.npz"
+SMALL = Path(__file__).parents[2] / "golden" / "jax_square.npz"
 
 
 def command(photos: Path, run: Path, *more: object) -> list[str]:

@@ -49,7 +49,7 @@ def test_a_signal_is_a_sentence_and_its_exit_code(cat: Path, moment: str, number
 
 
 def signalled(body: str) -> tuple[int, str, str]:
-    code = f"import signal\nfrom mixer_mlx.cli import signals\nsignals.listen()\n{body}"
+    code = f"import signal\nfrom mixer_mlx.cli.terminal import signals\nsignals.listen()\n{body}"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
@@ -83,7 +83,7 @@ def test_what_is_ignored_stays_ignored() -> None:
     code = """
 import signal
 signal.signal(2, signal.SIG_IGN)
-from mixer_mlx.cli import signals
+from mixer_mlx.cli.terminal import signals
 signals.listen()
 signal.raise_signal(2)
 print("still here")

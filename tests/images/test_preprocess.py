@@ -636,7 +636,7 @@ def test_silence_without_any_logging_or_filters(tmp_path: Path) -> None:
 
 
 def cases() -> dict[str, dict[str, object]]:
-    with np.load(Path(__file__).parent / "golden" / "preprocess.npz") as golden:
+    with np.load(Path(__file__).parents[1] / "golden" / "preprocess.npz") as golden:
         settings: dict[str, dict[str, object]] = json.loads(str(golden["settings"]))
     return settings
 

@@ -14,7 +14,7 @@ from mixer_mlx.convert.fetch import images as web
 from mixer_mlx.convert.fetch.images import fetch
 from mixer_mlx.images.find import find_pictures
 
-PNG = (Path(__file__).parents[2] / "examples" / "cat.png").read_bytes()
+PNG = (Path(__file__).parents[3] / "examples" / "cat.png").read_bytes()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -28,7 +28,7 @@ from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.runtime import peers
 from mixer_mlx.runtime.ranks import PORT_OFFSET, Ranks, _launch, joined, launched_size
 
-SMALL = Path(__file__).parent / "golden" / "jax_square.npz"
+SMALL = Path(__file__).parents[1] / "golden" / "jax_square.npz"
 NOISY = """
 drop_path = 0.2
 dropout = 0.1
