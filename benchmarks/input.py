@@ -13,12 +13,12 @@ from pathlib import Path
 
 import agreement
 import harness
-import pictures
+import images
 import session
 from session import Session
 
-SETS = {"500 x 375": (1000, pictures.SMALL), "12 megapixels": (100, pictures.LARGE)}
-QUICK = {"500 x 375": (64, pictures.SMALL), "12 megapixels": (6, pictures.LARGE)}
+SETS = {"500 x 375": (1000, images.SMALL), "12 megapixels": (100, images.LARGE)}
+QUICK = {"500 x 375": (64, images.SMALL), "12 megapixels": (6, images.LARGE)}
 EXACT = "mixer-mlx exact"
 TOLERANCE = 1e-5
 """Of the largest normalised value, 1."""
@@ -26,17 +26,17 @@ TOLERANCE = 1e-5
 
 def main() -> None:
     parser = session.parser(__doc__)
-    parser.add_argument("--photo", type=Path, help="a photograph to make the pictures of")
+    parser.add_argument("--photo", type=Path, help="a photograph to make the images of")
     options = parser.parse_args()
     with Session("input", options) as run, tempfile.TemporaryDirectory() as folder:
         for name, (count, size) in (QUICK if options.quick else SETS).items():
             files = Path(folder) / name.replace(" ", "-")
-            pictures.write(files, count, size, photo=options.photo)
+            images.write(files, count, size, photo=options.photo)
             measure(run, name, count, files)
 
 
 def measure(run: Session, name: str, count: int, files: Path) -> None:
-    """One set of pictures, by all contenders."""
+    """One set of images, by all contenders."""
     case = {
         "job": "pictures",
         "pictures": str(files),

@@ -110,7 +110,7 @@ class Planned(Peak):
 
 
 class Real(Planned):
-    """The run itself: pictures from files, `steps` steps, validation at its end."""
+    """The run itself: images from files, `steps` steps, validation at its end."""
 
     def run(self) -> None:
         train, val = read_splits(Path(self.case["pictures"]))
@@ -123,7 +123,7 @@ class Real(Planned):
             if isinstance(event, StepDone):
                 ends.append(time.perf_counter())
         self.peak = mx.get_peak_memory()
-        first = min(2, len(ends) - 2)  # g++ and the first pictures' threads
+        first = min(2, len(ends) - 2)  # g++ and the first images' threads
         steps = len(ends) - 1 - first
         self.rate = steps * chosen.batch_size / (ends[-1] - ends[first])
 

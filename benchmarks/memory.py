@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import images
 import models
-import pictures
 import session
 from harness import Row
 from session import Session
@@ -141,9 +141,9 @@ def one_worker(run: Session) -> Iterator[harness.Worker]:
 
 
 def compare_plans(run: Session) -> None:
-    """All of PLANS, on the same pictures."""
+    """All of PLANS, on the same images."""
     with tempfile.TemporaryDirectory() as folder:
-        files = pictures.write(Path(folder), PICTURES, pictures.SMALL, classes=2)
+        files = images.write(Path(folder), PICTURES, images.SMALL, classes=2)
         for title in QUICK_PLANS if run.options.quick else PLANS:
             compare_plan(run, title, *PLANS[title], files)
 

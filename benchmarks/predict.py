@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import harness
+import images
 import models
-import pictures
 import session
 from harness import HERE, BenchmarkError, Command
 from session import Session
@@ -26,14 +26,14 @@ TOLERANCE = 1e-3
 
 def main() -> None:
     parser = session.parser(__doc__)
-    parser.add_argument("--photo", type=Path, help="a photograph to make the pictures of")
-    parser.add_argument("--pictures", type=int, help="how many (1000)")
+    parser.add_argument("--photo", type=Path, help="a photograph to make the images of")
+    parser.add_argument("--images", type=int, help="how many (1000)")
     parser.add_argument("--models", nargs="+")
     options = parser.parse_args()
-    count = options.pictures or (24 if options.quick else 1000)
+    count = options.images or (24 if options.quick else 1000)
     names = options.models or (["cifar10"] if options.quick else ["cifar10", "S/32", "B/16"])
     with Session("predict", options, rounds=5) as run, tempfile.TemporaryDirectory() as folder:
-        files = pictures.write(Path(folder) / "jpg", count, pictures.SMALL, photo=options.photo)
+        files = images.write(Path(folder) / "jpg", count, images.SMALL, photo=options.photo)
         for name in names:
             measure(run, name, count, files, Path(folder))
 
@@ -63,7 +63,7 @@ def peers(run: Session, command: Sequence[str]) -> list[Command]:
 
 
 def read(path: Path) -> dict[str, tuple[int, float]]:
-    """Name of a picture -> first class and its probability."""
+    """Name of an image -> first class and its probability."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     first = {Path(row["image"]).name: row["predictions"][0] for row in rows}
     return {name: (top["index"], top["probability"]) for name, top in first.items()}
@@ -72,7 +72,7 @@ def read(path: Path) -> dict[str, tuple[int, float]]:
 def check(ours: dict[str, tuple[int, float]], theirs: dict[str, tuple[int, float]]) -> None:
     """Raises BenchmarkError unless both say the same; a tie may fall either way."""
     if ours.keys() != theirs.keys():
-        raise BenchmarkError("The two did not predict the same pictures.")
+        raise BenchmarkError("The two did not predict the same images.")
     for name, (index, probability) in ours.items():
         other, its = theirs[name]
         if abs(probability - its) > TOLERANCE:

@@ -20,7 +20,7 @@ def main() -> None:
     case = {"timm": options.model, "mean": known["mean"], "std": known["std"]}
     model, *_ = load({**case, "hidden_act": config["hidden_act"]})
     model.eval()
-    source = options.pictures
+    source = options.images
     paths = sorted(source.iterdir()) if source.is_dir() else [source]
     files = Files(paths, transform(known["input_size"][1:], known["crop_pct"]))
     loader = torch.utils.data.DataLoader(files, 32, num_workers=options.workers)
@@ -37,7 +37,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--workers", type=int, required=True)

@@ -4,7 +4,7 @@
 
 One update in float32: uint8 pixels in, cross-entropy, gradients clipped at a global norm of 1,
 AdamW or SGD with momentum, weight decay on kernels. All start from the same weights, and the
-losses of their first three steps must agree. Decoding and augmenting pictures is not in it.
+losses of their first three steps must agree. Decoding and augmenting images is not in it.
 """
 
 import tempfile

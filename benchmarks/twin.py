@@ -18,7 +18,7 @@ from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
 from mixer_mlx.checkpoint import ModelInfo, read_info, read_json
 from mixer_mlx.convert.exporter import foreign_tensors, timm_config
 from mixer_mlx.convert.names import TIMM
-from mixer_mlx.data.loader import EvaluationBatches, Pictures
+from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
 from mixer_mlx.data.read import read_splits
 from mixer_mlx.training.optimizer import learning_rate
 from mixer_mlx.training.prepare import new_model, training_batches
@@ -58,7 +58,7 @@ def train(options: argparse.Namespace) -> None:
     info = read_info(options.run / "best")
     train, val = read_splits(options.data, val_fraction=options.val_fraction, seed=recipe.seed)
     batches = training_batches(train, recipe, info.preprocess, refuse)
-    pictures = Pictures(val, refuse)
+    held_out = DecodedImages(val, refuse)
     model = twin(import_timm(), info, train.classes, recipe)
     optimizer = torch.optim.AdamW(groups(model, recipe), betas=recipe.betas)
     total = recipe.total_steps(len(batches))
@@ -86,7 +86,7 @@ def train(options: argparse.Namespace) -> None:
                 write(log, event="step", step=step, loss=loss.item())
             model.eval()
             with torch.inference_mode():
-                raw = evaluate(model, images, EvaluationBatches(pictures, info.preprocess, 128))
+                raw = evaluate(model, images, EvaluationBatches(held_out, info.preprocess, 128))
             seconds = time.perf_counter() - start
             write(log, event="epoch", step=step, epoch=epoch, raw=raw, seconds=seconds)
 

@@ -64,7 +64,7 @@ class Training(Plain):
         return {"losses": np.array(self.losses)}
 
 
-class Pictures(Plain):
+class Decoding(Plain):
     """Files to normalised float32 batches, decoded in as many threads as `Classifier` uses."""
 
     def __init__(self, case: Case) -> None:
@@ -112,7 +112,7 @@ if __name__ == "__main__":
         {
             "inference": Inference,
             "training": Training,
-            "pictures": Pictures,
+            "pictures": Decoding,
             "scaling": Scaling,
             **MEMORY_JOBS,
         },

@@ -176,7 +176,7 @@ def transform(image_size: list[int], crop_pct: float) -> Callable[[Any], torch.T
 
 
 class Files(torch.utils.data.Dataset):
-    """Pictures by number, opened as timm's datasets open them."""
+    """Images by number, opened as timm's datasets open them."""
 
     def __init__(self, paths: list[Path], transform: Callable[[Any], torch.Tensor]) -> None:
         self.paths, self.transform = paths, transform
@@ -191,7 +191,7 @@ class Files(torch.utils.data.Dataset):
             return self.transform(Image.open(file).convert("RGB"))
 
 
-class Pictures(Plain):
+class Decoding(Plain):
     """Files to normalised float32 batches: torch's DataLoader, whose workers stay alive."""
 
     def __init__(self, case: Case) -> None:
@@ -232,4 +232,4 @@ if __name__ == "__main__":
         found = versions()
     except ImportError as error:
         serve.missing(error)
-    serve.serve(found, {"inference": Inference, "training": Training, "pictures": Pictures})
+    serve.serve(found, {"inference": Inference, "training": Training, "pictures": Decoding})

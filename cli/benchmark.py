@@ -23,7 +23,7 @@ _MOST_PICTURES = 65_536
 
 def benchmark(
     ctx: typer.Context,
-    model: options.Model = options.DEFAULT_MODEL,
+    model: options.ModelOption = options.DEFAULT_MODEL,
     variant: Annotated[
         str | None,
         typer.Option(
@@ -33,7 +33,7 @@ def benchmark(
         ),
     ] = None,
     batch_sizes: Annotated[
-        str, typer.Option("-b", "--batch-size", help="Pictures computed at once, a list.")
+        str, typer.Option("-b", "--batch-size", help="Images computed at once, a list.")
     ] = "1,8,64",
     dtype: Annotated[
         str | None,
@@ -80,7 +80,7 @@ def benchmark(
 ) -> None:
     """Measure a model's speed and memory, and the share of the machine's own ceiling it reaches.
 
-    The ceiling is a large matrix product, measured in the same run. Decoding pictures is not
+    The ceiling is a large matrix product, measured in the same run. Decoding images is not
     measured. Close other programs first.
     """
     sizes, dtypes = _batch_sizes(batch_sizes), _dtypes(dtype)

@@ -35,7 +35,7 @@ def check(
             "--near",
             min=0,
             max=16,
-            help="Bits of 64 in which hashes of nearly the same picture may differ.",
+            help="Bits of 64 in which hashes of nearly the same image may differ.",
         ),
     ] = 4,
     image_size: Annotated[
@@ -55,10 +55,10 @@ def check(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Look for what is wrong with pictures before training on them.
+    """Look for what is wrong with images before training on them.
 
-    Finds pictures that can't be read, that are there twice or nearly so, in training and validation
-    both, or in two classes; very uneven classes, and pictures that are small or of odd shape. The
+    Finds images that can't be read, that are there twice or nearly so, in training and validation
+    both, or in two classes; very uneven classes, and images that are small or of odd shape. The
     exit code is 1 if there is anything that would harm, and 0 otherwise.
     """
     from mixer_mlx.analysis.check import KINDS, find, read_parts, scan
@@ -94,18 +94,18 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
             "finding": finding.kind,
             "harmful": KINDS[finding.kind].harmful,
             "detail": finding.detail,
-            "pictures": [
+            "images": [
                 {
                     "image": str(scan.entries[i]),
                     "part": scan.part_of[i] or None,
                     "class": scan.class_of[i],
                 }
-                for i in finding.pictures
+                for i in finding.images
             ],
         }
     yield {
         "summary": {
-            "pictures": len(scan.entries),
+            "images": len(scan.entries),
             "parts": {name or "all": part.counts() for name, part in scan.parts.items()},
             "stored": dict(Counter(seen.stored for _, seen in scan.readable()).most_common()),
             "sizes": dict(_sizes(scan).most_common()),
@@ -115,14 +115,14 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
 
 
 def _sizes(scan: "Scan") -> Counter[str]:
-    """Width x height -> how many pictures."""
+    """Width x height -> how many images."""
     return Counter(f"{seen.width}x{seen.height}" for _, seen in scan.readable())
 
 
 def _table(data: str, root: Path, scan: "Scan", findings: "list[Finding]") -> Iterator[str]:
     from mixer_mlx.analysis.check import KINDS
 
-    yield output.printable(f"{data}: {len(scan.entries):,} pictures") + "\n\n"
+    yield output.printable(f"{data}: {len(scan.entries):,} images") + "\n\n"
     yield output.columns(list(_class_rows(scan))) + "\n"
     sizes = _sizes(scan).most_common()
     stored = Counter(seen.stored for _, seen in scan.readable()).most_common()
@@ -133,7 +133,7 @@ def _table(data: str, root: Path, scan: "Scan", findings: "list[Finding]") -> It
         if any(some.values()):
             yield f"{heading}\n"
             for kind in filter(some.get, kinds):
-                count = f": {len(some[kind]):,}" if some[kind][0].pictures else ""
+                count = f": {len(some[kind]):,}" if some[kind][0].images else ""
                 yield f"  {KINDS[kind].text}{count}\n"
                 yield from _examples(root, scan, some[kind])
         elif harmful:
@@ -143,7 +143,7 @@ def _table(data: str, root: Path, scan: "Scan", findings: "list[Finding]") -> It
 def _class_rows(scan: "Scan") -> Iterator[tuple[str, ...]]:
     counts = [part.counts() for part in scan.parts.values()]
     names = sorted({name for part in counts for name in part})
-    yield ("class", *(part or "pictures" for part in scan.parts))
+    yield ("class", *(part or "images" for part in scan.parts))
     for name in names[:_ROWS]:
         yield (name, *(f"{part.get(name, 0):,}" for part in counts))
     if len(names) > _ROWS:
@@ -158,7 +158,7 @@ def _counts(pairs: list[tuple[str, int]], most: int = 5) -> str:
 
 def _examples(root: Path, scan: "Scan", found: "list[Finding]") -> Iterator[str]:
     for finding in found[:_EXAMPLES]:
-        names = [str(scan.entries[i]).removeprefix(f"{root}/") for i in finding.pictures]
+        names = [str(scan.entries[i]).removeprefix(f"{root}/") for i in finding.images]
         parts = ["  ".join(names[:_EXAMPLES])] if names else []
         if len(names) > _EXAMPLES:
             parts.append(f"and {len(names) - _EXAMPLES:,} more")

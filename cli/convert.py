@@ -45,7 +45,7 @@ def convert(
     std: Annotated[str | None, typer.Option("--std", help="Likewise.")] = None,
     crop: Annotated[
         float | None,
-        typer.Option("--crop", min=0.01, max=1, help="Share of the resized picture that is seen."),
+        typer.Option("--crop", min=0.01, max=1, help="Share of the resized image that is seen."),
     ] = None,
     resize_mode: Annotated[
         options.ResizeMode | None,

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def evaluate(
     data: d.Data,
-    model: options.Model = options.DEFAULT_MODEL,
+    model: options.ModelOption = options.DEFAULT_MODEL,
     batch_size: Annotated[
-        int, typer.Option("-b", "--batch-size", min=1, help="Pictures computed at once.")
+        int, typer.Option("-b", "--batch-size", min=1, help="Images computed at once.")
     ] = 32,
     format: options.FormatOption = options.Format.TABLE,
     dtype: options.DTypeOption = None,
@@ -28,7 +28,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--report",
-            help="Write a page with the confusion matrix and the worst pictures.",
+            help="Write a page with the confusion matrix and the worst images.",
             metavar="FILE.html",
             dir_okay=False,
         ),
@@ -39,9 +39,9 @@ def evaluate(
     label_column: d.LabelColumn = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show a model's accuracy on labelled pictures: top-1, top-5, loss, images per second.
+    """Show a model's accuracy on labelled images: top-1, top-5, loss, images per second.
 
-    Pictures are decoded in full and not turned by their EXIF orientation, as in the published
+    Images are decoded in full and not turned by their EXIF orientation, as in the published
     evaluations. Those that can't be read are named and left out, and the exit code is 1.
     """
     import numpy as np
@@ -49,7 +49,7 @@ def evaluate(
     from mixer_mlx.analysis.evaluate import Outcome
     from mixer_mlx.analysis.evaluate import evaluate as run
     from mixer_mlx.convert import load
-    from mixer_mlx.data.loader import EvaluationBatches, Pictures
+    from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
     from mixer_mlx.data.read import match_classes
 
     if report:
@@ -62,16 +62,16 @@ def evaluate(
             classifier = load(model, dtype=dtype, device=device, **listeners)
         classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
         mine = dataset.take(ranks.mine(len(dataset)))
-        pictures = Pictures(mine, _say_bad, memory_bytes=0, exact=True)
-        batches = EvaluationBatches(pictures, classifier.preprocess, batch_size)
+        images = DecodedImages(mine, _say_bad, memory_bytes=0, exact=True)
+        batches = EvaluationBatches(images, classifier.preprocess, batch_size)
         outcomes: list[Outcome] | None = [] if report else None
         metrics = run(classifier.logits, batches, classes, outcomes, ranks)
-        unreadable = int(ranks.total([len(pictures.bad)])[0])
+        unreadable = int(ranks.total([len(images.bad)])[0])
     if report and outcomes:
         from mixer_mlx.analysis.report import Report, describe, readable, write
 
-        facts = [*describe(classifier.info, metrics, pictures), ("data", f"{data} {part}".strip())]
-        write(report, Report(model, facts, classifier.labels, readable(pictures), outcomes))
+        facts = [*describe(classifier.info, metrics, images), ("data", f"{data} {part}".strip())]
+        write(report, Report(model, facts, classifier.labels, readable(images), outcomes))
     record = {
         "model": model,
         "data": data,

@@ -26,7 +26,7 @@ from .train.command import fine_tune, train
 
 app = typer.Typer(
     name="mixer",
-    help="MLP-Mixer on Apple silicon: classify pictures, convert published weights.",
+    help="MLP-Mixer on Apple silicon: classify images, convert published weights.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

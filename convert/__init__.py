@@ -30,12 +30,12 @@ __all__ = [
     "resize",
 ]
 
-Model = str | os.PathLike[str]
+ModelName = str | os.PathLike[str]
 """A name of the catalogue, an address, or a path; see `locate`."""
 
 
 def load(
-    model: Model,
+    model: ModelName,
     *,
     dtype: str | None = None,
     device: str | None = None,
@@ -56,7 +56,7 @@ def load(
 
 
 def open_model(
-    model: Model, *, dtype: str, talk: Talk = silent, progress: "Progress | None" = None
+    model: ModelName, *, dtype: str, talk: Talk = silent, progress: "Progress | None" = None
 ) -> Imported:
     """The model itself, which need not have a head, and what is known of it; as `load` else."""
     address = locate.resolve(model)
@@ -68,7 +68,7 @@ def open_model(
 
 
 def convert(
-    source: Model,
+    source: ModelName,
     out: str | os.PathLike[str],
     *,
     dtype: str | None = None,
@@ -90,7 +90,7 @@ def convert(
 
 
 def export(
-    model: Model,
+    model: ModelName,
     out: str | os.PathLike[str],
     *,
     format: str,
@@ -109,7 +109,7 @@ def export(
 
 
 def resize(
-    model: Model,
+    model: ModelName,
     out: str | os.PathLike[str],
     *,
     image_size: tuple[int, int],
@@ -137,7 +137,7 @@ def resize(
     return Imported(large, info, trained.assumed)
 
 
-def describe(model: Model) -> tuple[ModelInfo, tuple[str, ...]]:
+def describe(model: ModelName) -> tuple[ModelInfo, tuple[str, ...]]:
     """What is known of a model, and what `convert` would have to assume. No weights, no network.
 
     What the catalogue has is known before it is fetched; for another address that was not fetched
@@ -150,7 +150,7 @@ def describe(model: Model) -> tuple[ModelInfo, tuple[str, ...]]:
 
 
 def _import(
-    model: Model,
+    model: ModelName,
     dtype: mx.Dtype | None,
     settings: Settings,
     talk: Talk,

@@ -93,7 +93,7 @@ def _write_jax(path: Path, model: MlpMixer) -> None:
 def timm_config(info: ModelInfo) -> dict[str, object]:
     """The content of timm's `config.json`.
 
-    timm's own names of architectures are for 224 x 224 pictures of three channels; another model
+    timm's own names of architectures are for 224 x 224 images of three channels; another model
     has its sizes in `model_args`, for timm's class `MlpMixer`. timm runs the erf form of GELU
     whatever the weights were trained with; which one that was stands under `hidden_act`, which
     timm passes over.

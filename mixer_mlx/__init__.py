@@ -1,4 +1,4 @@
-"""MLP-Mixer on MLX: `load` a model, call it with a picture.
+"""MLP-Mixer on MLX: `load` a model, call it with an image.
 
     import mixer_mlx
     cats = mixer_mlx.load("cifar10")

@@ -124,7 +124,7 @@ def _built_in() -> CatalogEntry:
         preprocess=Preprocess((32, 32), crop_pct=1.0),
         label_list=None,
         top1=83.04,
-        accuracy_source="its card, on CIFAR-10's test pictures as JPEG files",
+        accuracy_source="its card, on CIFAR-10's test images as JPEG files",
         note="ships in the package: ten classes, 32 x 32 pixels",
     )
 

@@ -1,4 +1,4 @@
-"""Pictures -> predictions."""
+"""DecodedImages -> predictions."""
 
 import itertools
 import warnings
@@ -26,7 +26,7 @@ from .runtime import backend
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class that a picture may show; `probability` is its softmax, 0 to 1."""
+    """One class that an image may show; `probability` is its softmax, 0 to 1."""
 
     index: int
     label: str
@@ -35,7 +35,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one picture: predictions, most probable first, or the reason for none."""
+    """What became of one image: predictions, most probable first, or the reason for none."""
 
     image: ImageInput
     predictions: tuple[Prediction, ...] = ()
@@ -48,7 +48,7 @@ _Network: TypeAlias = Callable[[mx.array], mx.array]
 
 
 @dataclass(frozen=True)
-class _Running:
+class _Pending:
     """What a device is computing of a batch, and the cores that are arranged for that."""
 
     pixels: NDArray[np.uint8]  # (N, H, W, in)
@@ -67,7 +67,7 @@ class _Running:
 
 
 class Classifier:
-    """A model with all it takes to name what pictures show.
+    """A model with all it takes to name what images show.
 
     `model` is the MlpMixer (float images (N, H, W, in), already normalised, to logits).
     """
@@ -92,7 +92,7 @@ class Classifier:
 
     @property
     def preprocess(self) -> Preprocess:
-        """How a picture becomes the model's input."""
+        """How an image becomes the model's input."""
         return self.info.preprocess
 
     @property
@@ -113,10 +113,10 @@ class Classifier:
     def __call__(
         self, images: ImageInput | list[ImageInput], *, k: int = 5, exact: bool = False
     ) -> list[Prediction] | list[list[Prediction]]:
-        """The k most probable classes of a picture, or of each of a list of pictures.
+        """The k most probable classes of an image, or of each of a list of images.
 
-        A picture is a path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or what
-        `images.find.find_pictures` gives; `exact` is explained at `Preprocess`. Raises ImageError
+        An image is a path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or what
+        `images.find.find_images` gives; `exact` is explained at `Preprocess`. Raises ImageError
         for the first that can't be read; `predict` goes on instead.
         """
         if not isinstance(images, list):
@@ -136,9 +136,9 @@ class Classifier:
         batch_size: int = 32,
         exact: bool = False,
     ) -> Iterator[Result]:
-        """Results in the order of the pictures; one that can't be read gives a result too.
+        """Results in the order of the images; one that can't be read gives a result too.
 
-        Pictures are asked for as they are needed, and decoded in threads while the batch before
+        Images are asked for as they are needed, and decoded in threads while the batch before
         them is computed: memory doesn't depend on how many there are. The last batch is smaller.
         """
         with closing(self._decoded(images, exact)) as decoded:
@@ -176,7 +176,7 @@ class Classifier:
 
     def _forward(self, pixels: NDArray[np.uint8]) -> mx.array:
         """Logits that the device may have yet to compute."""
-        # When its size comes again: a single picture does not repay what compiling costs.
+        # When its size comes again: a single image does not repay what compiling costs.
         size = len(pixels)
         again = size in self._sizes and backend.worth_compiling(self.config, size, 2**14)
         network = self._compiled if again else self.model
@@ -220,8 +220,8 @@ class Classifier:
         """How many parts of a batch are computed at once."""
         return len(rounds(self.config, size)[0])
 
-    def _next(self, batch: list[_Decoded], k: int, before: _Running | None) -> _Running | None:
-        """Begin with the pictures of a batch that could be read; None if there are none."""
+    def _next(self, batch: list[_Decoded], k: int, before: _Pending | None) -> _Pending | None:
+        """Begin with the images of a batch that could be read; None if there are none."""
         good = [value for _, value in batch if not isinstance(value, ImageError)]
         if not good:
             return None
@@ -229,7 +229,7 @@ class Classifier:
             before.wait()  # its products are to have the cores that they began with
         return self._start(np.stack(good), k)
 
-    def _start(self, pixels: NDArray[np.uint8], k: int) -> _Running:
+    def _start(self, pixels: NDArray[np.uint8], k: int) -> _Pending:
         """Have the device begin with a batch, without waiting for it."""
         parts = self._parts(len(pixels))
         with ExitStack() as cores:
@@ -238,9 +238,9 @@ class Classifier:
                 logits = self._forward(pixels)
                 found = mx.isfinite(logits).all(), *_top(logits, k)
             mx.async_eval(*found)
-            return _Running(pixels, parts, *found, cores.pop_all())
+            return _Pending(pixels, parts, *found, cores.pop_all())
 
-    def _results(self, batch: list[_Decoded], running: _Running | None, k: int) -> Iterator[Result]:
+    def _results(self, batch: list[_Decoded], running: _Pending | None, k: int) -> Iterator[Result]:
         found = iter(self._predictions(running, k) if running else [])
         for image, value in batch:
             if isinstance(value, ImageError):
@@ -248,7 +248,7 @@ class Classifier:
             else:
                 yield Result(image, next(found))
 
-    def _predictions(self, running: _Running, k: int) -> list[tuple[Prediction, ...]]:
+    def _predictions(self, running: _Pending, k: int) -> list[tuple[Prediction, ...]]:
         """Waits for the device."""
         running.wait()
         probabilities, indices = running.probabilities, running.indices
@@ -267,7 +267,7 @@ class Classifier:
     def _decoded(
         self, images: Iterable[ImageInput], exact: bool
     ) -> Generator[_Decoded, None, None]:
-        """Pictures in order with their pixels or error, decoded in threads."""
+        """Images in order with their pixels or error, decoded in threads."""
 
         def pixels(image: ImageInput) -> _Decoded:
             try:
@@ -275,7 +275,7 @@ class Classifier:
             except ImageError as error:
                 return image, error
 
-        # Few, as a picture out of an archive may hold its file until it is decoded.
+        # Few, as an image out of an archive may hold its file until it is decoded.
         return in_threads(pixels, images, ahead=2 * THREADS)
 
 

@@ -5,7 +5,7 @@
     ├── CheckpointError     a native model folder that is missing, broken or in the way
     ├── SourceError         foreign weights that can't be reached or read
     ├── ConversionError     foreign weights that were read and are no MLP-Mixer we know
-    ├── ImageError          a picture that can't be read
+    ├── ImageError          an image that can't be read
     ├── BackendError        a device or dtype that MLX doesn't have here
     └── TrainingError       a run that can't go on, or whose saved state can't be used
 
@@ -35,7 +35,7 @@ class ConversionError(MixerError):
 
 
 class ImageError(MixerError):
-    """A picture that can't be read."""
+    """An image that can't be read."""
 
 
 class BackendError(MixerError):

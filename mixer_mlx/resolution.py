@@ -18,8 +18,8 @@ from .model import MlpBlock, MlpMixer
 def resize(model: MlpMixer, image_size: tuple[int, int]) -> MlpMixer:
     """A new model for images of (height, width), with the trained one's weights.
 
-    It gives a picture tiled K_h by K_w the logits of the picture itself, and every part the tokens
-    of the picture. Weights keep their dtype. Raises ConfigError unless both sides are whole
+    It gives an image tiled K_h by K_w the logits of the image itself, and every part the tokens
+    of the image. Weights keep their dtype. Raises ConfigError unless both sides are whole
     multiples of the trained ones.
     """
     old = model.config

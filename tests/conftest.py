@@ -52,13 +52,13 @@ def golden() -> Path:
 
 @pytest.fixture(scope="session")
 def cat() -> Path:
-    """A picture of a cat."""
+    """An image of a cat."""
     return EXAMPLES / "cat.png"
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty noisy pictures, reddish ones in `cat` and bluish ones in `dog`."""
+    """Forty noisy images, reddish ones in `cat` and bluish ones in `dog`."""
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("photos")
     for channel, name in ((0, "cat"), (2, "dog")):

@@ -204,10 +204,10 @@ def test_force_replaces_nothing_else(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(CheckpointError, match="no folder"):
         save(tmp_path / "file", MlpMixer(CONFIG), INFO, force=True)
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.jpg").write_text("x")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_text("x")
     with pytest.raises(CheckpointError, match=r"a\.jpg"):
-        save(tmp_path / "pictures", MlpMixer(CONFIG), INFO, force=True)
+        save(tmp_path / "images", MlpMixer(CONFIG), INFO, force=True)
 
 
 def test_a_failed_write_leaves_the_old_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mixer_mlx import CheckpointError, Classifier, ImageError, MlpMixer, ModelInfo, Preprocess, load
-from mixer_mlx.images.decode import Picture
+from mixer_mlx.images.decode import LazyImage
 from mixer_mlx.runtime.threads import THREADS
 
 
@@ -67,10 +67,10 @@ def test_more_classes_than_there_are(classifier: Classifier, cat: Path) -> None:
     assert sum(p.probability for p in found) == pytest.approx(1, abs=1e-5)
 
 
-def test_path_picture_and_array_are_the_same(classifier: Classifier, cat: Path) -> None:
+def test_path_image_and_array_are_the_same(classifier: Classifier, cat: Path) -> None:
     with Image.open(cat) as image:
-        picture = image.convert("RGB")
-    for other in (str(cat), picture, np.array(picture)):
+        converted = image.convert("RGB")
+    for other in (str(cat), converted, np.array(converted)):
         assert classifier(other) == classifier(cat)
 
 
@@ -164,7 +164,7 @@ def test_nothing_warns(classifier: Classifier, cat: Path) -> None:
         classifier([cat, cat])
 
 
-def test_pictures_are_asked_for_as_they_are_needed(classifier: Classifier, cat: Path) -> None:
+def test_images_are_asked_for_as_they_are_needed(classifier: Classifier, cat: Path) -> None:
     asked = []
 
     def counted() -> Iterator[Path]:
@@ -180,18 +180,18 @@ def test_pictures_are_asked_for_as_they_are_needed(classifier: Classifier, cat: 
 
 
 def test_what_has_been_read_is_not_kept(classifier: Classifier, cat: Path) -> None:
-    """Pictures out of archives hold their files: none may stay behind."""
+    """Images out of archives hold their files: none may stay behind."""
 
-    class Held(Picture):
+    class Held(LazyImage):
         pass
 
-    alive: weakref.WeakSet[Picture] = weakref.WeakSet()
+    alive: weakref.WeakSet[LazyImage] = weakref.WeakSet()
 
-    def held() -> Iterator[Picture]:
+    def held() -> Iterator[LazyImage]:
         for i in range(200):
-            picture = Held(str(i), cat.read_bytes)
-            alive.add(picture)
-            yield picture
+            image = Held(str(i), cat.read_bytes)
+            alive.add(image)
+            yield image
 
     most = 0
     for i, result in enumerate(classifier.predict(held(), batch_size=4)):
@@ -200,7 +200,7 @@ def test_what_has_been_read_is_not_kept(classifier: Classifier, cat: Path) -> No
     assert most < 4 * 4 + 3 * THREADS + 4
 
 
-def test_a_failing_list_of_pictures_fails_at_once(classifier: Classifier, cat: Path) -> None:
+def test_a_failing_list_of_images_fails_at_once(classifier: Classifier, cat: Path) -> None:
     def failing() -> Iterator[Path]:
         yield cat
         raise KeyboardInterrupt

@@ -16,7 +16,7 @@ def trained(golden: Path) -> MlpMixer:
 
 
 @pytest.mark.parametrize("ratio", [(2, 2), (1, 3), (3, 2), (1, 1)])
-def test_a_tiled_picture_keeps_every_parts_tokens_and_the_logits(
+def test_a_tiled_image_keeps_every_parts_tokens_and_the_logits(
     trained: MlpMixer, golden: Path, ratio: tuple[int, int]
 ) -> None:
     """The reference code's own outputs at the trained size, found again in every part."""
@@ -34,7 +34,7 @@ def test_a_tiled_picture_keeps_every_parts_tokens_and_the_logits(
 
 
 def test_parts_do_not_mix(trained: MlpMixer) -> None:
-    """Another picture in one part changes that part's tokens alone."""
+    """Another image in one part changes that part's tokens alone."""
     large = resize(trained, (48, 64))
     images = mx.random.normal((1, 48, 64, 3))
     changed = mx.array(images)

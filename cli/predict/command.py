@@ -1,4 +1,4 @@
-"""`mixer predict`: what do these pictures show?"""
+"""`mixer predict`: what do these images show?"""
 
 import sys
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from .lines import PredictFormat, chosen_format
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier
-    from mixer_mlx.images.decode import Picture
+    from mixer_mlx.images.decode import LazyImage
 
 
 def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Pictures, folders, .zip and .tar files of them, patterns in quotes, URLs; "
+            help="DecodedImages, folders, .zip and .tar files of them, patterns in quotes, URLs; "
             "- reads a list of them from stdin.",
             metavar="IMAGE...",
         ),
     ],
-    model: options.Model = options.DEFAULT_MODEL,
+    model: options.ModelOption = options.DEFAULT_MODEL,
     k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="How many classes to show.")] = 5,
     batch_size: Annotated[
-        int, typer.Option("-b", "--batch-size", min=1, help="Pictures computed at once.")
+        int, typer.Option("-b", "--batch-size", min=1, help="Images computed at once.")
     ] = 32,
     null: Annotated[
         bool, typer.Option("-0", "--null", help="The list of - has zero bytes in place of lines.")
@@ -40,7 +40,7 @@ def predict(
         typer.Option(
             "--exact",
             help="Preprocess as reference evaluations do: decode large JPEGs in full, and don't "
-            "turn pictures as their EXIF data says.",
+            "turn images as their EXIF data says.",
         ),
     ] = False,
     threshold: Annotated[
@@ -53,7 +53,7 @@ def predict(
         list[str] | None,
         typer.Option(
             "--only",
-            help="Only pictures whose most probable class is this, by name or index; repeatable.",
+            help="Only images whose most probable class is this, by name or index; repeatable.",
             metavar="CLASS",
         ),
     ] = None,
@@ -69,7 +69,7 @@ def predict(
         Path | None,
         typer.Option(
             "--sort-into",
-            help="Copy the pictures into a folder for each class, inside DIR.",
+            help="Copy the images into a folder for each class, inside DIR.",
             metavar="DIR",
             file_okay=False,
         ),
@@ -82,16 +82,16 @@ def predict(
     ] = False,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", help="Draw the pictures with their classes.", metavar="FILE.png"),
+        typer.Option("--sheet", help="Draw the images with their classes.", metavar="FILE.png"),
     ] = None,
     force: options.Force = False,
     dtype: options.DTypeOption = None,
     device: options.DeviceOption = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Name the most probable classes of pictures.
+    """Name the most probable classes of images.
 
-    A picture that can't be read is named with the reason, the others still come, and the exit code
+    An image that can't be read is named with the reason, the others still come, and the exit code
     is 1.
     """
     from .run import Job, run
@@ -123,14 +123,14 @@ def predict(
             job.check()
         with output.fetching(quiet=quiet) as listeners:
             classifier = _load(model, dtype, device, listeners)
-        tally = run(job, classifier, _pictures(images, null=null), ranks)
+        tally = run(job, classifier, _images(images, null=null), ranks)
     if tally.failed:
-        output.say(f"{tally.failed} of {tally.found} pictures can't be read.")
+        output.say(f"{tally.failed} of {tally.found} images can't be read.")
         raise typer.Exit(1)
 
 
-def _pictures(images: list[str], *, null: bool) -> "Iterator[str | Picture]":
-    from mixer_mlx.images.find import find_pictures, read_names
+def _images(images: list[str], *, null: bool) -> "Iterator[str | LazyImage]":
+    from mixer_mlx.images.find import find_images, read_names
 
     def fetch(url: str) -> bytes:
         from mixer_mlx.convert.fetch.images import fetch
@@ -138,7 +138,7 @@ def _pictures(images: list[str], *, null: bool) -> "Iterator[str | Picture]":
         return fetch(url)
 
     listed = read_names(sys.stdin.buffer, null=null) if sys.stdin else ()
-    return find_pictures(images, listed=listed, fetch=fetch)
+    return find_images(images, listed=listed, fetch=fetch)
 
 
 def _load(

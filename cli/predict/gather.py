@@ -1,7 +1,7 @@
-"""The work of `mixer predict` in several processes: rank r takes picture r and each n-th after it.
+"""The work of `mixer predict` in several processes: rank r takes image r and each n-th after it.
 
-All find the same pictures, each on its own disk. Batch by batch rank 0 gets what the others found,
-and puts it into the order of the pictures.
+All find the same images, each on its own disk. Batch by batch rank 0 gets what the others found,
+and puts it into the order of the images.
 """
 
 from collections import deque
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 def predicted(
     ranks: "Ranks",
     classifier: "Classifier",
-    pictures: "Iterable[ImageInput]",
+    images: "Iterable[ImageInput]",
     *,
     k: int,
     batch_size: int,
     exact: bool,
 ) -> "Iterator[Result]":
-    """`Classifier.predict` of all pictures on rank 0, and nothing on the others.
+    """`Classifier.predict` of all images on rank 0, and nothing on the others.
 
-    Raises ConfigError where another rank has other pictures.
+    Raises ConfigError where another rank has other images.
     """
     seen: deque[ImageInput] = deque()
-    mine = _mine(ranks, pictures, seen) if ranks.size > 1 else pictures
+    mine = _mine(ranks, images, seen) if ranks.size > 1 else images
     results = classifier.predict(mine, k=k, batch_size=batch_size, exact=exact)
     if ranks.size == 1:
         yield from results
@@ -48,10 +48,10 @@ def predicted(
 
 
 def _mine(
-    ranks: "Ranks", pictures: "Iterable[ImageInput]", seen: "deque[ImageInput]"
+    ranks: "Ranks", images: "Iterable[ImageInput]", seen: "deque[ImageInput]"
 ) -> "Iterator[ImageInput]":
-    """This rank's pictures; rank 0 notes all, a round of them before its own is computed."""
-    iterator = iter(pictures)
+    """This rank's images; rank 0 notes all, a round of them before its own is computed."""
+    iterator = iter(images)
     while group := list(islice(iterator, ranks.size)):
         if ranks.rank == 0:
             seen += group
@@ -71,8 +71,8 @@ def _result(image: "ImageInput | None", values: list[Any] | None, rank: int) -> 
     name, predictions, error = values or (None, [], None)
     if image is None or name != str(image):
         raise ConfigError(
-            f"Rank {rank} has {name or 'no picture'} where rank 0 has {image or 'none'}; give all "
-            "machines the same pictures, under the same names."
+            f"Rank {rank} has {name or 'no image'} where rank 0 has {image or 'none'}; give all "
+            "machines the same images, under the same names."
         )
     if error is not None:
         return Result(image, error=ImageError(error))

@@ -11,7 +11,7 @@ from ..terminal import output
 if TYPE_CHECKING:
     from mixer_mlx import Result
 
-Row = tuple[str, int | None, int | None, str | None, float | None, str | None]
+PredictionRow = tuple[str, int | None, int | None, str | None, float | None, str | None]
 """One value for each of COLUMNS."""
 
 COLUMNS = ("image", "rank", "index", "label", "probability", "error")
@@ -88,8 +88,8 @@ def csv_lines(result: "Result") -> Iterator[str]:
         yield output.csv_line(["" if value is None else value for value in row])
 
 
-def rows(result: "Result") -> Iterator[Row]:
-    """One row for each prediction; a picture without any has one row, with its error if it has."""
+def rows(result: "Result") -> Iterator[PredictionRow]:
+    """One row for each prediction; an image without any has one row, with its error if it has."""
     image = str(result.image)
     if not result.predictions:
         error = None if result.error is None else str(result.error)

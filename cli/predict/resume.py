@@ -1,11 +1,11 @@
-"""Output that survives an interruption: FILE.part, what it holds, and which pictures are left.
+"""Output that survives an interruption: FILE.part, what it holds, and which images are left.
 
 Output grows in FILE.part and is called FILE when it is complete. What an interrupted run has
 written stays there, and in FILE.part.json what the run was asked for, so that `--resume` gives the
 very file of an undisturbed run.
 
-Pictures are kept by whole batches of the model: the last bits of a probability depend on how many
-pictures are computed together, and the end result is to be that of an undisturbed run.
+Images are kept by whole batches of the model: the last bits of a probability depend on how many
+images are computed together, and the end result is to be that of an undisturbed run.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from mixer_mlx.runtime.atomic import replacing_file, sync
 from ..terminal import files, output
 from .lines import CSV_HEADER, PredictFormat
 
-Picture = TypeVar("Picture")
+Named = TypeVar("Named")
 Written = tuple[int, str, bool]
-"""Where a picture's lines end, its name as it is written, whether it failed."""
+"""Where an image's lines end, its name as it is written, whether it failed."""
 
 
 @dataclass
 class Kept:
-    """The part of a file that stays: its size, and how often each picture is in it."""
+    """The part of a file that stays: its size, and how often each image is in it."""
 
     size: int = 0
     names: Counter[str] = field(default_factory=Counter)
@@ -41,15 +41,15 @@ class Kept:
 
     @property
     def count(self) -> int:
-        """How many pictures it has."""
+        """How many images it has."""
         return self.names.total()
 
 
 def read_kept(file: BinaryIO, style: PredictFormat, *, k: int, batch_size: int) -> Kept:
-    """What is whole in `file`, read from its start; `k` is the most predictions of a picture."""
+    """What is whole in `file`, read from its start; `k` is the most predictions of an image."""
     kept = Kept()
     batch: list[Written] = []
-    for written in _json_pictures(file) if style is PredictFormat.JSON else _csv_pictures(file, k):
+    for written in _json_images(file) if style is PredictFormat.JSON else _csv_images(file, k):
         batch.append(written)
         if len(batch) == batch_size:
             kept.size = written[0]
@@ -59,20 +59,20 @@ def read_kept(file: BinaryIO, style: PredictFormat, *, k: int, batch_size: int) 
     return kept
 
 
-def without(pictures: Iterable[Picture], kept: Kept, style: PredictFormat) -> Iterator[Picture]:
-    """The pictures that `kept` lacks; one that is named twice must be there twice."""
+def without(images: Iterable[Named], kept: Kept, style: PredictFormat) -> Iterator[Named]:
+    """The images that `kept` lacks; one that is named twice must be there twice."""
     names = Counter(kept.names)
-    for picture in pictures:
-        name = str(picture)
+    for image in images:
+        name = str(image)
         if style is PredictFormat.CSV:
             name = next(csv.reader([output.csv_line([name])]))[0]
         if names[name] > 0:
             names[name] -= 1
         else:
-            yield picture
+            yield image
 
 
-def _json_pictures(file: BinaryIO) -> Iterator[Written]:
+def _json_images(file: BinaryIO) -> Iterator[Written]:
     end = 0
     for line in file:
         end += len(line)
@@ -86,8 +86,8 @@ def _json_pictures(file: BinaryIO) -> Iterator[Written]:
         yield end, name, failed
 
 
-def _csv_pictures(file: BinaryIO, k: int) -> Iterator[Written]:
-    """A picture is known to be whole by its k-th row, by having no rank, or by the next picture."""
+def _csv_images(file: BinaryIO, k: int) -> Iterator[Written]:
+    """An image is known to be whole by its k-th row, by having no rank, or by the next image."""
     end = len(header := file.readline())
     if header != CSV_HEADER.encode():
         return

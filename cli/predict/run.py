@@ -55,7 +55,7 @@ class Job:
         """The file of -o."""
         if self.out is None:
             return None
-        # What --only leaves out is not on record, and a sheet needs all pictures.
+        # What --only leaves out is not on record, and a sheet needs all images.
         resumable = self.style in _RESUMABLE and not (self.only or self.sheet)
         needs_end = self.style is PredictFormat.PARQUET
         return PartFile(self.out, resumable, needs_end, force=self.force, resume=self.resume)
@@ -91,39 +91,39 @@ class Job:
         for folder in filter(Path.is_dir, map(Path, self.images)):
             if self.sort_into and self.sort_into.resolve().is_relative_to(folder.resolve()):
                 raise ConfigError(
-                    f"{self.sort_into} lies in {folder}, whose pictures are to be sorted; "
+                    f"{self.sort_into} lies in {folder}, whose images are to be sorted; "
                     "choose a folder beside it."
                 )
 
 
 @dataclass
 class Tally:
-    """How many pictures there were, and how many of these can't be read."""
+    """How many images there were, and how many of these can't be read."""
 
     found: int
     failed: int
 
 
 def run(
-    job: Job, classifier: "Classifier", pictures: "Iterable[ImageInput]", ranks: "Ranks"
+    job: Job, classifier: "Classifier", images: "Iterable[ImageInput]", ranks: "Ranks"
 ) -> Tally:
     """Classify and write everything that was asked for; of several `ranks` rank 0 writes.
 
-    Raises MixerError, ImageError where there are no pictures at all.
+    Raises MixerError, ImageError where there are no images at all.
     """
     only = find_classes(job.only, class_names(classifier))
     results = partial(
         predicted, ranks, classifier, k=job.k, batch_size=job.batch_size, exact=job.exact
     )
     if ranks.rank:
-        left = without(pictures, Kept(names=Counter(ranks.share(None))), job.style)
+        left = without(images, Kept(names=Counter(ranks.share(None))), job.style)
         deque(results(left), maxlen=0)
         return Tally(0, 0)
     extras = _extras(job, classifier)
     with _writer(job, classifier) as (writer, kept), _progress(job) as tick:
         tally = Tally(kept.count, kept.failed)
         ranks.share(kept.names)
-        left = without(pictures, kept, job.style)
+        left = without(images, kept, job.style)
         for result in results(left):
             tally.found += 1
             tally.failed += result.error is not None
@@ -136,7 +136,7 @@ def run(
                 writer.flush()
             tick(tally.found, tally.failed)
         if not tally.found:
-            raise ImageError("There are no pictures in these folders; name the files themselves.")
+            raise ImageError("There are no images in these folders; name the files themselves.")
         for extra in extras:
             extra.finish()
     return tally
@@ -172,7 +172,7 @@ def _lines(job: Job) -> Lines:
 
 
 def _settings(job: Job, classifier: "Classifier") -> dict[str, object]:
-    """All that the bytes of the output depend on, beside the pictures."""
+    """All that the bytes of the output depend on, beside the images."""
     from mixer_mlx.runtime import backend
 
     return {

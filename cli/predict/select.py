@@ -41,7 +41,7 @@ def _find(text: str, labels: Sequence[str]) -> list[int]:
 def select(result: "Result", threshold: float, only: frozenset[int]) -> "Result | None":
     """The result without predictions below `threshold`; None if it is not among `only`.
 
-    A picture that can't be read is always kept.
+    An image that can't be read is always kept.
     """
     if result.error is not None:
         return result

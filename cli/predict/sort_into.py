@@ -1,4 +1,4 @@
-"""`--sort-into`: pictures into a folder for each class, by copies or links.
+"""`--sort-into`: images into a folder for each class, by copies or links.
 
 Nothing is ever moved, deleted or overwritten. A name that is taken gets a number (`cat-2.jpg`),
 unless the same content has the name already: then there is nothing to do.
@@ -21,9 +21,9 @@ from ..terminal import output
 
 if TYPE_CHECKING:
     from mixer_mlx import Result
-    from mixer_mlx.images.decode import Picture
+    from mixer_mlx.images.decode import LazyImage
 
-    Source = Path | Picture
+    Original = Path | LazyImage
 
 UNSURE = "unsure"
 _MOST_BYTES = 100
@@ -64,7 +64,7 @@ def _key(name: str) -> str:
 class Sorter:
     """Takes results; `folders` has a name for each class, `dry_run` only prints.
 
-    A link leads to a file by its absolute path. Pictures out of archives can be copied, not linked.
+    A link leads to a file by its absolute path. Images out of archives can be copied, not linked.
     """
 
     root: Path
@@ -74,10 +74,10 @@ class Sorter:
     quiet: bool = False
     _done: int = 0
     _left_out: int = 0
-    _planned: dict[Path, "Source"] = field(default_factory=dict)
+    _planned: dict[Path, "Original"] = field(default_factory=dict)
 
     def add(self, result: "Result") -> None:
-        """Put a picture where it belongs; one that can't be read is left out."""
+        """Put an image where it belongs; one that can't be read is left out."""
         if result.error is not None:
             return
         source = self._source(result.image)
@@ -103,26 +103,26 @@ class Sorter:
         """Say what was done."""
         if self._left_out:
             output.say(
-                f"Left out as no files of their own: {_pictures(self._left_out)}; "
+                f"Left out as no files of their own: {_images(self._left_out)}; "
                 + ("without --link they are copied." if self.link else "save them as files first.")
             )
         if not self.quiet and not self.dry_run:
             verb = "Linked" if self.link else "Copied"
-            output.say(f"{verb} {_pictures(self._done)} into {self.root}.")
+            output.say(f"{verb} {_images(self._done)} into {self.root}.")
 
-    def _source(self, image: object) -> "Source | None":
-        from mixer_mlx.images.decode import Picture
+    def _source(self, image: object) -> "Original | None":
+        from mixer_mlx.images.decode import LazyImage
 
         if isinstance(image, str | os.PathLike):
             return Path(image)
-        return image if isinstance(image, Picture) and not self.link else None
+        return image if isinstance(image, LazyImage) and not self.link else None
 
-    def _place(self, source: "Source", folder: Path) -> Path | None:
-        """Where the picture now is; None if it was there before."""
+    def _place(self, source: "Original", folder: Path) -> Path | None:
+        """Where the image now is; None if it was there before."""
         if not self.dry_run:
             folder.mkdir(parents=True, exist_ok=True)
         base = PurePosixPath(str(source)).name
-        name = source if isinstance(source, Path) else Path(_safe(base) or "picture")
+        name = source if isinstance(source, Path) else Path(_safe(base) or "image")
         for number in itertools.count(1):
             target = folder / (f"{name.stem}-{number}{name.suffix}" if number > 1 else name.name)
             if self._create(source, target):
@@ -133,7 +133,7 @@ class Sorter:
                 return None
         raise AssertionError  # the numbers have no end
 
-    def _create(self, source: "Source", target: Path) -> bool:
+    def _create(self, source: "Original", target: Path) -> bool:
         """Copy or link, if nothing has the name yet."""
         if target in self._planned or os.path.lexists(target):
             return False
@@ -151,7 +151,7 @@ class Sorter:
             return False
         return True
 
-    def _same(self, source: "Source", target: Path) -> bool:
+    def _same(self, source: "Original", target: Path) -> bool:
         there = self._planned.get(target, target)
         if self.link and there is target:
             return os.path.islink(target) and os.readlink(target) == str(_absolute(source))
@@ -164,21 +164,21 @@ class Sorter:
         return _content(source) == _content(there)
 
 
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count:,} pictures"
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"
 
 
-def _content(source: "Source") -> bytes:
+def _content(source: "Original") -> bytes:
     return source.read_bytes() if isinstance(source, Path) else source.read()
 
 
-def _absolute(source: "Source") -> Path:
+def _absolute(source: "Original") -> Path:
     """Without links and `..` in the folder; if the file is a link itself, the link."""
     path = Path(str(source))
     return Path(os.path.realpath(path.parent), path.name)
 
 
-def _copy(source: "Source", target: Path) -> None:
+def _copy(source: "Original", target: Path) -> None:
     """A copy, whole or not at all, with a file's times. Raises FileExistsError, never replaces."""
     temporary = target.parent / f".{uuid.uuid4().hex}.part"
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from mixer_mlx.errors import MixerError
 
-from .lines import COLUMNS, CSV_HEADER, Lines, PredictFormat, Row, rows
+from .lines import COLUMNS, CSV_HEADER, Lines, PredictFormat, PredictionRow, rows
 from .resume import Kept, PartFile, read_kept
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class ParquetRows:
         self._schema = pyarrow.schema(list(zip(COLUMNS, types, strict=True)))
         self._table: Any = pyarrow.Table
         self._writer = pyarrow.parquet.ParquetWriter(file, self._schema)
-        self._rows: list[Row] = []
+        self._rows: list[PredictionRow] = []
 
     def __enter__(self) -> "ParquetRows":
         return self
@@ -142,7 +142,7 @@ class ParquetRows:
             self._writer.close()
 
     def add(self, result: "Result") -> None:
-        """Take a picture's rows."""
+        """Take an image's rows."""
         self._rows.extend(rows(result))
         if len(self._rows) >= _GROUP_ROWS:
             self._write_group()

@@ -1,4 +1,4 @@
-"""Options that say where labelled pictures are, and the reading of them."""
+"""Options that say where labelled images are, and the reading of them."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Data = Annotated[
     str,
     typer.Argument(
-        help="A folder, .zip or .tar that holds a folder of pictures for each class, or train and "
+        help="A folder, .zip or .tar that holds a folder of images for each class, or train and "
         "val with such folders; a .parquet file or a folder of them; a .csv list; or "
         "hf://datasets/user/name.",
         metavar="DATA",
@@ -34,7 +34,7 @@ Split = Annotated[
 ]
 ImageColumn = Annotated[
     str | None,
-    typer.Option("--image-column", help="Of Parquet: the pictures. Of a list: their paths."),
+    typer.Option("--image-column", help="Of Parquet: the images. Of a list: their paths."),
 ]
 LabelColumn = Annotated[
     str | None, typer.Option("--label-column", help="Of Parquet or a list: the classes.")
@@ -52,7 +52,7 @@ def read_splits(
     seed: int,
     quiet: bool,
 ) -> "tuple[Dataset, Dataset]":
-    """Pictures to train on, and to validate on."""
+    """Images to train on, and to validate on."""
     from mixer_mlx.convert.fetch.datasets import read_splits as read
 
     with output.fetching(quiet=quiet) as listeners:
@@ -70,7 +70,7 @@ def read_splits(
 def read_split(
     data: str, split: str | None, image: str | None, label: str | None, *, quiet: bool
 ) -> "tuple[Dataset, str]":
-    """Pictures to evaluate on, and the part of DATA that they are, or ""."""
+    """Images to evaluate on, and the part of DATA that they are, or ""."""
     from mixer_mlx.convert.fetch.datasets import read_split as read
 
     with output.fetching(quiet=quiet) as listeners:

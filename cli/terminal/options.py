@@ -73,7 +73,7 @@ MODEL_HELP = (
     "hf://user/repo[/file][@revision], or a URL."
 )
 
-Model = Annotated[
+ModelOption = Annotated[
     str,
     typer.Option("-m", "--model", envvar="MIXER_MLX_MODEL", help=MODEL_HELP, metavar="MODEL"),
 ]

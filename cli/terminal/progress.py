@@ -9,15 +9,15 @@ from pathlib import Path
 
 Names = Sequence[str | os.PathLike[str]]
 Tick = Callable[[int, int], None]
-"""Takes how many pictures are done, and how many of these failed."""
+"""Takes how many images are done, and how many of these failed."""
 
 
 @contextmanager
 def progress(shown: bool, images: Names, total: int | None = None) -> Iterator[Tick]:
-    """A bar with pictures done and failed, images per second and the time left.
+    """A bar with images done and failed, images per second and the time left.
 
     Unless `total` says how many there will be, they are counted beside the work, if `images` are
-    folders and pictures.
+    folders and images.
     """
     if not shown or not sys.stderr.isatty():
         yield lambda *_: None
@@ -31,7 +31,7 @@ def progress(shown: bool, images: Names, total: int | None = None) -> Iterator[T
         def render(self, task: "Task") -> Text:
             total = "" if task.total is None else f" of {task.total:,.0f}"
             failed = f", {task.fields['failed']:,} failed" if task.fields["failed"] else ""
-            return Text(f"{task.completed:,.0f}{total} pictures{failed}", no_wrap=True)
+            return Text(f"{task.completed:,.0f}{total} images{failed}", no_wrap=True)
 
     class Speed(ProgressColumn):
         def render(self, task: "Task") -> Text:
@@ -48,10 +48,10 @@ def progress(shown: bool, images: Names, total: int | None = None) -> Iterator[T
 
 
 def _count_beside(images: Names, tell: Callable[[int], None]) -> None:
-    from mixer_mlx.images.find import SUFFIXES, find_pictures
+    from mixer_mlx.images.find import SUFFIXES, find_images
 
     if all(path.is_dir() or path.suffix.lower() in SUFFIXES for path in map(Path, images)):
         count = threading.Thread(
-            target=lambda: tell(sum(1 for _ in find_pictures(images))), daemon=True
+            target=lambda: tell(sum(1 for _ in find_images(images))), daemon=True
         )
         count.start()

@@ -1,4 +1,4 @@
-"""`--sheet`: predictions as pages of pictures."""
+"""`--sheet`: predictions as pages of images."""
 
 import itertools
 import re
@@ -19,7 +19,7 @@ PAGE = 100
 
 
 class Sheet:
-    """Takes results and writes FILE.png, FILE-2.png ... with PAGE pictures each."""
+    """Takes results and writes FILE.png, FILE-2.png ... with PAGE images each."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -27,7 +27,7 @@ class Sheet:
         self._results: list[Result] = []
 
     def add(self, result: "Result") -> None:
-        """Take a picture; a full page is written."""
+        """Take an image; a full page is written."""
         self._results.append(result)
         if len(self._results) == PAGE:
             self._write()

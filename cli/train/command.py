@@ -61,7 +61,7 @@ def train(
 @with_options(TrainingOptions, recipe="quick")
 def fine_tune(
     told: TrainingOptions,
-    model: options.Model = options.DEFAULT_MODEL,
+    model: options.ModelOption = options.DEFAULT_MODEL,
     freeze: Annotated[
         options.Freeze | None,
         typer.Option("--freeze", help="backbone: train the head alone."),
@@ -73,7 +73,7 @@ def fine_tune(
         ),
     ] = None,
 ) -> None:
-    """Fine-tune a model on your own pictures: a folder for each class.
+    """Fine-tune a model on your own images: a folder for each class.
 
     RUN holds the log, its curves, and best/ and last/ as models; -m RUN means its best. Ctrl-C
     saves; the same command with --resume goes on.

@@ -72,6 +72,6 @@ def write_preview(
         page.save(temporary, "PNG")
     if not quiet:
         output.say(
-            f"Wrote {path}: {len(shown)} of the {len(pixels)} pictures of the first batch; "
+            f"Wrote {path}: {len(shown)} of the {len(pixels)} images of the first batch; "
             "nothing was trained."
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Balance(StrEnum):
-    """What makes up for classes with few pictures."""
+    """What makes up for classes with few images."""
 
     NONE = "none"
     LOSS = "loss"
@@ -65,13 +65,13 @@ class TrainingOptions:
         str | None, typer.Option("--image-size", help="Height x width.", metavar="HxW")
     ] = None
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Times through the pictures.")
+        int | None, typer.Option("--epochs", min=1, help="Times through the images.")
     ] = None
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Updates, in place of epochs.")
     ] = None
     batch_size: Annotated[
-        int | None, typer.Option("-b", "--batch-size", min=1, help="Pictures of one update.")
+        int | None, typer.Option("-b", "--batch-size", min=1, help="Images of one update.")
     ] = None
     accumulation: Annotated[
         int | None,
@@ -100,28 +100,26 @@ class TrainingOptions:
     ] = None
     flip: Annotated[
         bool | None,
-        typer.Option(
-            "--flip/--no-flip", help="Mirror pictures at random; not for what has a side."
-        ),
+        typer.Option("--flip/--no-flip", help="Mirror images at random; not for what has a side."),
     ] = None
     rand_augment: Annotated[
         str | None,
         typer.Option(
             "--rand-augment",
-            help="So many random operations on each picture, of a magnitude of 0 to 30; or none.",
+            help="So many random operations on each image, of a magnitude of 0 to 30; or none.",
             metavar="LAYERSxMAGNITUDE",
         ),
     ] = None
     mixup: Annotated[
         float | None,
-        typer.Option("--mixup", min=0, help="Blend pictures, by Beta(P, P).", metavar="P"),
+        typer.Option("--mixup", min=0, help="Blend images, by Beta(P, P).", metavar="P"),
     ] = None
     cutmix: Annotated[
         float | None,
         typer.Option(
             "--cutmix",
             min=0,
-            help="Paste boxes of other pictures, sized by Beta(P, P).",
+            help="Paste boxes of other images, sized by Beta(P, P).",
             metavar="P",
         ),
     ] = None
@@ -131,7 +129,7 @@ class TrainingOptions:
             "--erasing",
             min=0,
             max=1,
-            help="Share of the pictures of which a box is erased.",
+            help="Share of the images of which a box is erased.",
             metavar="SHARE",
         ),
     ] = None
@@ -139,8 +137,7 @@ class TrainingOptions:
         Balance | None,
         typer.Option(
             "--balance",
-            help="Make up for classes with few pictures: weight their loss, or draw them more "
-            "often.",
+            help="Make up for classes with few images: weight their loss, or draw them more often.",
         ),
     ] = None
     layer_decay: Annotated[
@@ -178,7 +175,7 @@ class TrainingOptions:
     image_column: d.ImageColumn = None
     label_column: d.LabelColumn = None
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at a picture that can't be read.")
+        bool, typer.Option("--strict", help="Stop at an image that can't be read.")
     ] = False
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False
     force: options.Force = False
@@ -219,7 +216,7 @@ class TrainingOptions:
         bool,
         typer.Option(
             "--report/--no-report",
-            help="Write report.html in the end, by one more pass over the validation pictures.",
+            help="Write report.html in the end, by one more pass over the validation images.",
         ),
     ] = True
     quiet: options.Quiet = False
@@ -246,7 +243,7 @@ class TrainingOptions:
         plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in given.items()}
         return recipe.replace(**{k: v for k, v in plain.items() if v is not None})
 
-    def pictures(self, seed: int) -> "tuple[Dataset, Dataset]":
+    def images(self, seed: int) -> "tuple[Dataset, Dataset]":
         """To train on, and to validate on."""
         return d.read_splits(
             self.data,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mixer_mlx.model import MlpMixer
     from mixer_mlx.runtime.ranks import Ranks
     from mixer_mlx.training.loop import EpochDone, Event, Validate
-    from mixer_mlx.training.prepare import Plan
+    from mixer_mlx.training.prepare import Estimate
     from mixer_mlx.training.recipe import Recipe
     from mixer_mlx.training.run import Run, Start
 
@@ -34,7 +34,7 @@ Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 
 
 def train(command: str, told: TrainingOptions, recipe: "Recipe", build: Build, origin: str) -> None:
-    """Train what `build` gives on the pictures in `told.data`; or do what else was asked for."""
+    """Train what `build` gives on the images in `told.data`; or do what else was asked for."""
     if told.show_recipe:
         show_recipe(told.recipe, recipe)
         return
@@ -58,7 +58,7 @@ def _train(
     from mixer_mlx.training.run import Start
 
     _check(told)
-    train, val = told.pictures(recipe.seed)
+    train, val = told.images(recipe.seed)
     if not told.quiet:
         _say_classes(train, recipe)
     recipe = _bounded(recipe, len(train), ranks)
@@ -76,7 +76,7 @@ def _train(
 
 
 def _check(told: TrainingOptions) -> None:
-    """Raises what can be known to fail before any picture is looked for."""
+    """Raises what can be known to fail before any image is looked for."""
     from mixer_mlx.training import trackers
 
     if not (told.out or told.looks):
@@ -89,7 +89,7 @@ def _check(told: TrainingOptions) -> None:
 
 
 def _bounded(recipe: "Recipe", examples: int, ranks: "Ranks") -> "Recipe":
-    """The recipe with the batch size that so many pictures allow."""
+    """The recipe with the batch size that so many images allow."""
     size = recipe.batch_size_for(examples)
     if size < recipe.batch_size:  # nobody chose it: let it be one that can be shared
         size = size - size % ranks.size or size
@@ -134,8 +134,8 @@ def _run(
     run = Run(Path(str(told.out)), start, report=told.report)
     if ranks.size > 1:
         record = {key: json.dumps(value) for key, value in start.record().items()}
-        pictures = {"training pictures": record["train"], "validation pictures": record["val"]}
-        ranks.same({**pictures, **record})
+        images = {"training images": record["train"], "validation images": record["val"]}
+        ranks.same({**images, **record})
     state = run.resumed(model) if told.resume and ranks.rank == 0 else None
     if state is None and ranks.rank == 0:
         run.begin(force=told.force or told.resume)
@@ -184,7 +184,7 @@ def _say_classes(train: "Dataset", recipe: "Recipe") -> None:
 
     for finding in class_findings(train.counts()):
         if finding.kind == "few":
-            output.say(f"Classes of fewer than {FEW} training pictures: {finding.detail}.")
+            output.say(f"Classes of fewer than {FEW} training images: {finding.detail}.")
         elif recipe.balance == "none":
             output.say(f"Uneven classes: {finding.detail}; --balance makes up for that.")
 
@@ -193,13 +193,13 @@ def _say_start(start: "Start", total: int, step: int) -> None:
     config = start.info.config
     begun = f", {step} done" if step else ""
     output.say(
-        f"{len(start.train)} pictures of {len(start.train.classes)} classes, {len(start.val)} to "
+        f"{len(start.train)} images of {len(start.train.classes)} classes, {len(start.val)} to "
         f"validate; {config.num_parameters:,} parameters; {total} steps of "
         f"{start.recipe.batch_size}{begun}."
     )
 
 
-def _print_plan(plan: "Plan") -> None:
+def _print_plan(plan: "Estimate") -> None:
     from mixer_mlx.runtime import backend
     from mixer_mlx.training.prepare import MEMORY_SHARE
 
@@ -251,7 +251,7 @@ def follow(
         weights = "average" if best.weights == "ema" else "raw weights"
         output.say(
             f"Wrote {run.folder}: its best model has top-1 {best.metrics['top1']:.1%} on the "
-            f"validation pictures ({weights} of epoch {best.epoch + 1}); use it with "
+            f"validation images ({weights} of epoch {best.epoch + 1}); use it with "
             f"-m {run.folder}."
         )
 

@@ -2,7 +2,7 @@
 
 Fetched are the Parquet files of the parts that are needed. Where a repository holds none, they are
 those that the Hub itself made of it, in its branch CONVERTED; where it made none, the archive, or
-the pictures with their metadata.csv. The list of a repository's files is kept beside the converted
+the images with their metadata.csv. The list of a repository's files is kept beside the converted
 models, so that what was fetched once can be used without the network, and all of it.
 """
 
@@ -105,7 +105,7 @@ def _select(address: HubAddress, choose: Choose) -> Selection:
 
 
 def _as_it_is(listing: Listing, names: Collection[str], folder: str | None) -> Selection:
-    """The only archive, or pictures and what describes them."""
+    """The only archive, or images and what describes them."""
     here = f"hf://datasets/{listing.repo}"
     archives = [name for name in names if name.lower().endswith(ARCHIVE_SUFFIXES)]
     if len(archives) == 1:
@@ -118,7 +118,7 @@ def _as_it_is(listing: Listing, names: Collection[str], folder: str | None) -> S
         return Selection(listing, loose + metadata, folder or ".")
     where = f"{here}/{folder}" if folder else here
     raise SourceError(
-        f"{where} holds no Parquet files, no archive and no pictures; look at its page for where "
+        f"{where} holds no Parquet files, no archive and no images; look at its page for where "
         "they are."
     )
 

@@ -1,4 +1,4 @@
-"""One picture from the web into memory; `mixer_mlx.images.find.find_pictures` is handed `fetch`."""
+"""One image from the web into memory; `mixer_mlx.images.find.find_images` is handed `fetch`."""
 
 import time
 from http.client import HTTPException, HTTPResponse
@@ -14,7 +14,7 @@ MAX_BYTES = 2**28
 TIMEOUT = 15.0
 """Seconds until a connection, or a silence within one, counts as failed."""
 DEADLINE = 120.0
-"""Seconds that a picture may take altogether."""
+"""Seconds that an image may take altogether."""
 
 _CHUNK = 2**18
 

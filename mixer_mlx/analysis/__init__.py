@@ -1,1 +1,1 @@
-"""What a model is worth, and pictures of it."""
+"""What a model is worth, and images of it."""

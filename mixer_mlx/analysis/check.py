@@ -1,6 +1,6 @@
 """What is wrong with a dataset, found before anybody trains on it.
 
-`scan` decodes every picture once and keeps some 300 bytes of each; `find` draws the conclusions.
+`scan` decodes every image once and keeps some 300 bytes of each; `find` draws the conclusions.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from mixer_mlx.data.columns import Columns
 from mixer_mlx.data.dataset import TRAIN
 from mixer_mlx.data.read import Data, Dataset, Entry, find_parts
 from mixer_mlx.errors import ImageError
-from mixer_mlx.images.decode import Picture, opened, rgb
+from mixer_mlx.images.decode import LazyImage, opened, rgb
 from mixer_mlx.images.pillow import quietly
 from mixer_mlx.runtime.threads import THREADS, in_threads
 
@@ -26,13 +26,13 @@ from .hashing import FLAT, NEAR, groups_alike, members, pixel_digest, reduced
 from .sheets import SIDE, Tile, grouped_sheet, thumbnail
 
 FEW = 10
-"""A class with fewer pictures than that is reported."""
+"""A class with fewer images than that is reported."""
 UNEVEN = 10
-"""So is a class with more than so many times the pictures of another."""
+"""So is a class with more than so many times the images of another."""
 NARROW = 3
-"""And a picture more than so many times as long as wide: cutting it square loses two thirds."""
+"""And an image more than so many times as long as wide: cutting it square loses two thirds."""
 _MOST = 0.9
-"""Where so many pictures share one size, those of another are reported."""
+"""Where so many images share one size, those of another are reported."""
 
 
 @dataclass(frozen=True)
@@ -45,34 +45,34 @@ class Kind:
 
 KINDS = {
     "unreadable": Kind("can't be read", harmful=True),
-    "two_labels": Kind("the same picture in several classes", harmful=True),
-    "near_two_labels": Kind("nearly the same picture in several classes", harmful=True),
-    "leak": Kind("the same picture in several of train, val and test", harmful=True),
-    "near_leak": Kind("nearly the same picture in several of train, val and test", harmful=True),
-    "unknown_class": Kind("classes that the training pictures lack", harmful=True),
+    "two_labels": Kind("the same image in several classes", harmful=True),
+    "near_two_labels": Kind("nearly the same image in several classes", harmful=True),
+    "leak": Kind("the same image in several of train, val and test", harmful=True),
+    "near_leak": Kind("nearly the same image in several of train, val and test", harmful=True),
+    "unknown_class": Kind("classes that the training images lack", harmful=True),
     "one_class": Kind("a single class, and it takes two to tell apart", harmful=True),
-    "duplicate": Kind("the same picture several times"),
-    "near_duplicate": Kind("nearly the same picture several times"),
+    "duplicate": Kind("the same image several times"),
+    "near_duplicate": Kind("nearly the same image several times"),
     "tiny": Kind("smaller than the model's images"),
     "narrow": Kind(f"more than {NARROW} times as long as wide"),
     "odd_size": Kind("of another size than nearly all"),
-    "absent_class": Kind("classes that only the training pictures have"),
-    "few": Kind(f"classes of fewer than {FEW} pictures"),
+    "absent_class": Kind("classes that only the training images have"),
+    "few": Kind(f"classes of fewer than {FEW} images"),
     "uneven": Kind("classes of very different sizes"),
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to look at: its kind (of KINDS), the pictures by index, and more in words."""
+    """Something to look at: its kind (of KINDS), the images by index, and more in words."""
 
     kind: str
-    pictures: tuple[int, ...] = ()
+    images: tuple[int, ...] = ()
     detail: str = ""
 
 
 class Look(NamedTuple):
-    """What is kept of a picture.
+    """What is kept of an image.
 
     `stored` is "colour", "grey", "CMYK" or "alpha" (that is, with transparent parts). `file` and
     `pixels` are checksums; `grey` is what `hashing.reduced` gives, (8, 9), uint8, as bytes.
@@ -87,9 +87,9 @@ class Look(NamedTuple):
 
 
 class Scan:
-    """A dataset's parts, as `read_parts` gives them, and what its pictures look like.
+    """A dataset's parts, as `read_parts` gives them, and what its images look like.
 
-    Pictures are counted through all parts: `entries[i]` is in `part_of[i]` and shows the class
+    Images are counted through all parts: `entries[i]` is in `part_of[i]` and shows the class
     `class_of[i]`; `looks[i]` is an ImageError if it can't be read.
     """
 
@@ -105,7 +105,7 @@ class Scan:
             self.class_of += [dataset.classes[label] for label in dataset.labels]
 
     def readable(self) -> Iterator[tuple[int, Look]]:
-        """The pictures that can be read, by index."""
+        """The images that can be read, by index."""
         for index, seen in enumerate(self.looks):
             if isinstance(seen, Look):
                 yield index, seen
@@ -124,7 +124,7 @@ def read_parts(root: Data, columns: Columns | None = None) -> dict[str, Dataset]
 def scan(
     parts: Mapping[str, Dataset], tick: Callable[[int, int], None] = lambda done, failed: None
 ) -> Scan:
-    """Decode every picture, in threads; `tick` is told how many are done, and how many failed."""
+    """Decode every image, in threads; `tick` is told how many are done, and how many failed."""
     found = Scan(parts)
     failed = 0
     for seen in in_threads(look, found.entries, ahead=8 * THREADS):
@@ -135,16 +135,16 @@ def scan(
 
 
 def look(entry: Entry) -> Look | ImageError:
-    """Decode a picture in full, upright, and keep what it takes to find it again."""
+    """Decode an image in full, upright, and keep what it takes to find it again."""
     try:
-        file = entry.open() if isinstance(entry, Picture) else entry
+        file = entry.open() if isinstance(entry, LazyImage) else entry
         with opened(file) as header, quietly("compared", "shrink it"):
             stored = _stored(header)  # before the pixels are loaded, which can change the mode
-            picture = rgb(header)
-            pixels, grey = pixel_digest(picture), reduced(picture).tobytes()
-        return Look(*picture.size, stored, _file_digest(file), pixels, grey)
+            image = rgb(header)
+            pixels, grey = pixel_digest(image), reduced(image).tobytes()
+        return Look(*image.size, stored, _file_digest(file), pixels, grey)
     except ImageError as error:
-        return ImageError(str(error))  # without the traceback, which holds the picture
+        return ImageError(str(error))  # without the traceback, which holds the image
 
 
 def _stored(header: Image.Image) -> str:
@@ -170,7 +170,7 @@ def _file_digest(file: Path | BinaryIO) -> bytes:
 def find(scan: Scan, *, near: int = NEAR, image_size: tuple[int, int] = (32, 32)) -> list[Finding]:
     """All that is to be said of a dataset, in the order of KINDS.
 
-    Pictures whose hashes differ in at most `near` bits are nearly the same; `image_size` is
+    Images whose hashes differ in at most `near` bits are nearly the same; `image_size` is
     (height, width) of the model's images.
     """
     errors = enumerate(scan.looks)
@@ -187,19 +187,19 @@ def find(scan: Scan, *, near: int = NEAR, image_size: tuple[int, int] = (32, 32)
 
 
 def class_findings(counts: Mapping[str, int]) -> Iterator[Finding]:
-    """What the numbers of training pictures by class tell: too few, or very uneven."""
+    """What the numbers of training images by class tell: too few, or very uneven."""
     if few := sorted((count, name) for name, count in counts.items() if count < FEW):
         names = _listed([f"{name} ({count})" for count, name in few])
         yield Finding("few", detail=names)
     least, most = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
     if counts[most] > UNEVEN * counts[least]:
         yield Finding(
-            "uneven", detail=f"{most} has {counts[most]:,} pictures, {least} has {counts[least]:,}"
+            "uneven", detail=f"{most} has {counts[most]:,} images, {least} has {counts[least]:,}"
         )
 
 
 def _repeated(scan: Scan) -> Iterator[Finding]:
-    """Pictures with equal pixels."""
+    """Images with equal pixels."""
     readable = list(scan.readable())
     for group in members(seen.pixels for _, seen in readable):
         files = {readable[i][1].file for i in group}
@@ -208,7 +208,7 @@ def _repeated(scan: Scan) -> Iterator[Finding]:
 
 
 def _alike(scan: Scan, near: int) -> Iterator[Finding]:
-    """Pictures with different pixels that look alike; those equal to one of them come with it."""
+    """Images with different pixels that look alike; those equal to one of them come with it."""
     copies: dict[bytes, list[int]] = {}
     greys: list[bytes] = []
     for index, seen in scan.readable():
@@ -224,7 +224,7 @@ def _alike(scan: Scan, near: int) -> Iterator[Finding]:
 
 
 def _related(scan: Scan, prefix: str, group: list[int], detail: str = "") -> Iterator[Finding]:
-    """Say what is wrong with having these pictures, which are the same, where they are."""
+    """Say what is wrong with having these images, which are the same, where they are."""
     in_classes = len({scan.class_of[i] for i in group}) > 1
     in_parts = len({scan.part_of[i] for i in group}) > 1
     if in_classes:
@@ -271,10 +271,10 @@ MOST_DRAWN = 20
 
 
 def draw_findings(scan: Scan, findings: Iterable[Finding]) -> Image.Image | None:
-    """An RGB page with the first findings of each kind; None if no picture is concerned."""
+    """An RGB page with the first findings of each kind; None if no image is concerned."""
     by_kind: dict[str, list[Finding]] = {}
     for finding in findings:
-        if finding.pictures:
+        if finding.images:
             by_kind.setdefault(finding.kind, []).append(finding)
     sections = [_section(scan, kind, found) for kind, found in by_kind.items()]
     return grouped_sheet(sections) if sections else None
@@ -287,7 +287,7 @@ def _section(
         f"the first {MOST_DRAWN} of {len(found):,}" if len(found) > MOST_DRAWN else f"{len(found)}"
     )
     groups = in_threads(
-        lambda one: [_tile(scan, i) for i in one.pictures[:10]], found[:MOST_DRAWN], THREADS
+        lambda one: [_tile(scan, i) for i in one.images[:10]], found[:MOST_DRAWN], THREADS
     )
     return f"{KINDS[kind].text}: {shown}", list(groups)
 

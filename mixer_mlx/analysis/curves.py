@@ -1,4 +1,4 @@
-"""Curves of a run, from its log, as a picture."""
+"""Curves of a run, from its log, as an image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Panel:
 
 
 def draw_panels(panels: Sequence[Panel]) -> Image.Image:
-    """Diagrams below one another -> an RGB picture. A curve of no points is left out."""
+    """Diagrams below one another -> an RGB image. A curve of no points is left out."""
     page = Image.new("RGB", (_WIDTH, _HEIGHT * len(panels)), _PAPER)
     draw = ImageDraw.Draw(page)
     for number, panel in enumerate(panels):

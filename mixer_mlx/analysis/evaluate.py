@@ -29,7 +29,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model made of one picture.
+    """What a model made of one image.
 
     `target` and `predicted` are outputs of the model: the right one and the most probable one;
     `probability` (0 to 1) is that of `predicted`, `loss` the cross-entropy in nats.
@@ -53,12 +53,12 @@ def evaluate(
     outcomes: list[Outcome] | None = None,
     ranks: Ranks = ALONE,
 ) -> Metrics:
-    """Hold a model against labelled pictures.
+    """Hold a model against labelled images.
 
     `classes` maps a batch's labels to the model's outputs (None: they are the same). Up to five
-    outputs make top-5 1. `outcomes`, if given, gets one for each picture, in order. With several
-    `ranks`, each with pictures of its own, all return the metrics of all pictures. Raises
-    ConfigError when there is no picture.
+    outputs make top-5 1. `outcomes`, if given, gets one for each image, in order. With several
+    `ranks`, each with images of its own, all return the metrics of all images. Raises
+    ConfigError when there is no image.
     """
     start = time.perf_counter()
     top1 = top5 = images = 0
@@ -81,7 +81,7 @@ def evaluate(
         images += len(labels)
     in_one, in_five, total_loss, count = ranks.total((top1, top5, loss, images))
     if not count:
-        raise ConfigError("There is no picture to evaluate on; check the folder.")
+        raise ConfigError("There is no image to evaluate on; check the folder.")
     seconds = time.perf_counter() - start
     return Metrics(in_one / count, in_five / count, total_loss / count, int(count), count / seconds)
 

@@ -1,8 +1,8 @@
-"""Fingerprints of pictures: of equal pixels, and of pictures that look alike.
+"""Fingerprints of images: of equal pixels, and of images that look alike.
 
 What looks alike is told by the difference hash (dHash) of Neal Krawetz, "Kind of Like That",
-hackerfactor.com, 2013: 64 bits, of which a picture that was saved anew, shrunk or brightened
-changes few. A mirrored or turned picture has another hash. Two pictures may have the same bits by
+hackerfactor.com, 2013: 64 bits, of which an image that was saved anew, shrunk or brightened
+changes few. A mirrored or turned image has another hash. Two images may have the same bits by
 chance, where they have few details; so the grey values that the bits come from must go together
 too.
 """
@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 NEAR = 4
-"""Hashes that differ in so many bits at most may be those of the same picture."""
+"""Hashes that differ in so many bits at most may be those of the same image."""
 
 ALIKE = 0.8
-"""And the correlation of the grey values must be at least this. Among CIFAR-10's 60,000 pictures
+"""And the correlation of the grey values must be at least this. Among CIFAR-10's 60,000 images
 353 pairs of hashes differ in 4 bits or fewer. Seven of them correlate less, and show different
 things; the next 53 look alike, though a few may show the same scene twice."""
 
 FLAT = 8
-"""A picture whose grey values lie closer together than that (of 255) has a hash of noise."""
+"""An image whose grey values lie closer together than that (of 255) has a hash of noise."""
 
 _BAND_PIXELS = 2**20
 
 
-def reduced(picture: Image.Image) -> NDArray[np.uint8]:
-    """An RGB picture as dHash sees it: grey, (8, 9)."""
-    return np.array(picture.convert("L").resize((9, 8), Image.Resampling.LANCZOS))
+def reduced(image: Image.Image) -> NDArray[np.uint8]:
+    """An RGB image as dHash sees it: grey, (8, 9)."""
+    return np.array(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS))
 
 
 def dhashes(greys: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -43,18 +43,18 @@ def dhashes(greys: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
 
 
-def pixel_digest(picture: Image.Image) -> bytes:
-    """16 bytes that pictures of the same size and pixels share, and no others."""
-    digest = hashlib.blake2b(repr(picture.size).encode(), digest_size=16)
-    rows = max(1, _BAND_PIXELS // picture.width)
-    for top in range(0, picture.height, rows):  # a second copy of all pixels could be too much
-        bottom = min(top + rows, picture.height)
-        digest.update(picture.crop((0, top, picture.width, bottom)).tobytes())
+def pixel_digest(image: Image.Image) -> bytes:
+    """16 bytes that images of the same size and pixels share, and no others."""
+    digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):  # a second copy of all pixels could be too much
+        bottom = min(top + rows, image.height)
+        digest.update(image.crop((0, top, image.width, bottom)).tobytes())
     return digest.digest()
 
 
 def groups_alike(greys: NDArray[np.uint8], distance: int) -> list[list[int]]:
-    """Which pictures, as `reduced` gives them, (N, 8, 9), belong together: groups of indices.
+    """Which images, as `reduced` gives them, (N, 8, 9), belong together: groups of indices.
 
     Two do if their hashes differ in at most `distance` bits and their grey values correlate by
     ALIKE, and so does what either of them belongs to. A group has two or more, in order. Each is

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.data.loader import Pictures
+from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import Entry
 from mixer_mlx.errors import ImageError
 from mixer_mlx.images.decode import opened, rgb
@@ -76,7 +76,7 @@ class Report:
     """What a page is made of.
 
     `facts` are rows of the summary, `details` longer texts under a heading of their own. `labels`
-    names the model's outputs. `outcomes[i]` is that of the picture `entries[i]`. `curves` is a PNG.
+    names the model's outputs. `outcomes[i]` is that of the image `entries[i]`. `curves` is a PNG.
     """
 
     title: str
@@ -88,28 +88,28 @@ class Report:
     details: Sequence[tuple[str, str]] = ()
 
 
-def describe(info: ModelInfo, metrics: Metrics, pictures: Pictures) -> list[tuple[str, str]]:
+def describe(info: ModelInfo, metrics: Metrics, images: DecodedImages) -> list[tuple[str, str]]:
     """Facts about a model and how it did."""
     config = info.config
     height, width = config.image_size
-    bad = f", and {len(pictures.bad):,} that can't be read" if pictures.bad else ""
+    bad = f", and {len(images.bad):,} that can't be read" if images.bad else ""
     return [
         (
             "model",
             f"{config.variant_name or 'a Mixer'}, {config.num_parameters:,} parameters, images of "
             f"{height} x {width}, {config.num_classes:,} classes",
         ),
-        ("pictures", f"{metrics.images:,}{bad}"),
+        ("images", f"{metrics.images:,}{bad}"),
         ("top-1", f"{metrics.top1:.2%}"),
         ("top-5", f"{metrics.top5:.2%}"),
         ("loss", f"{metrics.loss:.4f} nats"),
     ]
 
 
-def readable(pictures: Pictures) -> list[Entry]:
+def readable(images: DecodedImages) -> list[Entry]:
     """Those that were evaluated: all but the ones that turned out to be bad."""
-    paths = enumerate(pictures.dataset.paths)
-    return [path for index, path in paths if index not in pictures.bad]
+    paths = enumerate(images.dataset.paths)
+    return [path for index, path in paths if index not in images.bad]
 
 
 def write(path: Path, report: Report) -> None:
@@ -120,7 +120,7 @@ def write(path: Path, report: Report) -> None:
 
 
 def page(report: Report, folder: Path) -> str:
-    """The page as HTML; links to pictures are those from a file in `folder`."""
+    """The page as HTML; links to images are those from a file in `folder`."""
     sections = [
         _section("Summary", _facts(report.facts)),
         _section("Curves", _curves(report.curves)) if report.curves else "",
@@ -209,7 +209,7 @@ def _cell(count: int, total: int, *, right: bool) -> str:
 def _pairs(labels: Sequence[str], counts: Counter[tuple[int, int]]) -> str:
     wrong = Counter({pair: n for pair, n in counts.items() if pair[0] != pair[1]})
     if not wrong:
-        return "<p>No picture was taken for another class.</p>"
+        return "<p>No image was taken for another class.</p>"
     totals: Counter[int] = Counter()
     for (target, _), n in counts.items():
         totals[target] += n
@@ -217,7 +217,7 @@ def _pairs(labels: Sequence[str], counts: Counter[tuple[int, int]]) -> str:
         f"<td>{text(labels[a])}</td><td>{text(labels[b])}</td><td>{n} of {totals[a]}</td>"
         for (a, b), n in wrong.most_common(MOST_PAIRS)
     ]
-    return _table("pairs", ["true", "predicted", "pictures"], rows)
+    return _table("pairs", ["true", "predicted", "images"], rows)
 
 
 def _classes(report: Report) -> str:
@@ -230,16 +230,16 @@ def _classes(report: Report) -> str:
         f"<b>{right[i] / total[i]:.1%}</b></td>"
         for i in order
     ]
-    return _table("classes", ["class", "pictures", "right", "accuracy"], rows)
+    return _table("classes", ["class", "images", "right", "accuracy"], rows)
 
 
 def _most_wrong(report: Report, folder: Path) -> str:
     wrong = [i for i, outcome in enumerate(report.outcomes) if not outcome.right]
     if not wrong:
-        return "<p>No picture was taken for another class.</p>"
+        return "<p>No image was taken for another class.</p>"
     worst = sorted(wrong, key=lambda i: -report.outcomes[i].loss)[:MOST_WRONG]
     figures = in_threads(lambda i: _figure(report, i, folder), worst, ahead=2 * THREADS)
-    note = f"<p>{len(wrong)} of {len(report.outcomes)} pictures; those of the highest loss.</p>"
+    note = f"<p>{len(wrong)} of {len(report.outcomes)} images; those of the highest loss.</p>"
     return f'{note}\n<div class="wrong">\n' + "\n".join(figures) + "\n</div>"
 
 
@@ -262,12 +262,12 @@ def _figure(report: Report, index: int, folder: Path) -> str:
     )
 
 
-def _thumbnail(picture: Image.Image) -> str:
+def _thumbnail(image: Image.Image) -> str:
     file = io.BytesIO()
-    if max(picture.size) <= SIDE:  # the browser enlarges it
-        picture.save(file, "PNG")
+    if max(image.size) <= SIDE:  # the browser enlarges it
+        image.save(file, "PNG")
         return _data("png", file.getvalue())
-    thumbnail(picture).save(file, "JPEG", quality=85)
+    thumbnail(image).save(file, "JPEG", quality=85)
     return _data("jpeg", file.getvalue())
 
 

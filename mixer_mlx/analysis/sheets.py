@@ -1,4 +1,4 @@
-"""Contact sheets: pictures with what they were taken for. The one place that draws."""
+"""Contact sheets: images with what they were taken for. The one place that draws."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mixer_mlx.data.mixing import Labels, SoftLabels
 
 SIDE = 160
-"""A tile shows a picture in so many pixels, at most, in width and height."""
+"""A tile shows an image in so many pixels, at most, in width and height."""
 
 _GAP = 16
 _TEXT_HEIGHT = 46
@@ -29,7 +29,7 @@ _REPLACEMENT = "?"
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet. `image` is RGB, or None for one that can't be shown.
+    """One image of a sheet. `image` is RGB, or None for one that can't be shown.
 
     `title` and `probability` (0 to 1) are what it was taken for, None where that is open;
     `caption` stands below, cut at its start to fit.
@@ -42,7 +42,7 @@ class Tile:
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
-    """An RGB picture scaled to what a tile shows, so that a page takes little memory."""
+    """An RGB image scaled to what a tile shows, so that a page takes little memory."""
     scale = min(SIDE / image.width, SIDE / image.height)
     width, height = (max(1, round(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS)

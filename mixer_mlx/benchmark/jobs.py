@@ -1,4 +1,4 @@
-"""What a model does for a batch of pictures, as jobs to measure, and how many FLOPs that is.
+"""What a model does for a batch of images, as jobs to measure, and how many FLOPs that is.
 
 FLOPs are two for each multiply-accumulate of the model's linear maps, for one image:
 
@@ -47,8 +47,8 @@ def forward_jobs(
 ) -> list[Job]:
     """What `Classifier.predict` has the device do for a batch, by the same function.
 
-    From uint8 pixels in the CPU's memory to the five most probable classes of each picture:
-    stacking and copying, normalising, the model, softmax, sorting. Decoding pictures is not in it.
+    From uint8 pixels in the CPU's memory to the five most probable classes of each image:
+    stacking and copying, normalising, the model, softmax, sorting. Decoding images is not in it.
     Raises ConfigError for a batch that can't fit in memory.
     """
     config = classifier.config
@@ -117,7 +117,7 @@ def training_jobs(
 ) -> list[Job]:
     """The step that `fit` takes: uint8 pixels and labels to updated weights.
 
-    At a learning rate of zero, so that no run diverges. Decoding and augmenting pictures is not in
+    At a learning rate of zero, so that no run diverges. Decoding and augmenting images is not in
     it. Batch size and dtype of the recipe are replaced. Raises ConfigError for a batch that can't
     fit in memory.
     """

@@ -20,7 +20,7 @@ _MOST_REPEATS = 1000
 _CEILING_SECONDS = 0.02
 _CEILING_SIDES = (512, 1024, 2048, 4096, 8192)
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with how many runs are done, and how many there will be."""
 
 
@@ -39,7 +39,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Result:
+class Measurement:
     """What one job was found to take.
 
     `seconds` is the median of a batch, `seconds_q1` and `seconds_q3` the quartiles; rates come from
@@ -73,7 +73,7 @@ class Ceiling:
 class Measured:
     """Results in the order of the jobs, and one ceiling for each dtype."""
 
-    results: tuple[Result, ...]
+    results: tuple[Measurement, ...]
     ceilings: tuple[Ceiling, ...]
 
 
@@ -93,7 +93,7 @@ def measure(
     *,
     seconds: float = 10,
     repeats: int | None = None,
-    progress: Progress = lambda *_: None,
+    progress: OnProgress = lambda *_: None,
 ) -> Measured:
     """Run the jobs, and a large matrix product for each dtype, all of them in turn.
 
@@ -114,10 +114,10 @@ def measure(
     return Measured(tuple(results), ceilings)
 
 
-def _result(job: Job, timing: _Timing, ceiling: float) -> Result:
+def _result(job: Job, timing: _Timing, ceiling: float) -> Measurement:
     first, third = np.quantile(timing.seconds, [0.25, 0.75])
     rate = job.flops / timing.median
-    return Result(
+    return Measurement(
         dtype=job.dtype,
         batch_size=job.batch_size,
         repeats=len(timing.seconds),
@@ -132,7 +132,7 @@ def _result(job: Job, timing: _Timing, ceiling: float) -> Result:
 
 
 def _time(
-    jobs: Sequence[Job], seconds: float, repeats: int | None, progress: Progress
+    jobs: Sequence[Job], seconds: float, repeats: int | None, progress: OnProgress
 ) -> list[_Timing]:
     warm = [_warm_up(job) for job in jobs]
     part = seconds / len(jobs)

@@ -1,1 +1,1 @@
-"""Pictures with classes, on disk, into batches."""
+"""Images with classes, on disk, into batches."""

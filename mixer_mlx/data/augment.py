@@ -1,6 +1,6 @@
-"""What training does to a picture: a random part of it, perhaps mirrored, and then more.
+"""What training does to an image: a random part of it, perhaps mirrored, and then more.
 
-Drawn from (seed, epoch, index of the picture) alone, so that neither the order of threads nor the
+Drawn from (seed, epoch, index of the image) alone, so that neither the order of threads nor the
 number of machines changes a run.
 """
 
@@ -18,11 +18,11 @@ from .randaugment import RandAugment
 
 Rng = np.random.Generator
 Augmentation = Callable[[Image.Image, Rng], NDArray[np.uint8]]
-"""A picture -> the pixels (H, W, channels) to train on."""
+"""An image -> the pixels (H, W, channels) to train on."""
 
 
 def generator(seed: int, epoch: int, index: int, repeat: int = 0) -> Rng:
-    """The random numbers of one picture in one epoch, the first time or a further one."""
+    """The random numbers of one image in one epoch, the first time or a further one."""
     # [..., 1] is a batch's, see `batch_generator`.
     return np.random.default_rng([seed, epoch, index, *([1 + repeat] if repeat else [])])
 
@@ -34,7 +34,7 @@ def batch_generator(seed: int, epoch: int, batch: int) -> Rng:
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """With this probability, one box of the picture is filled with noise.
+    """With this probability, one box of the image is filled with noise.
 
     Zhong et al., arXiv 1708.04896: each value of the box is drawn anew from 0 to 255, which they
     found best. Shares of the area and aspects (height / width, uniform in the logarithm) are those
@@ -74,7 +74,7 @@ class RandomErasing:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A random part of the picture, resized, and with `flip` mirrored in half the cases.
+    """A random part of the image, resized, and with `flip` mirrored in half the cases.
 
     `area` and `aspect` (width / height) are the ranges of Szegedy et al. (arXiv 1409.4842), with
     the 0.05 to 1 of google-research/vision_transformer; the aspect is drawn uniformly in its
@@ -86,11 +86,11 @@ class RandomCrop:
     area: tuple[float, float] = (0.05, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
 
-    def __call__(self, picture: Image.Image, rng: Rng) -> NDArray[np.uint8]:
+    def __call__(self, image: Image.Image, rng: Rng) -> NDArray[np.uint8]:
         height, width = self.preprocess.image_size
-        box = self._box(picture.size, rng)
+        box = self._box(image.size, rng)
         filtered = INTERPOLATIONS[self.preprocess.interpolation]
-        part = picture.resize((width, height), filtered, box)
+        part = image.resize((width, height), filtered, box)
         if self.flip and rng.random() < 0.5:
             part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         channels = self.preprocess.in_channels
@@ -108,14 +108,14 @@ class RandomCrop:
             if 0 < w <= width and 0 < h <= height:
                 left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
                 return left, top, left + w, top + h
-        side = min(size)  # a picture so narrow that nothing fits: its centre
+        side = min(size)  # an image so narrow that nothing fits: its centre
         left, top = (width - side) // 2, (height - side) // 2
         return left, top, left + side, top + side
 
 
 @dataclass(frozen=True)
 class PaddedCrop:
-    """For small pictures: the evaluated picture with a black border of 1/8, cut at random.
+    """For small images: the evaluated image with a black border of 1/8, cut at random.
 
     With `flip` mirrored in half the cases. The usual augmentation of CIFAR (He et al., arXiv
     1512.03385).
@@ -124,9 +124,9 @@ class PaddedCrop:
     preprocess: Preprocess
     flip: bool = True
 
-    def __call__(self, picture: Image.Image, rng: Rng) -> NDArray[np.uint8]:
+    def __call__(self, image: Image.Image, rng: Rng) -> NDArray[np.uint8]:
         height, width = self.preprocess.image_size
-        pixels = self.preprocess(picture)
+        pixels = self.preprocess(image)
         border = [(height // 8, height // 8), (width // 8, width // 8), (0, 0)]
         padded = np.pad(pixels, border)
         top = int(rng.integers(2 * (height // 8) + 1))
@@ -137,12 +137,12 @@ class PaddedCrop:
 
 @dataclass(frozen=True)
 class NoAugmentation:
-    """The picture as the model sees it when it predicts."""
+    """The image as the model sees it when it predicts."""
 
     preprocess: Preprocess
 
-    def __call__(self, picture: Image.Image, rng: Rng) -> NDArray[np.uint8]:
-        return self.preprocess(picture)
+    def __call__(self, image: Image.Image, rng: Rng) -> NDArray[np.uint8]:
+        return self.preprocess(image)
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ class Chain:
     first: Augmentation
     then: tuple[RandAugment | RandomErasing, ...]
 
-    def __call__(self, picture: Image.Image, rng: Rng) -> NDArray[np.uint8]:
-        pixels = self.first(picture, rng)
+    def __call__(self, image: Image.Image, rng: Rng) -> NDArray[np.uint8]:
+        pixels = self.first(image, rng)
         for change in self.then:
             pixels = change(pixels, rng)
         return pixels

@@ -1,4 +1,4 @@
-"""Which columns of a table hold the pictures and their labels.
+"""Which columns of a table hold the images and their labels.
 
 In Parquet files of the Hugging Face Hub the schema's metadata say it: under `huggingface`, a JSON
 object with the features of `datasets`, where a ClassLabel has the names of its numbers.
@@ -11,7 +11,7 @@ from typing import Any
 
 from mixer_mlx.errors import ConfigError
 
-IMAGE_NAMES = ("image", "img", "picture", "photo", "pixels")
+IMAGE_NAMES = ("image", "img", "image", "photo", "pixels")
 PATH_NAMES = ("path", "file_name", "filename", "file", *IMAGE_NAMES)
 LABEL_NAMES = ("label", "labels", "class", "target")
 
@@ -44,7 +44,7 @@ def find_columns(schema: Any, columns: Columns, what: str) -> Found:
     leaf = _leaf(schema.field(image))
     if leaf is None:
         raise ConfigError(
-            f"{what} has {schema.field(image).type} in its column {image}, where the pictures' "
+            f"{what} has {schema.field(image).type} in its column {image}, where the images' "
             "files should be, as binary or as a struct of bytes and path; choose another with "
             "--image-column."
         )

@@ -1,4 +1,4 @@
-"""Pictures with classes, and how they are divided and compared. No picture is open here."""
+"""Images with classes, and how they are divided and compared. No image is open here."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.errors import ConfigError
-from mixer_mlx.images.archives import Member
+from mixer_mlx.images.archives import StoredImage
 
-Entry: TypeAlias = Path | Member
-"""A picture as `decode` takes it; `str` of it is what to print."""
+Entry: TypeAlias = Path | StoredImage
+"""An image as `decode` takes it; `str` of it is what to print."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """`paths[i]` shows class `classes[labels[i]]`; labels are int32. No picture is open."""
+    """`paths[i]` shows class `classes[labels[i]]`; labels are int32. No image is open."""
 
     classes: tuple[str, ...]
     paths: tuple[Entry, ...]
@@ -27,21 +27,21 @@ class Dataset:
         return len(self.paths)
 
     def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "Dataset":
-        """Some of the pictures, with all classes."""
+        """Some of the images, with all classes."""
         return Dataset(self.classes, tuple(self.paths[i] for i in indices), self.labels[indices])
 
     def counts(self) -> dict[str, int]:
-        """Class -> how many pictures it has."""
+        """Class -> how many images it has."""
         numbers = np.bincount(self.labels, minlength=len(self.classes))
         return dict(zip(self.classes, numbers.tolist(), strict=True))
 
     def present(self) -> list[str]:
-        """The classes that have a picture."""
+        """The classes that have an image."""
         return [name for name, count in self.counts().items() if count]
 
 
 def by_name(paths: Sequence[Entry], names: Sequence[str]) -> Dataset:
-    """A dataset from the name of each picture's class; classes sorted, as numbers if they are."""
+    """A dataset from the name of each image's class; classes sorted, as numbers if they are."""
     are_numbers = all(name.isascii() and name.isdigit() for name in names)
     classes = sorted(set(names), key=(lambda name: (int(name), name)) if are_numbers else None)
     index = {name: label for label, name in enumerate(classes)}
@@ -49,16 +49,16 @@ def by_name(paths: Sequence[Entry], names: Sequence[str]) -> Dataset:
 
 
 def relabelled(dataset: Dataset, classes: tuple[str, ...], what: str) -> Dataset:
-    """The same pictures, their labels counted in `classes`; it may lack some of them.
+    """The same images, their labels counted in `classes`; it may lack some of them.
 
-    Raises ConfigError, which calls the dataset `what`, for a picture of another class.
+    Raises ConfigError, which calls the dataset `what`, for an image of another class.
     """
     if dataset.classes == classes:
         return dataset
     index = {name: label for label, name in enumerate(classes)}
     if unknown := [name for name in dataset.present() if name not in index]:
         raise ConfigError(
-            f"{what} have a class that the training pictures lack, {unknown[0]}; give both the "
+            f"{what} have a class that the training images lack, {unknown[0]}; give both the "
             "same classes."
         )
     table = np.array([index.get(name, -1) for name in dataset.classes], np.int32)
@@ -68,7 +68,7 @@ def relabelled(dataset: Dataset, classes: tuple[str, ...], what: str) -> Dataset
 def split(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """Take a share of each class away, drawn by `seed`: the rest, and what was taken.
 
-    Every class keeps at least one picture, and gives one as soon as it has two. Raises ConfigError
+    Every class keeps at least one image, and gives one as soon as it has two. Raises ConfigError
     for a fraction outside 0 to 1.
     """
     if not 0 < fraction < 1:

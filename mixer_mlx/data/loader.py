@@ -25,15 +25,15 @@ TrainingBatch = tuple[NDArray[np.uint8], Labels]
 """The same, with targets that may be mixed or weighted."""
 
 MEMORY_BYTES = 2**30
-"""Decoded pictures are kept up to this size altogether."""
+"""Decoded images are kept up to this size altogether."""
 
 OnBad = Callable[[Entry, ImageError], None]
 
 
-class Pictures:
-    """A dataset's pictures by index, decoded once and kept while there is room.
+class DecodedImages:
+    """A dataset's images by index, decoded once and kept while there is room.
 
-    `on_bad` is told of a picture that can't be read, once; it may raise, to stop. `exact`: as
+    `on_bad` is told of an image that can't be read, once; it may raise, to stop. `exact`: as
     `decode` means it.
     """
 
@@ -54,37 +54,37 @@ class Pictures:
         self._lock = Lock()
 
     def __getitem__(self, index: int) -> Image.Image | None:
-        """The picture, RGB and upright, or None if it can't be read. Safe to call in threads."""
+        """The image, RGB and upright, or None if it can't be read. Safe to call in threads."""
         if index in self.bad:
             return None
         if (kept := self._kept.get(index)) is not None:
             return kept
         path = self.dataset.paths[index]
         try:
-            picture = decode(path, exact=self.exact)
+            image = decode(path, exact=self.exact)
         except ImageError as error:
             with self._lock:
                 known, self.bad[index] = index in self.bad, error
             if not known:
                 self._on_bad(path, error)
             return None
-        size = 3 * picture.width * picture.height
+        size = 3 * image.width * image.height
         with self._lock:
             if index not in self._kept and size <= self._room:
                 self._room -= size
-                self._kept[index] = picture
-        return picture
+                self._kept[index] = image
+        return image
 
 
 class TrainingBatches:
     """Shuffled, augmented batches, all of the same size; what is left over of an epoch is dropped.
 
-    In place of a picture that can't be read comes the next one of the epoch's order that can, so
+    In place of an image that can't be read comes the next one of the epoch's order that can, so
     that batches neither shrink nor depend on what was read before. A dataset smaller than a batch
     is one smaller batch.
 
     `mixing` is done over each batch, with numbers drawn from (seed, epoch, number of the batch).
-    `balance` "loss" weights the targets by class, "sampling" draws an epoch's pictures with
+    `balance` "loss" weights the targets by class, "sampling" draws an epoch's images with
     replacement, so that each class is as likely as another.
 
     With several `ranks` each gets its rows of the batches that one process would have.
@@ -92,7 +92,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: DecodedImages,
         augmentation: Augmentation,
         batch_size: int,
         seed: int,
@@ -101,19 +101,19 @@ class TrainingBatches:
         balance: str = "none",
         ranks: Ranks = ALONE,
     ) -> None:
-        self.pictures, self.augmentation, self.seed = pictures, augmentation, seed
-        self.batch_size = min(batch_size, len(pictures.dataset))
+        self.images, self.augmentation, self.seed = images, augmentation, seed
+        self.batch_size = min(batch_size, len(images.dataset))
         self.mixing, self.balance = mixing, balance
-        dataset = pictures.dataset
+        dataset = images.dataset
         self._weights = class_weights(dataset.labels, len(dataset.classes))
         self._rows = list(range(self.batch_size)[ranks.part(self.batch_size)])
-        # Each picture is mixed with the one before it, so that one is needed, too.
+        # Each image is mixed with the one before it, so that one is needed, too.
         self._needs_before = mixing is not None and ranks.size > 1
         if self._needs_before:
             self._rows.insert(0, (self._rows[0] - 1) % self.batch_size)
 
     def __len__(self) -> int:
-        return len(self.pictures.dataset) // self.batch_size
+        return len(self.images.dataset) // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
         """The batches of an epoch from batch `start` on."""
@@ -129,15 +129,15 @@ class TrainingBatches:
         )
         for batch in range(start, len(self)):
             rows = [next(pixels) for _ in self._rows]
-            labels = self.pictures.dataset.labels[[index for index, _ in rows]]
+            labels = self.images.dataset.labels[[index for index, _ in rows]]
             rng = batch_generator(self.seed, epoch, batch)
             yield self._finished(np.stack([row for _, row in rows]), labels, rng)
 
     def _order(self, epoch: int) -> NDArray[np.intp]:
         rng = np.random.default_rng([self.seed, epoch])
         if self.balance == "sampling":
-            return drawn_order(self.pictures.dataset.labels, rng)
-        return rng.permutation(len(self.pictures.dataset))
+            return drawn_order(self.images.dataset.labels, rng)
+        return rng.permutation(len(self.images.dataset))
 
     def _finished(
         self, pixels: NDArray[np.uint8], labels: NDArray[np.int32], rng: np.random.Generator
@@ -158,25 +158,25 @@ class TrainingBatches:
         for step in range(len(order)):
             place = (position + step) % len(order)
             index = int(order[place])
-            picture = self.pictures[index]
-            if picture is not None:
+            image = self.images[index]
+            if image is not None:
                 rng = generator(self.seed, epoch, index, int(times[place]))
-                return index, self.augmentation(picture, rng)
-        raise ConfigError("None of the training pictures can be read; see `mixer predict` on them.")
+                return index, self.augmentation(image, rng)
+        raise ConfigError("None of the training images can be read; see `mixer predict` on them.")
 
 
 class EvaluationBatches:
-    """All pictures in order, as the model sees them when it predicts; the last batch is smaller.
+    """All images in order, as the model sees them when it predicts; the last batch is smaller.
 
-    Pictures that can't be read are left out.
+    Images that can't be read are left out.
     """
 
-    def __init__(self, pictures: Pictures, preprocess: Preprocess, batch_size: int) -> None:
-        self.pictures, self.preprocess, self.batch_size = pictures, preprocess, batch_size
+    def __init__(self, images: DecodedImages, preprocess: Preprocess, batch_size: int) -> None:
+        self.images, self.preprocess, self.batch_size = images, preprocess, batch_size
 
     def __iter__(self) -> Iterator[Batch]:
         rows: list[tuple[int, NDArray[np.uint8]]] = []
-        indices = range(len(self.pictures.dataset))
+        indices = range(len(self.images.dataset))
         for row in in_threads(self._pixels, indices, ahead=2 * self.batch_size):
             if row is not None:
                 rows.append(row)
@@ -187,12 +187,12 @@ class EvaluationBatches:
             yield self._batch(rows)
 
     def _batch(self, rows: list[tuple[int, NDArray[np.uint8]]]) -> Batch:
-        labels = self.pictures.dataset.labels[[index for index, _ in rows]]
+        labels = self.images.dataset.labels[[index for index, _ in rows]]
         return np.stack([pixels for _, pixels in rows]), labels
 
     def _pixels(self, index: int) -> tuple[int, NDArray[np.uint8]] | None:
-        picture = self.pictures[index]
-        return None if picture is None else (index, self.preprocess(picture))
+        image = self.images[index]
+        return None if image is None else (index, self.preprocess(image))
 
 
 def noise(config: MixerConfig, size: int) -> np.ndarray:

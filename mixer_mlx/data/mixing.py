@@ -1,7 +1,7 @@
-"""Mixing the pictures of a batch, and their classes with them (mixup, CutMix); balancing classes.
+"""Mixing the images of a batch, and their classes with them (mixup, CutMix); balancing classes.
 
-Each picture is mixed with the one before it in the batch, the first with the last; a batch is
-shuffled, so that this is any other picture. What is mixed stays uint8, rounded to the nearest: at
+Each image is mixed with the one before it in the batch, the first with the last; a batch is
+shuffled, so that this is any other image. What is mixed stays uint8, rounded to the nearest: at
 most half a grey level from the exact mixture.
 """
 
@@ -32,11 +32,11 @@ Labels = NDArray[np.int32] | SoftLabels
 class Mixing:
     """One draw for a whole batch; with both, each batch is mixed by one of them, half and half.
 
-    `mixup` is p in Beta(p, p) (Zhang et al., arXiv 1710.09412). The share a of the picture itself
+    `mixup` is p in Beta(p, p) (Zhang et al., arXiv 1710.09412). The share a of the image itself
     becomes max(a, 1 - a), as in big_vision; timm takes a and mixes the first with the last, which
     gives, but for their order, the same mixtures for a and 1 - a. `cutmix` is that of a box's share
     of the area (Yun et al., arXiv 1905.04899), as timm does it: the box's centre is anywhere, the
-    picture's edges cut the box, and the classes' shares are those of the areas that come out.
+    image's edges cut the box, and the classes' shares are those of the areas that come out.
     """
 
     mixup: float = 0.0
@@ -60,7 +60,7 @@ class Mixing:
 
 
 def blend(pixels: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
-    """share x each picture + (1 - share) x the one before it."""
+    """share x each image + (1 - share) x the one before it."""
     mixed = np.empty_like(pixels)
     own, other = np.float32(share), np.float32(1 - share)
     for i in range(len(pixels)):  # one by one: a batch in float32 takes four times its memory
@@ -69,7 +69,7 @@ def blend(pixels: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
 
 
 def paste(pixels: NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """Each picture with a box (top, bottom, left, right) of the one before it."""
+    """Each image with a box (top, bottom, left, right) of the one before it."""
     top, bottom, left, right = box
     mixed = pixels.copy()
     part = pixels[:, top:bottom, left:right]
@@ -80,7 +80,7 @@ def paste(pixels: NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDArray[
 def cut_box(
     size: tuple[int, int], share: float, centre: tuple[int, int]
 ) -> tuple[tuple[int, int, int, int], float]:
-    """The box for a picture that keeps `share` of (height, width), and what it really keeps."""
+    """The box for an image that keeps `share` of (height, width), and what it really keeps."""
     ends = []
     for side, middle in zip(size, centre, strict=True):
         cut = int(side * math.sqrt(1 - share))
@@ -99,9 +99,9 @@ def _mixed_labels(labels: NDArray[np.int32], share: float) -> SoftLabels:
 
 
 def class_weights(labels: NDArray[np.int32], classes: int) -> NDArray[np.float32]:
-    """n / (K n_c) for each class c: a mean of 1 over the n pictures; 0 for a class without any.
+    """n / (K n_c) for each class c: a mean of 1 over the n images; 0 for a class without any.
 
-    K counts the classes that have pictures, n_c the pictures of class c.
+    K counts the classes that have images, n_c the images of class c.
     """
     counts = np.bincount(labels, minlength=classes)
     share = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))

@@ -1,8 +1,8 @@
 """Datasets in Parquet files, as the Hugging Face Hub stores them.
 
 A Parquet file can only be decoded a row group at a time, and these hold up to thousands of
-pictures. So each row group is decoded once, when the first of its pictures is wanted, into a
-temporary file; from there pictures are read. That file has no name: it is gone with the process,
+images. So each row group is decoded once, when the first of its images is wanted, into a
+temporary file; from there images are read. That file has no name: it is gone with the process,
 however that ends. It lies in TMPDIR, else in /var/tmp, which unlike /tmp is a disk everywhere.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.errors import ConfigError, ImageError, MixerError
-from mixer_mlx.images.archives import MAX_MEMBER_BYTES, Member, OpenFile
+from mixer_mlx.images.archives import MAX_MEMBER_BYTES, OpenFile, StoredImage
 from mixer_mlx.images.pillow import reason
 
 from .columns import Columns, find_columns
@@ -90,7 +90,7 @@ def find_files(folder: Path, *, deep: bool) -> dict[str, list[Path]]:
 
 
 def read(paths: Sequence[Path], columns: Columns) -> Dataset:
-    """The rows of some files, a picture each, named `FILE row N`, counted from 0 in each file.
+    """The rows of some files, an image each, named `FILE row N`, counted from 0 in each file.
 
     Classes are the names of a ClassLabel, in their order; else the labels themselves, sorted.
     Raises ConfigError.
@@ -100,10 +100,10 @@ def read(paths: Sequence[Path], columns: Columns) -> Dataset:
     if any(file.names != names for file in files):
         raise ConfigError(f"{paths[0]} and the files beside it differ in the names of the classes.")
     labels = [file.labels() for file in files]
-    spool, lock = Spool(sum(file.picture_bytes() for file in files)), Lock()
+    spool, lock = Spool(sum(file.image_bytes() for file in files)), Lock()
     members = tuple(chain.from_iterable(file.members(spool, lock) for file in files))
     if not members:
-        raise ConfigError(f"{paths[0]} holds no rows; there must be a picture in each.")
+        raise ConfigError(f"{paths[0]} holds no rows; there must be an image in each.")
     if names is None:
         return by_name(members, list(map(str, chain.from_iterable(labels))))
     return Dataset(names, members, np.concatenate(labels).astype(np.int32))
@@ -143,7 +143,7 @@ class Spool:
 
     def _error(self, why: str) -> ConfigError:
         return ConfigError(
-            f"There is no room for the pictures in {self.folder} ({why}); set TMPDIR to a folder "
+            f"There is no room for the images in {self.folder} ({why}); set TMPDIR to a folder "
             "that has it."
         )
 
@@ -160,7 +160,7 @@ _BATCH_ROWS = 64
 class ParquetFile:
     """The rows of a file are counted from 0. `names` are those of a ClassLabel, or None.
 
-    Raises ConfigError for a file that is none, or has no columns of pictures and labels.
+    Raises ConfigError for a file that is none, or has no columns of images and labels.
     """
 
     def __init__(self, path: Path, columns: Columns) -> None:
@@ -182,8 +182,8 @@ class ParquetFile:
     def _groups(self) -> list[Any]:
         return [self._metadata.row_group(i) for i in range(self._metadata.num_row_groups)]
 
-    def picture_bytes(self) -> int:
-        """What the column of pictures has uncompressed."""
+    def image_bytes(self) -> int:
+        """What the column of images has uncompressed."""
         with _readable(self.path):
             found = (group.column(i) for group in self._groups() for i in range(group.num_columns))
             return sum(c.total_uncompressed_size for c in found if c.path_in_schema == self._image)
@@ -210,11 +210,11 @@ class ParquetFile:
             "part of the dataset, or leave such rows out."
         )
 
-    def members(self, spool: Spool, lock: Lock) -> Iterator[Member]:
-        """The pictures, named `FILE row N`. While a row group is decoded, `lock` is held."""
+    def members(self, spool: Spool, lock: Lock) -> Iterator[StoredImage]:
+        """The images, named `FILE row N`. While a row group is decoded, `lock` is held."""
         size = self.path.stat().st_size
         for row in range(len(self)):
-            yield Member(f"{self.path} row {row}", partial(self._read, spool, lock, row), size)
+            yield StoredImage(f"{self.path} row {row}", partial(self._read, spool, lock, row), size)
 
     def _read(self, spool: Spool, lock: Lock, row: int) -> bytes:
         """Raises ImageError for the row's own fault, ConfigError for the file's and the disk's."""
@@ -225,12 +225,12 @@ class ParquetFile:
                     self._places[group] = self._decode(group, spool)
             place, size = map(int, self._places[group][row - self._starts[group]])
             if not 0 < size <= MAX_MEMBER_BYTES:
-                text = f"The row holds {size:,} bytes, which is no picture; leave it out."
+                text = f"The row holds {size:,} bytes, which is no image; leave it out."
                 raise ImageError(text)
             return spool.read(place, size)
 
     def _decode(self, group: int, spool: Spool) -> NDArray[np.int64]:
-        """Lay a row group's pictures in the spool: (rows, 2), place and size of each."""
+        """Lay a row group's images in the spool: (rows, 2), place and size of each."""
         batches = _open(self.path, self._metadata).iter_batches(
             _BATCH_ROWS, row_groups=[group], columns=[self._image], use_threads=False
         )

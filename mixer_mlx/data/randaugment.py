@@ -2,7 +2,7 @@
 
 Cubuk et al., arXiv 1909.13719, with the sixteen operations, ranges and distances of the TensorFlow
 code by which google-research/big_vision trains the Mixer. Pillow computes them, as in timm. What
-Pillow does otherwise: contrast changes around the picture's mean grey, where that code takes a
+Pillow does otherwise: contrast changes around the image's mean grey, where that code takes a
 grey of (pixels / 256).
 """
 
@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 Rng = np.random.Generator
 Operation = Callable[[Image.Image, float, Rng], Image.Image]
-"""(picture, grey or RGB; strength, which is magnitude / 10; random numbers) -> picture."""
+"""(image, grey or RGB; strength, which is magnitude / 10; random numbers) -> image."""
 
 GREY = 128
-"""What comes in from outside of the picture, and what is cut out."""
+"""What comes in from outside of the image, and what is cut out."""
 
 _ENHANCERS = {
     "color": ImageEnhance.Color,
@@ -26,7 +26,7 @@ _ENHANCERS = {
     "brightness": ImageEnhance.Brightness,
     "sharpness": ImageEnhance.Sharpness,
 }
-# Distances were chosen for pictures of 224 pixels; others have them in proportion.
+# Distances were chosen for images of 224 pixels; others have them in proportion.
 _SHIFT = 100 / 224
 _CUT = 40 / 224
 
@@ -111,7 +111,7 @@ def _translate_y(image: Image.Image, strength: float, rng: Rng) -> Image.Image:
 
 
 def _cutout(image: Image.Image, strength: float, rng: Rng) -> Image.Image:
-    """A grey box whose centre is anywhere in the picture, so that its edges may cut it off."""
+    """A grey box whose centre is anywhere in the image, so that its edges may cut it off."""
     y, x = int(rng.integers(image.height)), int(rng.integers(image.width))
     half_h, half_w = (int(strength * _CUT * side + 1e-9) for side in (image.height, image.width))
     image = image.copy()

@@ -1,6 +1,6 @@
-"""Pictures with classes, wherever they lie: folders, archives, Parquet files, lists.
+"""Images with classes, wherever they lie: folders, archives, Parquet files, lists.
 
-DATA/<class>/<pictures>, DATA/<part>/<class>/<pictures>      `folders`
+DATA/<class>/<images>, DATA/<part>/<class>/<images>      `folders`
 the same in a .zip or .tar file                              `folders`
 a Parquet file, or a folder of them                          `parquet`
 a .csv or .tsv file, or a folder with a metadata.csv         `table`
@@ -15,7 +15,7 @@ import numpy as np
 
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import is_archive
-from mixer_mlx.images.find import find_pictures
+from mixer_mlx.images.find import find_images
 
 from . import folders, parquet, table
 from .columns import Columns
@@ -51,9 +51,9 @@ Data = str | os.PathLike[str]
 
 
 def read_folder(root: Data) -> Dataset:
-    """The pictures in root/<class>/ and below; classes and pictures sorted by name.
+    """The images in root/<class>/ and below; classes and images sorted by name.
 
-    Raises ConfigError for a folder without classes, and for classes without pictures.
+    Raises ConfigError for a folder without classes, and for classes without images.
     """
     if not Path(root).is_dir():
         raise ConfigError(f"{root} is no folder; give one that holds a folder for each class.")
@@ -63,7 +63,7 @@ def read_folder(root: Data) -> Dataset:
 def read_split(
     root: Data, part: str | None = None, *, columns: Columns | None = None
 ) -> tuple[Dataset, str]:
-    """Pictures to evaluate on, and the name of the part of the dataset that they are, or "".
+    """Images to evaluate on, and the name of the part of the dataset that they are, or "".
 
     Without `part` it is the one for validation, else that for tests, else the only one. Raises
     ConfigError.
@@ -82,13 +82,13 @@ def read_splits(
     val_split: str | None = None,
     columns: Columns | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """Training and validation pictures, both with the classes of the former.
+    """Training and validation images, both with the classes of the former.
 
     They are the dataset's parts for that (`train`; `val` or `validation`), or those that are named.
     A dataset without parts, or without one for validation, is divided: a share of each class,
     `val_fraction` (default VAL_FRACTION), is held back, drawn by `seed`; a `val_fraction` that is
     given does that in any case. Raises ConfigError for a dataset that has parts, but none for
-    validation; for fewer than two classes, and for validation pictures of other classes.
+    validation; for fewer than two classes, and for validation images of other classes.
     """
     wanted = [name for name in (train_split, val_split) if name]
     parts = find_parts(root, columns or Columns(), wanted)
@@ -98,14 +98,14 @@ def read_splits(
         fraction = VAL_FRACTION if val_fraction is None else val_fraction
         train, val = split(train, fraction, seed)
     else:
-        what = f"The pictures of part {second} in {root}"
+        what = f"The images of part {second} in {root}"
         val = relabelled(parts[second](), train.classes, what)
     if len(present := np.unique(train.labels)) < 2:
         raise ConfigError(
             f"{root} has one class, {train.classes[present[0]]}; it takes two to tell apart."
         )
     if not len(val):
-        raise ConfigError(f"{root} leaves no pictures to validate on; give every class two.")
+        raise ConfigError(f"{root} leaves no images to validate on; give every class two.")
     return train, val
 
 
@@ -127,7 +127,7 @@ def find_parts(root: Data, columns: Columns, wanted: Collection[str]) -> Parts:
     if suffix in (".csv", ".tsv"):
         return table.find(path, columns)
     raise ConfigError(
-        f"{path} is no dataset; give a folder that holds a folder of pictures for each class, the "
+        f"{path} is no dataset; give a folder that holds a folder of images for each class, the "
         "same as .zip or .tar, a .parquet file, or a .csv list."
     )
 
@@ -135,9 +135,9 @@ def find_parts(root: Data, columns: Columns, wanted: Collection[str]) -> Parts:
 def _in_folder(path: Path, columns: Columns, wanted: Collection[str]) -> Parts:
     if labelled := table.find_metadata(path, columns):
         return labelled
-    no_pictures = next(find_pictures([path]), None) is None
-    files = parquet.find_files(path, deep=no_pictures)
-    # A Parquet file of something else, as `mixer predict` writes it, may lie beside pictures.
-    if files and (no_pictures or WHOLE not in files):
+    no_images = next(find_images([path]), None) is None
+    files = parquet.find_files(path, deep=no_images)
+    # A Parquet file of something else, as `mixer predict` writes it, may lie beside images.
+    if files and (no_images or WHOLE not in files):
         return {name: partial(parquet.read, some, columns) for name, some in files.items()}
     return folders.find(DiskTree(path), wanted)

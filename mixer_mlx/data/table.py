@@ -1,4 +1,4 @@
-"""Lists of pictures with their classes: CSV and TSV files, and the Hub's metadata.csv."""
+"""Lists of images with their classes: CSV and TSV files, and the Hub's metadata.csv."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ Row = tuple[int, Mapping[str, str]]
 def find_metadata(folder: Path, columns: Columns) -> Parts:
     """The parts of a folder that has a metadata.csv with labels, or has one in each part.
 
-    Empty where there is none: metadata may also tell other things of pictures.
+    Empty where there is none: metadata may also tell other things of images.
     """
     if _is_labelled(folder / METADATA, columns):
         return find(folder / METADATA, columns)
@@ -61,7 +61,7 @@ def find(path: Path, columns: Columns) -> Parts:
         part = cells[split] if split else WHOLE
         parts.setdefault(part, []).append((line, cells[image], cells[label]))
     if not parts:
-        raise ConfigError(f"{path} has no lines below its first; add a line for each picture.")
+        raise ConfigError(f"{path} has no lines below its first; add a line for each image.")
     return {part: partial(_read, path, rows) for part, rows in parts.items()}
 
 
@@ -70,14 +70,14 @@ def _in(header: list[str], names: tuple[str, ...]) -> list[str]:
 
 
 def _read(path: Path, rows: list[tuple[int, str, str]]) -> Dataset:
-    pictures = [path.parent / name for _, name, _ in rows]
-    for (line, name, _), picture in zip(rows, pictures, strict=True):
-        if not picture.is_file():
+    images = [path.parent / name for _, name, _ in rows]
+    for (line, name, _), image in zip(rows, images, strict=True):
+        if not image.is_file():
             raise ConfigError(
                 f"{path} line {line} names {name}, and there is no such file in {path.parent}; "
                 "paths are relative to the list."
             )
-    return by_name(pictures, [label for _, _, label in rows])
+    return by_name(images, [label for _, _, label in rows])
 
 
 def _header(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures in .zip and .tar files, read where they lie: nothing is ever unpacked to disk."""
+"""Images in .zip and .tar files, read where they lie: nothing is ever unpacked to disk."""
 
 import bz2
 import gzip
@@ -18,13 +18,13 @@ from typing import IO, Any
 
 from mixer_mlx.errors import ConfigError, ImageError
 
-from .decode import Picture
+from .decode import LazyImage
 from .pillow import reason
 
 MAX_MEMBERS = 2**21
 """An archive may hold so many files of whatever kind; ImageNet's 1.3 million are fewer."""
 MAX_MEMBER_BYTES = 2**28
-"""A picture in an archive may be a file of this size."""
+"""An image in an archive may be a file of this size."""
 MAX_RATIO = 1100
 """All files of a .zip may have together so many times its size. Deflate reaches 1032: more is a
 file that claims the same bytes many times over, or means harm."""
@@ -44,8 +44,8 @@ _TAR_OPENERS: dict[bytes, Callable[[str], Any]] = {
 
 
 @dataclass(frozen=True)
-class Member(Picture):
-    """A picture that lies in another file. `size`, in bytes, is that of the picture's own file.
+class StoredImage(LazyImage):
+    """An image that lies in another file. `size`, in bytes, is that of the image's own file.
 
     Where that isn't known without reading it, `size` is that of the file it lies in. Members may be
     read in any order, and in threads.
@@ -89,28 +89,28 @@ def is_archive(path: str) -> bool:
     return path.lower().endswith(ARCHIVE_SUFFIXES) and os.path.isfile(path)
 
 
-def pictures_in(path: str, suffixes: set[str]) -> Iterator[Picture]:
-    """The pictures in an archive, in its own order, named `path/member`.
+def images_in(path: str, suffixes: set[str]) -> Iterator[LazyImage]:
+    """The images in an archive, in its own order, named `path/member`.
 
     They are the regular files in it that end in one of `suffixes` (lower case; either matches).
     Links, hidden files, what macOS adds (`__MACOSX`), absolute names and those with `..` are
-    passed over; archives in the archive are not opened. Where it is broken, a last picture bears
+    passed over; archives in the archive are not opened. Where it is broken, a last image bears
     its name, and raises the ImageError that says so.
     """
     try:
         yield from _members(path, suffixes)
     except ImageError as error:
-        yield Picture(path, partial(_fail, str(error)))
+        yield LazyImage(path, partial(_fail, str(error)))
 
 
-def all_pictures_in(path: str, suffixes: set[str], *, memory_bytes: int) -> list[Member]:
-    """The same pictures, to be read in any order, any number of times.
+def all_images_in(path: str, suffixes: set[str], *, memory_bytes: int) -> list[StoredImage]:
+    """The same images, to be read in any order, any number of times.
 
     Those of a compressed tar, which has to be decoded from its beginning, are read at once and kept
     in memory. Raises ConfigError for an archive that is broken anywhere, and for a compressed tar
-    whose pictures have more than `memory_bytes`.
+    whose images have more than `memory_bytes`.
     """
-    kept: list[Member] = []
+    kept: list[StoredImage] = []
     room = memory_bytes if _tar_opener(path) else None
     try:
         for member in _members(path, suffixes):
@@ -118,7 +118,7 @@ def all_pictures_in(path: str, suffixes: set[str], *, memory_bytes: int) -> list
                 room -= member.size
                 if room < 0:
                     raise ImageError(
-                        f"It holds over {memory_bytes:,} bytes of pictures, and a compressed .tar "
+                        f"It holds over {memory_bytes:,} bytes of images, and a compressed .tar "
                         "can't be read in any order; unpack it, or pack it as .zip or plain .tar."
                     )
                 member = replace(member, read=partial(_kept, member.read()))
@@ -128,15 +128,15 @@ def all_pictures_in(path: str, suffixes: set[str], *, memory_bytes: int) -> list
     return kept
 
 
-def _members(path: str, suffixes: set[str]) -> Iterator[Member]:
+def _members(path: str, suffixes: set[str]) -> Iterator[StoredImage]:
     """Raises ImageError."""
     members = _zip_members if path.lower().endswith(".zip") else _tar_members
     try:
-        for count, picture in enumerate(members(path, suffixes), start=1):
+        for count, image in enumerate(members(path, suffixes), start=1):
             if count > MAX_MEMBERS:
                 raise ImageError(f"The archive holds more than {MAX_MEMBERS:,} files; split it.")
-            if picture is not None:
-                yield picture
+            if image is not None:
+                yield image
     except _DAMAGED as error:
         text = f"The archive can't be read ({reason(error)}); use an intact copy."
         raise ImageError(text) from error
@@ -148,11 +148,11 @@ def _is_wanted(name: str, suffixes: set[str]) -> bool:
     return path.suffix.lower() in suffixes and not hidden and not path.is_absolute()
 
 
-def _picture(archive: str, member: str, size: int, read: Callable[[], bytes]) -> Member:
+def _image(archive: str, member: str, size: int, read: Callable[[], bytes]) -> StoredImage:
     if size > MAX_MEMBER_BYTES:
-        text = f"The picture's file has {size:,} bytes; use one of {MAX_MEMBER_BYTES:,} at most."
+        text = f"The image's file has {size:,} bytes; use one of {MAX_MEMBER_BYTES:,} at most."
         read = partial(_fail, text)
-    return Member(f"{archive}/{PurePosixPath(member)}", read, size)
+    return StoredImage(f"{archive}/{PurePosixPath(member)}", read, size)
 
 
 def _fail(text: str) -> bytes:
@@ -163,8 +163,8 @@ def _kept(data: bytes) -> bytes:
     return data
 
 
-def _zip_members(path: str, suffixes: set[str]) -> Iterator[Member | None]:
-    """A picture or None for each member. The file is closed when its last picture is dropped."""
+def _zip_members(path: str, suffixes: set[str]) -> Iterator[StoredImage | None]:
+    """An image or None for each member. The file is closed when its last image is dropped."""
     archive, lock = zipfile.ZipFile(path), Lock()
     members = archive.infolist()
     if sum(member.file_size for member in members) > MAX_RATIO * os.path.getsize(path):
@@ -173,14 +173,14 @@ def _zip_members(path: str, suffixes: set[str]) -> Iterator[Member | None]:
         kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it wasn't packed on Unix
         if kind in (0, stat.S_IFREG) and _is_wanted(member.filename, suffixes):
             read = partial(_read_zip, archive, lock, member)
-            yield _picture(path, member.filename, member.file_size, read)
+            yield _image(path, member.filename, member.file_size, read)
         else:
             yield None
 
 
 def _read_zip(archive: zipfile.ZipFile, lock: Lock, member: zipfile.ZipInfo) -> bytes:
     if member.flag_bits & 1:
-        raise ImageError("The picture is encrypted; unpack the archive and name its folder.")
+        raise ImageError("The image is encrypted; unpack the archive and name its folder.")
     try:
         with lock:  # zipfile guards reading, but not its count of those who read
             file = archive.open(member)
@@ -194,8 +194,8 @@ def _read_zip(archive: zipfile.ZipFile, lock: Lock, member: zipfile.ZipInfo) -> 
         raise ImageError(text) from error
 
 
-def _tar_members(path: str, suffixes: set[str]) -> Iterator[Member | None]:
-    """A picture or None for each member; the bytes of a compressed tar are read in passing."""
+def _tar_members(path: str, suffixes: set[str]) -> Iterator[StoredImage | None]:
+    """An image or None for each member; the bytes of a compressed tar are read in passing."""
     plain = None if _tar_opener(path) else OpenFile(os.open(path, os.O_RDONLY))
     with _opened_tar(path) as archive:
         for member in _headers(archive):
@@ -208,7 +208,7 @@ def _tar_members(path: str, suffixes: set[str]) -> Iterator[Member | None]:
                 else:
                     data = _content(archive, member) if member.size <= MAX_MEMBER_BYTES else b""
                     read = _TarMember(path, member.offset, data)
-                yield _picture(path, member.name, member.size, read)
+                yield _image(path, member.name, member.size, read)
             else:
                 yield None
 
@@ -226,7 +226,7 @@ def _read_tar(file: OpenFile, offset: int, size: int) -> bytes:
 class _TarMember:
     """Gives the bytes that were read in passing, and keeps them no longer.
 
-    Many pictures may be kept with their results. Whoever wants one again waits until the archive
+    Many images may be kept with their results. Whoever wants one again waits until the archive
     has been read up to it.
     """
 

@@ -1,4 +1,4 @@
-"""Safe decoding: whatever a user gives as a picture -> an upright RGB picture, or ImageError."""
+"""Safe decoding: whatever a user gives as an image -> an upright RGB image, or ImageError."""
 
 import io
 import os
@@ -28,15 +28,15 @@ from mixer_mlx.errors import ImageError
 from .pillow import RAISED_BY_PILLOW, quietly, reason
 
 MAX_PIXELS = 2**28
-"""Larger pictures are refused before a pixel is decoded; a 200-megapixel photo passes."""
+"""Larger images are refused before a pixel is decoded; a 200-megapixel photo passes."""
 
 MAX_RLE_PIXELS = 2**24
 """For run-length encoded BMPs: Pillow decodes them in Python, 12 megapixels per second, and 1 kB
 of such a file can hold any number of pixels."""
 
-# The classes themselves and not Image.open: that one holds every picture to Pillow's global limit
+# The classes themselves and not Image.open: that one holds every image to Pillow's global limit
 # of 179 megapixels, which is not ours to move, and its JPEG entry reads the index of a phone's
-# several pictures (MPO), where one wrong byte would lose the first picture too.
+# several images (MPO), where one wrong byte would lose the first image too.
 _READERS: list[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]]] = [
     (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
@@ -55,7 +55,7 @@ _HEIC = re.compile(rb"....ftyp(he[iv][cmsx]|m[is]f1)", re.DOTALL)
 
 
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:
-    """The picture in a seekable binary file, of which only the header is read.
+    """The image in a seekable binary file, of which only the header is read.
 
     Raises ImageError, and whatever Pillow raises on damaged files.
     """
@@ -64,7 +64,7 @@ def open_image(file: BinaryIO) -> ImageFile.ImageFile:
     width, height = image.size
     if image.tile and image.tile[0][0] == "bmp_rle" and width * height > MAX_RLE_PIXELS:
         raise ImageError(
-            f"The picture is a run-length encoded BMP of {width}x{height} pixels; above "
+            f"The image is a run-length encoded BMP of {width}x{height} pixels; above "
             f"{MAX_RLE_PIXELS:,} pixels, save it without compression or as PNG."
         )
     return image
@@ -75,7 +75,7 @@ def check_size(size: tuple[int, int]) -> None:
     width, height = size
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(
-            f"The picture has {width}x{height} pixels; use one with 1 to {MAX_PIXELS:,} pixels."
+            f"The image has {width}x{height} pixels; use one with 1 to {MAX_PIXELS:,} pixels."
         )
 
 
@@ -91,7 +91,7 @@ def _reader(file: BinaryIO) -> ImageFile.ImageFile:
     if _HEIC.match(start):
         return _heic_reader()(file, "")
     formats = ", ".join(str(reader.format) for _, reader in _READERS)
-    raise ImageError(f"The file is no picture that can be read; save it as one of {formats}.")
+    raise ImageError(f"The file is no image that can be read; save it as one of {formats}.")
 
 
 def _heic_reader() -> type[ImageFile.ImageFile]:
@@ -99,14 +99,14 @@ def _heic_reader() -> type[ImageFile.ImageFile]:
         from pillow_heif import HeifImageFile
     except ImportError as error:
         raise ImageError(
-            "The picture is HEIC, which an extra reads; pip install 'mixer-mlx[heif]'."
+            "The image is HEIC, which an extra reads; pip install 'mixer-mlx[heif]'."
         ) from error
     return HeifImageFile
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that is fetched when its turn comes: out of an archive, or from elsewhere.
+class LazyImage:
+    """An image that is fetched when its turn comes: out of an archive, or from elsewhere.
 
     `name` is what to print of it. `read` gives the bytes of the file, or raises ImageError.
     """
@@ -122,12 +122,12 @@ class Picture:
         return io.BytesIO(self.read())
 
 
-Source: TypeAlias = str | os.PathLike[str] | BinaryIO | Picture
+FileInput: TypeAlias = str | os.PathLike[str] | BinaryIO | LazyImage
 """What has to be decoded."""
-ImageInput: TypeAlias = Source | Image.Image | NDArray[np.uint8]
+ImageInput: TypeAlias = FileInput | Image.Image | NDArray[np.uint8]
 
 MEMORY_BYTES = 2**29
-"""Pictures that are being decoded may take this together; a larger one is decoded alone."""
+"""Images that are being decoded may take this together; a larger one is decoded alone."""
 _BYTES_PER_PIXEL = 4  # Pillow's, for RGB too
 
 _DECODING = ("decoded", "use an intact copy, or save it anew")
@@ -142,13 +142,13 @@ _TRANSPOSE: dict[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> the turn that makes the picture upright; 1 needs none."""
+"""EXIF orientation -> the turn that makes the image upright; 1 needs none."""
 
 
-def decode(source: Source, *, exact: bool = False, at_least: int | None = None) -> Image.Image:
-    """The picture in a file, upright (EXIF orientation applied), mode "RGB", first frame.
+def decode(source: FileInput, *, exact: bool = False, at_least: int | None = None) -> Image.Image:
+    """The image in a file, upright (EXIF orientation applied), mode "RGB", first frame.
 
-    `source` is a path, a seekable binary file, which stays open, or a `Picture`. JPEG (with MPO),
+    `source` is a path, a seekable binary file, which stays open, or a `LazyImage`. JPEG (with MPO),
     PNG, WebP, GIF, BMP, TIFF, AVIF, and with pillow-heif HEIC are read, known by their first bytes
     and not by their name. Nothing is printed, a FIFO never blocks, and other threads may decode at
     the same time: all together they take about MEMORY_BYTES.
@@ -161,17 +161,17 @@ def decode(source: Source, *, exact: bool = False, at_least: int | None = None) 
     readable, none of these formats, damaged, or larger than MAX_PIXELS (TIFF and WebP: than
     twice Pillow's Image.MAX_IMAGE_PIXELS, 179 megapixels).
     """
-    with opened(source, at_least=None if exact else at_least) as image:
-        picture = rgb(image, exact=exact)
-    # An orientation left in here would be applied by whoever gets the picture. Pillow may have
+    with opened(source, at_least=None if exact else at_least) as header:
+        image = rgb(header, exact=exact)
+    # An orientation left in here would be applied by whoever gets the image. Pillow may have
     # read it already, into an attribute that a copy hasn't.
-    picture.info = {}
-    return picture.copy() if exact else picture
+    image.info = {}
+    return image.copy() if exact else image
 
 
 @contextmanager
 def opened(image: ImageInput, *, at_least: int | None = None) -> Iterator[Image.Image]:
-    """A picture for `rgb`; of a file only the header is read, and its pixels have room meanwhile.
+    """An image for `rgb`; of a file only the header is read, and its pixels have room meanwhile.
 
     `image` may also be a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
     `at_least` and the errors are those of `decode`; anything else is an ImageError too.
@@ -191,14 +191,14 @@ def opened(image: ImageInput, *, at_least: int | None = None) -> Iterator[Image.
 
 
 def rgb(image: Image.Image, *, exact: bool = False) -> Image.Image:
-    """The pixels of a picture as mode "RGB", upright unless `exact`. Raises ImageError."""
+    """The pixels of an image as mode "RGB", upright unless `exact`. Raises ImageError."""
     with quietly(*_DECODING):
-        picture = to_rgb(image)  # loads: a TIFF turns itself then, and drops its orientation
-        return picture if exact else _upright(picture, image)
+        converted = to_rgb(image)  # loads: a TIFF turns itself then, and drops its orientation
+        return converted if exact else _upright(converted, image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture in any mode of Pillow's -> mode "RGB"; the picture itself if it is RGB already.
+    """An image in any mode of Pillow's -> mode "RGB"; the image itself if it is RGB already.
 
     Transparent pixels are laid over white; 16-bit grey is divided by 257 (Pillow alone clips it
     to white). Raises ImageError for what can't be decoded or converted, and beyond MAX_PIXELS.
@@ -208,7 +208,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image.load()
         if image.mode == "F":
             raise ImageError(
-                "The picture has floating-point pixels of unknown range; save it with 8 bits."
+                "The image has floating-point pixels of unknown range; save it with 8 bits."
             )
         if image.mode.startswith("I"):
             return _eight_bits(image).convert("RGB")
@@ -236,12 +236,12 @@ def _over_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
+def _upright(converted: Image.Image, original: Image.Image) -> Image.Image:
     try:
-        turn = _TRANSPOSE.get(image.getexif().get(_ORIENTATION))
-    except RAISED_BY_PILLOW:  # a broken EXIF block must not lose the picture
+        turn = _TRANSPOSE.get(original.getexif().get(_ORIENTATION))
+    except RAISED_BY_PILLOW:  # a broken EXIF block must not lose the image
         turn = None
-    return picture if turn is None else picture.transpose(turn)
+    return converted if turn is None else converted.transpose(turn)
 
 
 def _reduce(image: JpegImageFile, at_least: int) -> None:
@@ -258,15 +258,15 @@ def _reduce(image: JpegImageFile, at_least: int) -> None:
             return
 
 
-def _file(source: Source) -> AbstractContextManager[BinaryIO]:
+def _file(source: FileInput) -> AbstractContextManager[BinaryIO]:
     if isinstance(source, str | os.PathLike):
         return _regular_file(source)
-    if isinstance(source, Picture):
+    if isinstance(source, LazyImage):
         return source.open()
     if hasattr(source, "read"):
         return nullcontext(source)
     raise ImageError(
-        f"A picture is a path, a PIL image or a NumPy array, not {type(source).__name__}."
+        f"An image is a path, a PIL image or a NumPy array, not {type(source).__name__}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Which pictures are meant by what a user names: files, folders, archives, patterns, addresses."""
+"""Which images are meant by what a user names: files, folders, archives, patterns, addresses."""
 
 import glob
 import os
@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from .archives import is_archive, pictures_in
-from .decode import Picture
+from .archives import images_in, is_archive
+from .decode import LazyImage
 
 SUFFIXES = {
     ".avif",
@@ -35,18 +35,18 @@ Fetch = Callable[[str], bytes]
 _CHUNK = 2**16
 
 
-def find_pictures(
+def find_images(
     names: Iterable[str | os.PathLike[str]],
     *,
     listed: Iterable[str] | None = None,
     fetch: Fetch | None = None,
-) -> Iterator[str | Picture]:
-    """Pictures for `Classifier.predict`; `str` of each is its name. Nothing is read in advance.
+) -> Iterator[str | LazyImage]:
+    """Images for `Classifier.predict`; `str` of each is its name. Nothing is read in advance.
 
     A file is given by its path as it stands, whether it exists or not. In place of a folder come
-    the pictures in it and below, sorted; hidden files and folders and other suffixes are passed
+    the images in it and below, sorted; hidden files and folders and other suffixes are passed
     over, and links to folders are not followed. A .zip or .tar file is taken for a folder, in the
-    order it has (see `archives.pictures_in`). A name with `*`, `?` or `[`, if there is no file of
+    order it has (see `archives.images_in`). A name with `*`, `?` or `[`, if there is no file of
     that name, stands for the files that match, sorted; `**` for any depth.
 
     "-" stands for the names in `listed`, which are not patterns; without `listed` it is a file.
@@ -80,18 +80,18 @@ def _split_at_zeros(stream: BinaryIO) -> Iterator[bytes]:
     yield rest
 
 
-def _named(name: str, fetch: Fetch | None) -> Iterator[str | Picture]:
+def _named(name: str, fetch: Fetch | None) -> Iterator[str | LazyImage]:
     if fetch is not None and _is_url(name):
-        yield Picture(name, partial(fetch, name))
+        yield LazyImage(name, partial(fetch, name))
     elif os.path.isdir(name):
         yield from _below(name)
     elif is_archive(name):
-        yield from pictures_in(name, SUFFIXES)
+        yield from images_in(name, SUFFIXES)
     else:
         yield name
 
 
-def _matching(pattern: str, fetch: Fetch | None) -> Iterator[str | Picture]:
+def _matching(pattern: str, fetch: Fetch | None) -> Iterator[str | LazyImage]:
     """As if the shell had expanded it; what matches nothing stays, to be reported."""
     found = sorted(glob.glob(pattern, recursive=True))
     for name in found or [pattern]:

@@ -45,10 +45,10 @@ def quietly(verb: str, advice: str) -> Iterator[None]:
         try:
             yield
         except MemoryError as error:
-            raise ImageError("There is too little memory for the picture; shrink it.") from error
+            raise ImageError("There is too little memory for the image; shrink it.") from error
         except RAISED_BY_PILLOW as error:
             why = reason(error)
-            raise ImageError(f"The picture can't be {verb} ({why}); {advice}.") from error
+            raise ImageError(f"The image can't be {verb} ({why}); {advice}.") from error
 
 
 def reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""`Preprocess`: a picture -> the pixels that a model takes."""
+"""`Preprocess`: an image -> the pixels that a model takes."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
 }
 
-# From this size on, a resized picture that is also far larger than the crop is never made whole.
+# From this size on, a resized image that is also far larger than the crop is never made whole.
 _HUGE_PIXELS = 2**26
 _HUGE_RATIO = 64
 
@@ -32,18 +32,18 @@ _REDUCED_RATIO = 5.5
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a picture becomes a model's input: resize, centre crop, and the numbers to normalise by.
+    """How an image becomes a model's input: resize, centre crop, and the numbers to normalise by.
 
     The arithmetic is that of timm's `transforms_imagenet_eval`, pixel for pixel. `image_size` is
-    (height, width). The picture is first resized to S = floor(image_size / crop_pct):
+    (height, width). The image is first resized to S = floor(image_size / crop_pct):
 
         "shorter"  keeps its shape; the shorter side becomes S, or, where S is not square, the
-                   picture becomes just large enough to cover S (timm always uses bilinear there;
+                   image becomes just large enough to cover S (timm always uses bilinear there;
                    here `interpolation` holds everywhere)
         "squash"   both sides become S; with crop_pct 1 that is a plain resize to image_size
 
     `mean` and `std`, one number per channel, belong to pixels in 0..1. One channel means grey;
-    a number other than 1 and 3 is for models that are not called with pictures.
+    a number other than 1 and 3 is for models that are not called with images.
     Raises ConfigError for a value of the wrong type or out of range.
     """
 
@@ -72,7 +72,7 @@ class Preprocess:
 
     @property
     def in_channels(self) -> int:
-        """Channels of the model's input; pictures can have 3, or 1 for grey."""
+        """Channels of the model's input; images can have 3, or 1 for grey."""
         return len(self.mean)
 
     def to_dict(self) -> dict[str, object]:
@@ -94,22 +94,22 @@ class Preprocess:
         """A path, a PIL image or a uint8 array -> uint8 pixels (H, W, in_channels).
 
         An array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), grey, RGB or RGBA; a file that is
-        open for reading and a `decode.Picture` will do too. EXIF orientation is applied, and JPEGs
+        open for reading and a `LazyImage` will do too. EXIF orientation is applied, and JPEGs
         far larger than needed are decoded at a reduced size; `exact` does neither, as the
         evaluations with which models are published. Raises ImageError for anything else.
         """
         if self.in_channels not in (1, 3):
             raise ImageError(
-                f"The model takes {self.in_channels} channels and pictures have 3; "
+                f"The model takes {self.in_channels} channels and images have 3; "
                 "call the model itself with arrays."
             )
         at_least = math.ceil(_REDUCED_RATIO * max(self._target))
         with opened(image, at_least=None if exact else at_least) as source:
-            picture = rgb(source, exact=exact)
+            upright = rgb(source, exact=exact)
             with quietly("resized", "cut or shrink it first"):
                 if self.in_channels == 1:
-                    picture = picture.convert("L")
-                pixels = np.array(self._fit(picture))
+                    upright = upright.convert("L")
+                pixels = np.array(self._fit(upright))
         return pixels.reshape(*self.image_size, self.in_channels)
 
     def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -124,27 +124,27 @@ class Preprocess:
 
     @property
     def _target(self) -> tuple[int, int]:
-        """(height, width) that a picture is resized to, or just covers, before the crop."""
+        """(height, width) that an image is resized to, or just covers, before the crop."""
         height, width = self.image_size
         return math.floor(height / self.crop_pct), math.floor(width / self.crop_pct)
 
-    def _fit(self, picture: Image.Image) -> Image.Image:
+    def _fit(self, image: Image.Image) -> Image.Image:
         """Resizes and crops."""
-        width, height = size = self._resized(*picture.size)
+        width, height = size = self._resized(*image.size)
         crop_height, crop_width = self.image_size
-        # The resized picture is never smaller than the crop, as crop_pct is at most 1.
+        # The resized image is never smaller than the crop, as crop_pct is at most 1.
         left, top = round((width - crop_width) / 2), round((height - crop_height) / 2)
         box = (left, top, left + crop_width, top + crop_height)
         resample = INTERPOLATIONS[self.interpolation]
         huge = max(_HUGE_PIXELS, _HUGE_RATIO * crop_width * crop_height)
         if width * height > huge:
-            return _resize_region(picture, size, box, resample)
-        if width * picture.height > huge:  # what the first of two passes takes before Pillow 13
-            picture = picture.resize((picture.width, height), resample)
-        return picture.resize(size, resample).crop(box)
+            return _resize_region(image, size, box, resample)
+        if width * image.height > huge:  # what the first of two passes takes before Pillow 13
+            image = image.resize((image.width, height), resample)
+        return image.resize(size, resample).crop(box)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of a picture -> (width, height) before the crop."""
+        """(width, height) of an image -> (width, height) before the crop."""
         to_height, to_width = self._target
         if self.resize_mode == "squash":
             return to_width, to_height
@@ -157,22 +157,22 @@ class Preprocess:
 
 
 def _resize_region(
-    picture: Image.Image,
+    image: Image.Image,
     size: tuple[int, int],
     box: tuple[int, int, int, int],
     resample: Image.Resampling,
 ) -> Image.Image:
-    """`picture.resize(size).crop(box)`, without the memory for all of `size`."""
-    left, right, x0, x1 = _cut(picture.width, size[0], box[0], box[2])
-    top, bottom, y0, y1 = _cut(picture.height, size[1], box[1], box[3])
-    part = picture.crop((left, top, right, bottom))
+    """`image.resize(size).crop(box)`, without the memory for all of `size`."""
+    left, right, x0, x1 = _cut(image.width, size[0], box[0], box[2])
+    top, bottom, y0, y1 = _cut(image.height, size[1], box[1], box[3])
+    part = image.crop((left, top, right, bottom))
     return part.resize((box[2] - box[0], box[3] - box[1]), resample, (x0, y0, x1, y1))
 
 
 def _cut(old: int, new: int, start: int, end: int) -> tuple[int, int, float, float]:
     """One axis of a resize from `old` to `new` pixels of which start..end are wanted.
 
-    Returns the first and last pixel that the filter reaches, and start..end in the picture, counted
+    Returns the first and last pixel that the filter reaches, and start..end in the image, counted
     from that first pixel: Pillow holds these in float32, which is coarse far from zero.
     """
     scale = old / new

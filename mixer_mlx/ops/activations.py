@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 import mlx.core as mx
 
 # On the CPU, MLX compiles by running g++, about 0.5 s for each function and dtype; then a large
-# array takes 1 ns per element instead of 8 or 10. Below this size, which one picture does not
+# array takes 1 ns per element instead of 8 or 10. Below this size, which one image does not
 # reach in most models, plain operations take some 10 ms at most: waiting for g++ would not pay.
 COMPILE_FROM_SIZE = 2**20
 

@@ -1,6 +1,6 @@
 """Ranks: the processes, on one machine or several, that MLX's launcher started for one job.
 
-Each works on its share of the pictures, and rank 0 speaks and writes for all. Arrays are summed by
+Each works on its share of the images, and rank 0 speaks and writes for all. Arrays are summed by
 `mx.distributed`; everything small goes through `peers`.
 """
 
@@ -84,7 +84,7 @@ class Ranks:
         rows, left = divmod(whole, self.size)
         if left or not rows:
             raise ConfigError(
-                f"A batch of {whole} pictures can't be shared evenly by {self.size} processes; "
+                f"A batch of {whole} images can't be shared evenly by {self.size} processes; "
                 f"choose a batch size (-b) that is a multiple of {self.size}."
             )
         return slice(self.rank * rows, (self.rank + 1) * rows)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+Output = TypeVar("Output")
 
 
 def cores() -> int:
@@ -22,10 +22,10 @@ THREADS = cores()
 
 
 def in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], ahead: int
-) -> Generator[Result, None, None]:
+    function: Callable[[Item], Output], items: Iterable[Item], ahead: int
+) -> Generator[Output, None, None]:
     """`map` in threads, in order, at most `ahead` items early; stops them when it is closed."""
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[Future[Output]] = deque()
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
     try:
         for item in items:

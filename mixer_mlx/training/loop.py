@@ -132,11 +132,11 @@ def fit(
         while state.progress.end is None:
             epoch = state.progress.epoch
             last = min(total, (epoch + 1) * len(train))
-            running: _Running | None = None
+            running: _PendingStep | None = None
             for pixels, labels in _batches(train, state, last):
                 number = state.progress.step
                 lr = learning_rate(recipe, number, total)
-                before, running = running, _Running(number, epoch, lr, len(pixels), ranks)
+                before, running = running, _PendingStep(number, epoch, lr, len(pixels), ranks)
                 # No other name for the old arrays: the new ones take their memory.
                 state.arrays, running.report = step(
                     state.arrays, state.frozen, pixels, labels, number, lr
@@ -172,7 +172,7 @@ def _begun(state: State, recipe: Recipe, steps_per_epoch: int) -> State:
         )
     if state.steps_per_epoch not in (None, steps_per_epoch):
         raise TrainingError(
-            f"The training pictures changed: an epoch had {state.steps_per_epoch} batches and has "
+            f"The training images changed: an epoch had {state.steps_per_epoch} batches and has "
             f"{steps_per_epoch} now; restore the folder, or start a new run."
         )
     state.steps_per_epoch = steps_per_epoch
@@ -195,7 +195,7 @@ def _batches(train: Batches, state: State, last: int) -> Iterator[tuple[NDArray[
         )
 
 
-class _Running:
+class _PendingStep:
     """A step that was handed to the device."""
 
     report: mx.array

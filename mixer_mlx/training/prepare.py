@@ -13,7 +13,14 @@ from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.augment import augmentation
-from mixer_mlx.data.loader import Batch, EvaluationBatches, OnBad, Pictures, TrainingBatches, noise
+from mixer_mlx.data.loader import (
+    Batch,
+    DecodedImages,
+    EvaluationBatches,
+    OnBad,
+    TrainingBatches,
+    noise,
+)
 from mixer_mlx.data.mixing import Mixing
 from mixer_mlx.data.read import Dataset
 from mixer_mlx.images.preprocess import Preprocess
@@ -90,7 +97,7 @@ def training_batches(
     )
     mixes = recipe.mixup or recipe.cutmix
     return TrainingBatches(
-        Pictures(dataset, on_bad),
+        DecodedImages(dataset, on_bad),
         augmented,
         recipe.batch_size,
         recipe.seed,
@@ -103,19 +110,19 @@ def training_batches(
 def validation(
     dataset: Dataset, info: ModelInfo, batch_size: int, on_bad: OnBad, ranks: Ranks = ALONE
 ) -> Validate:
-    """How `fit` validates: the same code as `mixer evaluate`, pictures turned upright."""
-    pictures = Pictures(dataset.take(ranks.mine(len(dataset))), on_bad)
+    """How `fit` validates: the same code as `mixer evaluate`, images turned upright."""
+    images = DecodedImages(dataset.take(ranks.mine(len(dataset))), on_bad)
 
     def validate(model: MlpMixer) -> Metrics:
-        batches = EvaluationBatches(pictures, info.preprocess, batch_size)
+        batches = EvaluationBatches(images, info.preprocess, batch_size)
         return evaluate(Classifier(model, info).logits, batches, ranks=ranks)
 
     return validate
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run will take, as measured on a few steps with pictures of noise."""
+class Estimate:
+    """What a run will take, as measured on a few steps with images of noise."""
 
     steps: int
     images_per_second: float
@@ -138,10 +145,10 @@ class _Noise:
         return iter([(self.pixels, self.labels)] * (self.steps - start))
 
 
-def plan(model: MlpMixer, preprocess: Preprocess, recipe: Recipe, total_steps: int) -> Plan:
+def plan(model: MlpMixer, preprocess: Preprocess, recipe: Recipe, total_steps: int) -> Estimate:
     """Measure a few steps of the real thing on a copy of the model; takes their time and memory.
 
-    Decoding pictures and validating come on top, where they are slower than the network.
+    Decoding images and validating come on top, where they are slower than the network.
     """
     copy = MlpMixer(model.config)
     copy.update(model.parameters())
@@ -153,11 +160,11 @@ def plan(model: MlpMixer, preprocess: Preprocess, recipe: Recipe, total_steps: i
     rates = [event.images_per_second for event in events if isinstance(event, StepDone)]
     rate = max(rates[1:])
     seconds = total_steps * recipe.batch_size / rate
-    return Plan(total_steps, rate, seconds, mx.get_peak_memory())
+    return Estimate(total_steps, rate, seconds, mx.get_peak_memory())
 
 
 MEMORY_SHARE = 0.6
-"""The share of the memory that a run should take: the rest is for the system and the pictures."""
+"""The share of the memory that a run should take: the rest is for the system and the images."""
 
 
 def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
@@ -187,7 +194,7 @@ def fitted(config: MixerConfig, recipe: Recipe, memory_bytes: float) -> Recipe:
     """The recipe in as many parts (`accumulation`) as keep it under `MEMORY_SHARE` of the memory.
 
     The same updates, in less memory. A recipe that has parts already stays as it is, and one that
-    can't fit gets parts of one picture.
+    can't fit gets parts of one image.
     """
     if recipe.accumulation > 1:
         return recipe

@@ -56,7 +56,7 @@ class Recipe:
     """How to train. Raises ConfigError, naming the field, for a value that makes no sense.
 
     A run lasts `epochs` or `steps`: one of them is None. A step is one update from `batch_size`
-    pictures, computed in `accumulation` parts to save memory. `batch_fraction` bounds a batch by a
+    images, computed in `accumulation` parts to save memory. `batch_fraction` bounds a batch by a
     share of the training set, see `batch_size_for`.
 
     `optimizer` "muon" is Muon for the kernels in the blocks and AdamW for all else, with one `lr`;
@@ -74,7 +74,7 @@ class Recipe:
     "pad" a padded crop, "auto" by the image size; with `flip` both are mirrored at random.
     `rand_augment` is (layers, magnitude) or None, `erasing` the probability of random erasing,
     `mixup` and `cutmix` are the p of Beta(p, p), 0 for none. `balance` makes up for classes with
-    few pictures: "loss" weights the loss, "sampling" draws them more often.
+    few images: "loss" weights the loss, "sampling" draws them more often.
     `patience`: stop after so many epochs without a better validation result. `save_every` so many
     steps, beside each epoch.
     """
@@ -153,7 +153,7 @@ class Recipe:
             _check("rand_augment's magnitude", self.rand_augment[1], 0, 30, whole=True)
 
     def batch_size_for(self, examples: int) -> int:
-        """The batch size for a training set of that many pictures."""
+        """The batch size for a training set of that many images."""
         return max(1, min(self.batch_size, int(examples * self.batch_fraction)))
 
     def total_steps(self, steps_per_epoch: int) -> int:

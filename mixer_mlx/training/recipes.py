@@ -41,10 +41,10 @@ RECIPES = {
             label_smoothing=0.1,
             ema_decay=0.99,
         ),
-        """Fine-tunes on 50 to 5,000 pictures, in as many steps for few pictures as for many.
+        """Fine-tunes on 50 to 5,000 images, in as many steps for few images as for many.
 
 Command   mixer fine-tune photos/ -o my-model
-Expect    on 400 CIFAR-10 pictures turned by 0, 90, 180 and 270 degrees as four classes, from the
+Expect    on 400 CIFAR-10 images turned by 0, 90, 180 and 270 degrees as four classes, from the
           model `cifar10`, without flips: 50.15 % on 2,000 others; the head alone 42.05 %
 Source    this project's own: AdamW and an average of the weights, which small sets forgive most
 """,
@@ -104,7 +104,7 @@ Source    arXiv 2105.01601, table 4; the loss, the head bias and RandAugment's 2
 
 Command   mixer train cifar10/ --recipe cifar -o my-model
 Expect    with --epochs 10 --val-fraction 0.1 71.2 % on the validation and 70.9 % on the test
-          pictures, as timm's `MlpMixer` on the same batches (docs/from-scratch.md)
+          images, as timm's `MlpMixer` on the same batches (docs/from-scratch.md)
 Source    this project's own; timm's code reached 77.90 % by nearly the same
 """,
     ),
@@ -125,9 +125,9 @@ Source    this project's own; timm's code reached 77.90 % by nearly the same
         """Trains on CIFAR-10 from nothing, the model `cifar10` in 1 h 58 min on two CPU cores.
 
 Command   mixer train cifar10/train --like cifar10 --recipe cifar-muon --val-fraction 0.04 -o run
-Expect    83.04 % on the test pictures (docs/cifar10.md)
+Expect    83.04 % on the test images (docs/cifar10.md)
 Source    this project's own: Muon (Jordan et al., kellerjordan.github.io/posts/muon) because steps
-          are few, CutMix (arXiv 1905.04899) against learning pictures by heart
+          are few, CutMix (arXiv 1905.04899) against learning images by heart
 """,
     ),
 }

@@ -3,11 +3,11 @@
     run.json     what the run began with: data, recipe, classes, the model it started from
     log.jsonl    one line for each step and each epoch
     curves.png   the log as diagrams
-    best/        the better of the raw weights and their average, on the validation pictures
+    best/        the better of the raw weights and their average, on the validation images
     last/        the last raw weights
     state/       what it takes to go on
     README.md    a model card
-    report.html  what the best model makes of the validation pictures
+    report.html  what the best model makes of the validation images
 
     tensorboard/, wandb/, tracker-id: what trackers wrote, if asked to
 
@@ -27,7 +27,7 @@ from mixer_mlx.analysis.report import Report, describe, readable
 from mixer_mlx.analysis.report import write as write_page
 from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
 from mixer_mlx.classify import Classifier
-from mixer_mlx.data.loader import EvaluationBatches, Pictures
+from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
 from mixer_mlx.data.read import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
@@ -85,14 +85,14 @@ class Start:
             "origin": self.origin,
             "recipe_name": self.recipe_name,
             "classes": len(self.train.classes),
-            "training_pictures": len(self.train),
-            "validation_pictures": len(self.val),
+            "training_images": len(self.train),
+            "validation_images": len(self.val),
             **self.recipe.to_dict(),
         }
 
 
 def fingerprint(dataset: Dataset) -> dict[str, object]:
-    """What tells whether a dataset is still the same: pictures, and a checksum of names and sizes.
+    """What tells whether a dataset is still the same: images, and a checksum of names and sizes.
 
     Names are those of class and file, so that a folder may be moved; of a row in a Parquet file
     that file's name and size, and the number of the row.
@@ -102,7 +102,7 @@ def fingerprint(dataset: Dataset) -> dict[str, object]:
         size = path.stat().st_size if isinstance(path, Path) else path.size
         name = f"{dataset.classes[label]}/{PurePath(str(path)).name} {size}\n"
         digest.update(name.encode(errors="surrogateescape"))
-    return {"pictures": len(dataset), "sha256": digest.hexdigest()}
+    return {"images": len(dataset), "sha256": digest.hexdigest()}
 
 
 class Run:
@@ -165,7 +165,7 @@ class Run:
         for key in ("train", "val"):
             if began.get(key) != now[key]:
                 raise TrainingError(
-                    f"The {key} pictures are not those that the run in {self.folder} began with; "
+                    f"The {key} images are not those that the run in {self.folder} began with; "
                     "restore them, or begin a new run."
                 )
         if differing := [key for key in now if began.get(key) != now[key]]:
@@ -220,12 +220,12 @@ class Run:
 
     def _facts(self, best: Best) -> list[tuple[str, str]]:
         start = self.start
-        pictures, classes = len(start.train), len(start.train.classes)
+        images, classes = len(start.train), len(start.train.classes)
         epochs = len(self.log.lines_of("epoch"))
         weights = "averaged weights" if best.weights == "ema" else "raw weights"
         return [
             ("best epoch", f"{best.epoch + 1} of {epochs}, {weights}"),
-            ("trained on", f"{pictures:,} pictures of {classes:,} classes"),
+            ("trained on", f"{images:,} images of {classes:,} classes"),
             ("made by", f"mixer {start.command}, recipe {start.recipe_name}"),
             ("began from", start.origin),
         ]
@@ -241,8 +241,8 @@ class Run:
             f"# {self.folder.name}\n\nAn MLP-Mixer (arXiv 2105.01601) made by `mixer "
             f"{start.command}`: images of {config.image_size[0]} x {config.image_size[1]}, patches "
             f"of {config.patch_size}, {config.num_parameters:,} parameters. It began from "
-            f"{start.origin}.\n\nOn the {len(start.val)} validation pictures, in `best/`: "
-            f"`{results}` (shares; loss in nats).\n\nTrained on {len(start.train)} pictures, of "
+            f"{start.origin}.\n\nOn the {len(start.val)} validation images, in `best/`: "
+            f"`{results}` (shares; loss in nats).\n\nTrained on {len(start.train)} images, of "
             f"each class:\n\n{classes}\n\nRecipe `{start.recipe_name}`:\n\n```json\n"
             f"{json.dumps(start.recipe.to_dict(), indent=2)}\n```\n"
         )
@@ -269,23 +269,23 @@ def _empty(folder: Path) -> None:
 def write_report(
     folder: Path, val: Dataset, recipe: Recipe, facts: Sequence[tuple[str, str]]
 ) -> None:
-    """Validate `folder`/best once more, to see what it makes of each picture, and write the page.
+    """Validate `folder`/best once more, to see what it makes of each image, and write the page.
 
-    Pictures are decoded again. Raises MixerError.
+    Images are decoded again. Raises MixerError.
     """
     info = checkpoint.read_info(folder / "best")
     classifier = Classifier(checkpoint.load(folder / "best", info=info), info)
     # What can't be read was named when it was validated on.
-    pictures = Pictures(val, lambda *_: None, memory_bytes=0)
+    images = DecodedImages(val, lambda *_: None, memory_bytes=0)
     outcomes: list[Outcome] = []
-    batches = EvaluationBatches(pictures, info.preprocess, recipe.batch_size)
+    batches = EvaluationBatches(images, info.preprocess, recipe.batch_size)
     metrics = evaluate(classifier.logits, batches, outcomes=outcomes)
     curves = folder / "curves.png"
     page = Report(
         title=folder.absolute().name,
-        facts=[*describe(info, metrics, pictures), *facts],
+        facts=[*describe(info, metrics, images), *facts],
         labels=info.labels,
-        entries=readable(pictures),
+        entries=readable(images),
         outcomes=outcomes,
         curves=curves.read_bytes() if curves.exists() else None,
         details=[("Recipe", json.dumps(recipe.to_dict(), indent=2))],

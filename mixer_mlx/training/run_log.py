@@ -74,9 +74,9 @@ class Log:
             known = [line for line in epochs if isinstance(line[weights], dict)]
             losses[name] = [_point(line, line[weights]["loss"]) for line in known]  # type: ignore[index]
             top1[name] = [_point(line, 100 * line[weights]["top1"]) for line in known]  # type: ignore[index]
-        picture = draw_panels([Panel("loss by step", losses), Panel("top-1, %", top1)])
+        image = draw_panels([Panel("loss by step", losses), Panel("top-1, %", top1)])
         with replacing_file(path) as temporary:
-            picture.save(temporary, "PNG")
+            image.save(temporary, "PNG")
 
 
 def _read(path: Path) -> list[dict[str, object]]:

@@ -31,12 +31,12 @@ Save = Callable[..., Path]
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """Save a picture below tmp_path, unless told otherwise with what JPEG's best quality gives."""
+    """Save an image below tmp_path, unless told otherwise with what JPEG's best quality gives."""
 
-    def save(name: str, picture: Image.Image, **options: object) -> Path:
+    def save(name: str, image: Image.Image, **options: object) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, **({"quality": 95} | options))  # type: ignore[arg-type]
+        image.save(path, **({"quality": 95} | options))  # type: ignore[arg-type]
         return path
 
     return save
@@ -44,7 +44,7 @@ def save(tmp_path: Path) -> Save:
 
 @pytest.fixture
 def parts(save: Save, tmp_path: Path) -> Path:
-    """Twelve different pictures for each of two classes to train, and three to validate."""
+    """Twelve different images for each of two classes to train, and three to validate."""
     seeds = iter(range(1000))
     for part, count in (("train", 12), ("val", 3)):
         for name in ("cat", "dog"):
@@ -59,7 +59,7 @@ def found(root: Path, **options: object) -> list[tuple[str, list[str], str]]:
     return [
         (
             one.kind,
-            [str(scanned.entries[i])[len(str(root)) + 1 :] for i in one.pictures],
+            [str(scanned.entries[i])[len(str(root)) + 1 :] for i in one.images],
             one.detail,
         )
         for one in find(scanned, **options)  # type: ignore[arg-type]
@@ -72,8 +72,8 @@ def test_nothing_is_wrong(parts: Path) -> None:
 
 def test_copies(parts: Path, save: Save) -> None:
     (parts / "train/cat/copy.jpg").write_bytes((parts / "train/cat/03.jpg").read_bytes())
-    with Image.open(parts / "train/dog/05.jpg") as picture:
-        save("train/dog/lossless.png", picture)
+    with Image.open(parts / "train/dog/05.jpg") as image:
+        save("train/dog/lossless.png", image)
     assert found(parts) == [
         ("duplicate", ["train/cat/03.jpg", "train/cat/copy.jpg"], "the same file"),
         ("duplicate", ["train/dog/05.jpg", "train/dog/lossless.png"], "the same pixels"),
@@ -81,11 +81,11 @@ def test_copies(parts: Path, save: Save) -> None:
 
 
 def test_what_was_saved_anew(parts: Path, save: Save) -> None:
-    with Image.open(parts / "train/cat/03.jpg") as picture:
-        save("train/cat/again.jpg", picture, quality=50)
-        save("train/cat/small.jpg", picture.resize((48, 36)))
-        save("train/cat/mirrored.jpg", picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-        save("train/cat/turned.jpg", picture.rotate(90, expand=True))
+    with Image.open(parts / "train/cat/03.jpg") as image:
+        save("train/cat/again.jpg", image, quality=50)
+        save("train/cat/small.jpg", image.resize((48, 36)))
+        save("train/cat/mirrored.jpg", image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        save("train/cat/turned.jpg", image.rotate(90, expand=True))
     names = ["train/cat/03.jpg", "train/cat/again.jpg", "train/cat/small.jpg"]
     assert [one for one in found(parts) if one[0] != "odd_size"] == [("near_duplicate", names, "")]
 
@@ -129,7 +129,7 @@ def test_how_near_is_chosen(parts: Path, save: Save) -> None:
 
 def test_files_that_cannot_be_read(parts: Path) -> None:
     (parts / "train/cat/00.jpg").write_bytes(b"")
-    (parts / "train/cat/01.jpg").write_text("no picture")
+    (parts / "train/cat/01.jpg").write_text("no image")
     whole = (parts / "val/dog/00.jpg").read_bytes()
     (parts / "val/dog/00.jpg").write_bytes(whole[: len(whole) // 2])
     some = found(parts)
@@ -139,7 +139,7 @@ def test_files_that_cannot_be_read(parts: Path) -> None:
         ("unreadable", ["val/dog/00.jpg"]),
     ]
     assert "empty" in some[0][2]
-    assert "no picture that can be read" in some[1][2]
+    assert "no image that can be read" in some[1][2]
     assert "truncated" in some[2][2]
 
 
@@ -158,7 +158,7 @@ def test_sizes(parts: Path, save: Save) -> None:
     assert sum(one[0] == "tiny" for one in found(parts, image_size=(73, 40))) == 32
 
 
-def test_how_pictures_are_stored(save: Save, tmp_path: Path) -> None:
+def test_how_images_are_stored(save: Save, tmp_path: Path) -> None:
     modes = {
         "L.png": "grey",
         "1.png": "grey",
@@ -171,15 +171,15 @@ def test_how_pictures_are_stored(save: Save, tmp_path: Path) -> None:
     }
     for number, name in enumerate(modes):
         mode = name[: name.index(".")]
-        picture = photo(number)
-        picture = picture.convert("L").convert("I;16") if mode == "I;16" else picture.convert(mode)
-        save(f"a/{name}", picture)
+        image = photo(number)
+        image = image.convert("L").convert("I;16") if mode == "I;16" else image.convert(mode)
+        save(f"a/{name}", image)
     scanned = scan(read_parts(tmp_path))
     stored = {Path(str(scanned.entries[i])).name: seen.stored for i, seen in scanned.readable()}
     assert stored == modes
 
 
-def test_flat_pictures_are_compared_by_their_pixels_alone(save: Save, tmp_path: Path) -> None:
+def test_flat_images_are_compared_by_their_pixels_alone(save: Save, tmp_path: Path) -> None:
     for number, colour in enumerate(["navy", "white", "white", "red"]):
         save(f"a/{number}.png", Image.new("RGB", (40, 40), colour))
     kinds = [(kind, names) for kind, names, _ in found(tmp_path)]
@@ -203,15 +203,15 @@ def test_counts_of_classes() -> None:
         return {one.kind: one.detail for one in class_findings(counts)}
 
     assert kinds(a=10, b=100) == {}
-    assert kinds(a=10, b=101) == {"uneven": "b has 101 pictures, a has 10"}
-    assert kinds(a=9, b=3, c=90) == {"few": "b (3), a (9)", "uneven": "c has 90 pictures, b has 3"}
+    assert kinds(a=10, b=101) == {"uneven": "b has 101 images, a has 10"}
+    assert kinds(a=9, b=3, c=90) == {"few": "b (3), a (9)", "uneven": "c has 90 images, b has 3"}
     many = kinds(**dict.fromkeys("abcdefg", 2))
     assert many == {"few": "a (2), b (2), c (2), d (2), e (2) and 2 more"}
 
 
-def test_pictures_in_an_archive(parts: Path, tmp_path: Path) -> None:
+def test_images_in_an_archive(parts: Path, tmp_path: Path) -> None:
     (parts / "val/cat/leak.jpg").write_bytes((parts / "train/cat/03.jpg").read_bytes())
-    (parts / "train/cat/00.jpg").write_text("no picture")
+    (parts / "train/cat/00.jpg").write_text("no image")
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for path in sorted(parts.rglob("*.jpg")):
             archive.write(path, path.relative_to(parts))
@@ -226,7 +226,7 @@ def test_a_sheet_shows_what_was_found(parts: Path, save: Save) -> None:
     red = Image.new("RGB", (40, 40), "#ff0000")
     for name in ("0.png", "1.png"):
         save(f"train/cat/{name}", red)
-    (parts / "val/dog/00.jpg").write_text("no picture")
+    (parts / "val/dog/00.jpg").write_text("no image")
     scanned = scan(read_parts(parts))
     page = draw_findings(scanned, find(scanned))
     assert page is not None

@@ -15,9 +15,9 @@ def photo(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
-def krawetz(picture: Image.Image) -> int:
+def krawetz(image: Image.Image) -> int:
     """hackerfactor.com, 2013: "P[x] < P[x+1]" sets a bit, row by row, in 9 x 8 grey pixels."""
-    small = picture.convert("L").resize((9, 8), Image.Resampling.LANCZOS)
+    small = image.convert("L").resize((9, 8), Image.Resampling.LANCZOS)
     value = 0
     for y in range(8):
         for x in range(8):
@@ -25,30 +25,30 @@ def krawetz(picture: Image.Image) -> int:
     return value
 
 
-def dhash(picture: Image.Image) -> int:
-    return int(dhashes(reduced(picture)[None])[0])
+def dhash(image: Image.Image) -> int:
+    return int(dhashes(reduced(image)[None])[0])
 
 
 def distance(one: Image.Image, other: Image.Image) -> int:
     return (dhash(one) ^ dhash(other)).bit_count()
 
 
-def jpeg(picture: Image.Image, quality: int) -> Image.Image:
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality)
+    image.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_dhash_by_its_definition(seed: int) -> None:
-    picture = photo(seed, (150 + seed, 90))
-    assert dhash(picture) == krawetz(picture)
+    image = photo(seed, (150 + seed, 90))
+    assert dhash(image) == krawetz(image)
 
 
 def test_dhash_is_imagehashs(cat) -> None:  # type: ignore[no-untyped-def]
     """`str(imagehash.dhash(Image.open(cat)))`, ImageHash 4.3.2 with Pillow 13.0."""
-    with Image.open(cat) as picture:
-        assert f"{dhash(picture.convert('RGB')):016x}" == GOLDEN
+    with Image.open(cat) as image:
+        assert f"{dhash(image.convert('RGB')):016x}" == GOLDEN
 
 
 GOLDEN = "5414589aab6fa785"
@@ -56,30 +56,30 @@ GOLDEN = "5414589aab6fa785"
 
 @pytest.mark.parametrize("seed", range(10))
 def test_what_looks_alike_and_what_does_not(seed: int) -> None:
-    picture = photo(seed)
+    image = photo(seed)
     for same in (
-        jpeg(picture, 40),
-        picture.resize((80, 60), Image.Resampling.BICUBIC),
-        picture.resize((333, 250), Image.Resampling.BICUBIC),
-        picture.point(lambda value: value * 0.8),
+        jpeg(image, 40),
+        image.resize((80, 60), Image.Resampling.BICUBIC),
+        image.resize((333, 250), Image.Resampling.BICUBIC),
+        image.point(lambda value: value * 0.8),
     ):
-        assert distance(picture, same) <= NEAR
+        assert distance(image, same) <= NEAR
     for other in (
-        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-        picture.transpose(Image.Transpose.ROTATE_180),
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        image.transpose(Image.Transpose.ROTATE_180),
         photo(seed + 100),
     ):
-        assert distance(picture, other) > 2 * NEAR
+        assert distance(image, other) > 2 * NEAR
 
 
 def test_pixel_digests() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
-    picture = Image.fromarray(pixels)
-    assert pixel_digest(picture) == pixel_digest(Image.fromarray(pixels.copy()))
+    image = Image.fromarray(pixels)
+    assert pixel_digest(image) == pixel_digest(Image.fromarray(pixels.copy()))
     other = pixels.copy()
     other[29, 39, 2] ^= 1
-    assert pixel_digest(picture) != pixel_digest(Image.fromarray(other))
-    assert pixel_digest(picture) != pixel_digest(Image.fromarray(pixels.reshape(40, 30, 3)))
+    assert pixel_digest(image) != pixel_digest(Image.fromarray(other))
+    assert pixel_digest(image) != pixel_digest(Image.fromarray(pixels.reshape(40, 30, 3)))
     tall = Image.fromarray(np.tile(pixels, (1400, 1, 1)))  # in two bands
     changed = tall.copy()
     changed.putpixel((0, tall.height - 1), (1, 2, 3))
@@ -92,7 +92,7 @@ def test_groups_against_all_pairs(limit: int) -> None:
     rng = np.random.default_rng(limit)
     base = rng.integers(0, 200, (30, 1, 8, 9)) + rng.integers(-9, 10, (30, 5, 8, 9))
     greys = rng.permutation(np.clip(base.reshape(-1, 8, 9), 0, 255).astype(np.uint8))
-    greys[40:60, :, ::2] //= 8  # the same bits may be left of it, but not the same picture
+    greys[40:60, :, ::2] //= 8  # the same bits may be left of it, but not the same image
     count = len(greys)
     hashes = [dhash_of(grey) for grey in greys]
     correlation = np.corrcoef(greys.reshape(count, 72))
@@ -111,7 +111,7 @@ def dhash_of(grey: np.ndarray) -> int:
     return int("".join(str(int(b > a)) for row in grey for a, b in zip(row, row[1:])), 2)  # noqa: B905, RUF007
 
 
-def test_the_same_bits_by_chance_are_not_the_same_picture() -> None:
+def test_the_same_bits_by_chance_are_not_the_same_image() -> None:
     early = np.tile(np.array([0, 240, 241, 242, 243, 244, 245, 246, 247], np.uint8), (8, 1))
     late = np.tile(np.array([0, 1, 2, 3, 4, 5, 6, 7, 255], np.uint8), (8, 1))
     dark = (early // 3 + np.arange(9, dtype=np.uint8)).astype(np.uint8)

@@ -54,7 +54,7 @@ def test_the_matrix_counts_as_numpy_does(tmp_path: Path) -> None:
         assert share == f"{expected[i, i] / expected[i].sum():.1%}"
 
 
-def test_the_most_wrong_come_first_with_their_pictures(tmp_path: Path) -> None:
+def test_the_most_wrong_come_first_with_their_images(tmp_path: Path) -> None:
     made = report(tmp_path, 2, [0, 0, 1, 1] * 10, [0, 1, 0, 1] * 10)
     found = Page(page(made, tmp_path))
     wrong = [i for i, outcome in enumerate(made.outcomes) if not outcome.right]
@@ -95,7 +95,7 @@ def test_a_model_of_many_classes_on_few(tmp_path: Path) -> None:
 def test_nothing_is_wrong(tmp_path: Path) -> None:
     for labels in (2, 40):
         text = page(report(tmp_path, labels, [0, 1], [0, 1]), tmp_path)
-        assert "No picture was taken for another class." in text
+        assert "No image was taken for another class." in text
         assert Page(text).figures == []
 
 
@@ -148,12 +148,12 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in text
 
 
-def test_links_lead_to_the_pictures_from_where_the_page_is(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
+def test_links_lead_to_the_images_from_where_the_page_is(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
     (tmp_path / "runs" / "one").mkdir(parents=True)
-    made = report(tmp_path / "pictures", 2, [0], [1])
+    made = report(tmp_path / "images", 2, [0], [1])
     link = Page(page(made, tmp_path / "runs" / "one")).links[0]
-    assert link == "../../pictures/000.png"
+    assert link == "../../images/000.png"
 
 
 @pytest.mark.skipif(os.fsencode("\udcff") != b"\xff", reason="NOT RUN: names are no bytes here")
@@ -168,7 +168,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert Page((tmp_path / "report.html").read_text("utf-8")).links[0] == "%FF.png"
 
 
-def test_large_pictures_are_shrunk_and_lost_ones_named(tmp_path: Path) -> None:
+def test_large_images_are_shrunk_and_lost_ones_named(tmp_path: Path) -> None:
     large, lost = tmp_path / "large.png", tmp_path / "lost.png"
     Image.new("RGB", (800, 400), "red").save(large)
     made = Report(

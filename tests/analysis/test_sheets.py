@@ -16,7 +16,7 @@ def test_thumbnails_keep_their_shape() -> None:
     assert shown == [(160, 80), (160, 160), (1, 160), (160, 69)]
 
 
-def test_pictures_stand_in_reading_order() -> None:
+def test_images_stand_in_reading_order() -> None:
     colours = ["#ff0000", "#00ff00", "#0000ff", "#00ffff"]
     tiles = [Tile(Image.new("RGB", (50, 50), colour), "x.png", "red", 0.5) for colour in colours]
     page = np.asarray(contact_sheet(tiles))
@@ -38,10 +38,10 @@ def test_the_bar_is_as_long_as_the_probability(share: float) -> None:
     "text",
     ["W" * 900, "\u732b" * 200, "\x1b[2J\n\r\t" * 50, "\udcff\u202e" * 99, "\ufdfa" * 400],
 )
-@pytest.mark.parametrize("picture", [True, False])
-def test_no_text_leaves_its_tile(text: str, picture: bool) -> None:
-    image = Image.new("RGB", (9, 9)) if picture else None
-    tile = Tile(image, text, text, 0.5 if picture else None)
+@pytest.mark.parametrize("shown", [True, False])
+def test_no_text_leaves_its_tile(text: str, shown: bool) -> None:
+    image = Image.new("RGB", (9, 9)) if shown else None
+    tile = Tile(image, text, text, 0.5 if shown else None)
     page = np.asarray(contact_sheet([tile] * 2))
     ink = (page != 255).any(axis=-1)
     assert ink[GAP + SIDE + 6 :, GAP : GAP + SIDE].any()

@@ -11,7 +11,7 @@ from mixer_mlx import BackendError, ConfigError, MixerConfig
 from mixer_mlx.analysis import curves
 from mixer_mlx.benchmark import jobs, measure, report
 from mixer_mlx.benchmark.jobs import PLAIN, training_jobs
-from mixer_mlx.benchmark.measure import Ceiling, Job, Measured, Result
+from mixer_mlx.benchmark.measure import Ceiling, Job, Measured, Measurement
 from mixer_mlx.benchmark.report import Earlier, compare
 
 
@@ -111,10 +111,10 @@ def test_training_counts_three_times_the_flops_and_keeps_three_times_the_weights
     job.run()
 
 
-RESULT = Result("float32", 8, 5, 200.0, 0.04, 0.03, 0.05, 2**20, 4e9, 0.5)
+RESULT = Measurement("float32", 8, 5, 200.0, 0.04, 0.03, 0.05, 2**20, 4e9, 0.5)
 
 
-def recorded(*results: Result) -> dict[str, object]:
+def recorded(*results: Measurement) -> dict[str, object]:
     classifier = jobs.random_classifier(CONFIG)
     measured = Measured(results, (Ceiling("float32", 512, 5, 8e9),))
     return report.record(CONFIG, measured, classifier.device, model="tiny")

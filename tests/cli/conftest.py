@@ -32,20 +32,20 @@ def _our_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """A folder of 11 pictures; `04.png` can't be read."""
+    """A folder of 11 images; `04.png` can't be read."""
     folder = tmp_path / "album"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(11):
         pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:02}.png")
-    (folder / "04.png").write_text("This is no picture.")
+    (folder / "04.png").write_text("This is no image.")
     return folder
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Sixteen noisy pictures, reddish and bluish."""
+    """Sixteen noisy images, reddish and bluish."""
     rng = np.random.default_rng(0)
     for channel, name in ((0, "red"), (2, "blue")):
         (tmp_path / "photos" / name).mkdir(parents=True)

@@ -43,8 +43,8 @@ def test_json_of_the_real_command(tmp_path: Path) -> None:
     for result in found["results"]:
         assert set(result) == RESULT
         assert all(value > 0 for key, value in result.items() if key != "dtype")
-    with Image.open(plot) as picture:
-        assert picture.format == "PNG"
+    with Image.open(plot) as image:
+        assert image.format == "PNG"
 
 
 def test_table_and_csv(mixer) -> None:  # type: ignore[no-untyped-def]

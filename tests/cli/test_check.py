@@ -12,7 +12,7 @@ from mixer_mlx.cli.main import app
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two classes of ten pictures of noise, in train and in val."""
+    """Two classes of ten images of noise, in train and in val."""
     rng = np.random.default_rng(0)
     for part in ("train", "val"):
         for name in ("cat", "dog"):
@@ -27,7 +27,7 @@ def test_nothing_is_wrong(mixer, data: Path, tmp_path: Path) -> None:  # type: i
     run = mixer("check", data, "--sheet", tmp_path / "sheet.png")
     assert run.code == 0, run.err
     assert run.out.splitlines() == [
-        f"{data}: 40 pictures",
+        f"{data}: 40 images",
         "",
         "class  train  val",
         "cat    10     10",
@@ -50,11 +50,11 @@ def test_a_leak_and_a_copy(mixer, data: Path, tmp_path: Path) -> None:  # type: 
     assert run.code == 1
     harm, look = run.out.split("would harm:\n")[1].split("worth a look:\n")
     assert harm.splitlines() == [
-        "  the same picture in several of train, val and test: 1",
+        "  the same image in several of train, val and test: 1",
         "    train/cat/3.png  val/cat/leak.png (the same file)",
     ]
     assert look.splitlines() == [
-        "  the same picture several times: 1",
+        "  the same image several times: 1",
         "    train/dog/4.png  train/dog/copy.png (the same file)",
     ]
     with Image.open(sheet) as page:
@@ -76,20 +76,20 @@ def test_what_is_only_worth_a_look_is_no_failure(mixer, data: Path) -> None:  # 
 
 
 def test_json_lists_everything(mixer, data: Path) -> None:  # type: ignore[no-untyped-def]
-    (data / "train/cat/0.png").write_text("no picture")
+    (data / "train/cat/0.png").write_text("no image")
     (data / "val/dog/cat.png").write_bytes((data / "train/cat/3.png").read_bytes())
     run = mixer("check", data, "--format", "json")
     assert run.code == 1
     *findings, last = map(json.loads, run.out.splitlines())
     assert [one["finding"] for one in findings] == ["unreadable", "two_labels", "leak"]
     assert all(one["harmful"] for one in findings)
-    assert "no picture that can be read" in findings[0]["detail"]
-    assert findings[1]["pictures"] == [
+    assert "no image that can be read" in findings[0]["detail"]
+    assert findings[1]["images"] == [
         {"image": str(data / "train/cat/3.png"), "part": "train", "class": "cat"},
         {"image": str(data / "val/dog/cat.png"), "part": "val", "class": "dog"},
     ]
     assert last["summary"] == {
-        "pictures": 41,
+        "images": 41,
         "parts": {"train": {"cat": 10, "dog": 10}, "val": {"cat": 10, "dog": 11}},
         "stored": {"colour": 40},
         "sizes": {"32x32": 40},
@@ -98,7 +98,7 @@ def test_json_lists_everything(mixer, data: Path) -> None:  # type: ignore[no-un
 
 
 def test_names_are_made_printable(mixer, data: Path) -> None:  # type: ignore[no-untyped-def]
-    (data / "train/cat/\x1b[2J.png").write_text("no picture")
+    (data / "train/cat/\x1b[2J.png").write_text("no image")
     run = mixer("check", data)
     assert "\x1b" not in run.out
     assert "\\x1b[2J.png" in run.out

@@ -138,7 +138,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_resize(mixer, golden: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """A golden picture tiled 2 x 2 keeps the reference code's logits."""
+    """A golden image tiled 2 x 2 keeps the reference code's logits."""
     run = mixer("resize", golden / "jax_square.npz", tmp_path / "large", "--image-size", 64)
     assert run.code == 0, run.err
     expected = np.load(golden / "jax_square_expected.npz")

@@ -14,15 +14,15 @@ hub = pytest.fixture(serving)
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """train/ and test/ with four cats and four dogs each; one of the test pictures is broken."""
+    """train/ and test/ with four cats and four dogs each; one of the test images is broken."""
     rng = np.random.default_rng(0)
     for part in ("train", "test"):
         for name in ("cat", "dog"):
             (tmp_path / "photos" / part / name).mkdir(parents=True)
             for i in range(4):
-                picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
-                picture.save(tmp_path / "photos" / part / name / f"{i}.png")
-    (tmp_path / "photos" / "test" / "dog" / "3.png").write_text("no picture")
+                image = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+                image.save(tmp_path / "photos" / part / name / f"{i}.png")
+    (tmp_path / "photos" / "test" / "dog" / "3.png").write_text("no image")
     return tmp_path / "photos"
 
 
@@ -30,8 +30,8 @@ def photos(tmp_path: Path) -> Path:
 def archive(photos: Path) -> Path:
     path = photos.with_suffix(".zip")
     with zipfile.ZipFile(path, "w") as file:
-        for picture in photos.rglob("*.png"):
-            file.write(picture, picture.relative_to(photos.parent))
+        for image in photos.rglob("*.png"):
+            file.write(image, image.relative_to(photos.parent))
     return path
 
 
@@ -54,21 +54,21 @@ def test_fine_tune_an_archive_with_a_test_part(mixer, archive: Path, tmp_path: P
     assert "--val-split test" in refused.err
     done = mixer(*command, "--val-split", "test")
     assert done.code == 0, done.err
-    assert "8 pictures of 2 classes, 8 to validate" in done.err
+    assert "8 images of 2 classes, 8 to validate" in done.err
     assert "photos.zip/photos/test/dog/3.png is left out" in done.err
     archive.write_bytes(archive.read_bytes().replace(b"0.png", b"9.png"))
     changed = mixer(*command, "--val-split", "test", "--resume")
-    assert "pictures are not those that the run" in changed.err
+    assert "images are not those that the run" in changed.err
 
 
 def test_fine_tune_from_the_hub(mixer, hub: HubServer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow.parquet import write_table
 
-    pictures = sorted((photos / "train").rglob("*.png"))
+    images = sorted((photos / "train").rglob("*.png"))
     rows = {
-        "photo": [path.read_bytes() for path in pictures],
-        "kind": [path.parent.name for path in pictures],
+        "photo": [path.read_bytes() for path in images],
+        "kind": [path.parent.name for path in images],
     }
     write_table(pyarrow.table(rows | {"note": rows["kind"]}), tmp_path / "train.parquet")
     content = (tmp_path / "train.parquet").read_bytes()
@@ -79,4 +79,4 @@ def test_fine_tune_from_the_hub(mixer, hub: HubServer, photos: Path, tmp_path: P
     assert "kind, note; choose one with --label-column" in refused.err
     done = mixer(*command, "-o", tmp_path / "run", "--label-column", "kind")
     assert done.code == 0, done.err
-    assert "6 pictures of 2 classes, 2 to validate" in done.err
+    assert "6 images of 2 classes, 2 to validate" in done.err

@@ -10,7 +10,7 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 @pytest.fixture
 def labelled(golden: Path, tmp_path: Path) -> tuple[Path, float, float]:
-    """The golden pictures in folders by class; top-1 and loss by timm's own logits."""
+    """The golden images in folders by class; top-1 and loss by timm's own logits."""
     with np.load(golden / "timm_cifar10" / "expected.npz") as arrays:
         names = [str(path).split("/")[-2] for path in arrays["paths"]]
         images, logits = arrays["pictures"], arrays["logits"].astype(np.float64)
@@ -34,9 +34,9 @@ def test_figures_are_those_of_timms_logits(mixer, golden: Path, labelled) -> Non
     assert f"{top1:.2%}" in mixer("evaluate", folder, "-m", golden / "timm_cifar10").out
 
 
-def test_unreadable_pictures_are_named_and_left_out(mixer, labelled) -> None:  # type: ignore[no-untyped-def]
+def test_unreadable_images_are_named_and_left_out(mixer, labelled) -> None:  # type: ignore[no-untyped-def]
     folder, _, _ = labelled
-    (folder / "cat" / "bad.png").write_text("no picture")
+    (folder / "cat" / "bad.png").write_text("no image")
     run = mixer("evaluate", folder, "-m", "cifar10", "--format", "json")
     assert run.code == 1
     assert "bad.png" in run.err

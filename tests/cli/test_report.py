@@ -17,7 +17,7 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 @pytest.fixture
 def labelled(golden: Path, tmp_path: Path) -> Path:
-    """The golden pictures in folders by class, and as many of noise, called dogs."""
+    """The golden images in folders by class, and as many of noise, called dogs."""
     with np.load(golden / "timm_cifar10" / "expected.npz") as arrays:
         names = [str(path).split("/")[-2] for path in arrays["paths"]]
         images = arrays["pictures"]
@@ -30,7 +30,7 @@ def labelled(golden: Path, tmp_path: Path) -> Path:
 
 
 def test_the_report_agrees_with_predict(mixer, labelled: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    (labelled / "cat" / "bad.png").write_text("no picture")
+    (labelled / "cat" / "bad.png").write_text("no image")
     file = tmp_path / "report.html"
     run = mixer("evaluate", labelled, "-m", "cifar10", "--report", file, "--format", "json")
     assert run.code == 1, run.err
@@ -112,8 +112,8 @@ def test_a_run_without_a_report_and_what_is_said_of_its_classes(  # type: ignore
     run = mixer(*command, "-o", tmp_path / "run", "--no-report")
     assert run.code == 0, run.err
     assert not (tmp_path / "run" / "report.html").exists()
-    assert "Classes of fewer than 10 training pictures: few (3)." in run.err
-    assert "many has 48 pictures, few has 3; --balance makes up for that." in run.err
+    assert "Classes of fewer than 10 training images: few (3)." in run.err
+    assert "many has 48 images, few has 3; --balance makes up for that." in run.err
     balanced = mixer(*command, "-o", tmp_path / "run", "--force", "--balance", "loss")
     assert "--balance" not in balanced.err
     assert (tmp_path / "run" / "report.html").exists()

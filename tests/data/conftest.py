@@ -1,4 +1,4 @@
-"""Sixteen small pictures in two parts and two classes, and the same packed in other ways."""
+"""Sixteen small images in two parts and two classes, and the same packed in other ways."""
 
 import io
 import json
@@ -16,7 +16,7 @@ Files = dict[str, bytes]
 
 
 def png(value: int) -> bytes:
-    """A picture that differs from others in size and content."""
+    """An image that differs from others in size and content."""
     file = io.BytesIO()
     pixels = np.random.default_rng(value).integers(0, 256, (6 + value, 9, 3), np.uint8)
     Image.fromarray(pixels).save(file, "PNG")
@@ -30,7 +30,7 @@ def files() -> Files:
     for part, counts in (("train", {"cat": 6, "dog": 4}), ("val", {"cat": 3, "dog": 3})):
         for name, count in counts.items():
             for i in range(count):
-                # Folders in a class are walked after its pictures.
+                # Folders in a class are walked after its images.
                 inner = "deep/" if i == 0 else ""
                 found[f"{part}/{name}/{inner}{i}.png"] = png(value)
                 value += 1

@@ -10,7 +10,7 @@ from mixer_mlx import ConfigError
 from mixer_mlx.data import folders
 from mixer_mlx.data.read import read_split, read_splits
 from mixer_mlx.images import archives
-from mixer_mlx.images.archives import Member
+from mixer_mlx.images.archives import StoredImage
 from mixer_mlx.training.run import fingerprint
 
 KINDS = ["photos.zip", "photos.tar", "photos.tar.gz"]
@@ -91,5 +91,5 @@ def test_a_member_is_read_from_the_file_that_was_opened(files, pack) -> None:  #
     path: Path = pack("a.tar", files)
     entry = read_splits(path)[0].paths[0]
     path.unlink()
-    assert isinstance(entry, Member)
+    assert isinstance(entry, StoredImage)
     assert entry.read() == files["train/cat/1.png"]

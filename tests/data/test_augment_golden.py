@@ -26,7 +26,7 @@ def test_operations(theirs: Arrays, name: str, magnitude: int) -> None:
     image = Image.fromarray(theirs["picture"])
     expected = {v.tobytes() for k, v in theirs.items() if k.startswith(f"{name}/{magnitude}/")}
     found = [OPERATIONS[name](image, magnitude / 10, generator(0, 0, i)) for i in range(12)]
-    assert {np.array(picture).tobytes() for picture in found} == expected
+    assert {np.array(result).tobytes() for result in found} == expected
     unchanged = expected == {theirs["picture"].tobytes()}
     assert unchanged == ((name, magnitude) == ("solarize", 15))  # the threshold is 384
 
@@ -53,18 +53,18 @@ def test_cutout(magnitude: int) -> None:
 
 def test_each_layer_is_any_operation(theirs: Arrays) -> None:
     """Two operations in a row, all sixteen of them first and last, as often as each other."""
-    picture = theirs["picture"]
-    image = Image.fromarray(picture)
-    one = [RandAugment(1, 7)(picture, generator(0, 0, i)).tobytes() for i in range(600)]
+    pixels = theirs["picture"]
+    image = Image.fromarray(pixels)
+    one = [RandAugment(1, 7)(pixels, generator(0, 0, i)).tobytes() for i in range(600)]
     rng = generator(0, 0, 0)
     for name in set(OPERATIONS) - {"cutout"}:
         results = {np.array(OPERATIONS[name](image, 0.7, rng)).tobytes() for _ in range(12)}
-        assert 15 < sum(picture in results for picture in one) < 65, name  # 37.5 are expected
-    two = {RandAugment(2, 7)(picture, generator(0, 0, i)).tobytes() for i in range(300)}
+        assert 15 < sum(seen in results for seen in one) < 65, name  # 37.5 are expected
+    two = {RandAugment(2, 7)(pixels, generator(0, 0, i)).tobytes() for i in range(300)}
     assert len(two) > 150 > len(set(one) & two)
 
 
-def test_grey_pictures_and_zero() -> None:
+def test_grey_images_and_zero() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 1), np.uint8)
     for i in range(60):
         assert RandAugment(2, 15)(pixels, generator(0, 0, i)).shape == (9, 12, 1)
@@ -72,7 +72,7 @@ def test_grey_pictures_and_zero() -> None:
 
 
 def test_mixup(theirs: Arrays) -> None:
-    """timm mixes the first with the last; of two pictures, that is the one before."""
+    """timm mixes the first with the last; of two images, that is the one before."""
     for share, expected in zip(theirs["mixup/share"], theirs["mixup/pixels"], strict=True):
         assert abs(blend(theirs["pair"], share) - expected).max() <= 0.5001
         # The same mixtures, in the other order, for the other share: so max(a, 1 - a) is as good.
@@ -102,11 +102,11 @@ def test_erased_boxes_are_distributed_as_timms(theirs: Arrays) -> None:
 def test_erasing(theirs: Arrays) -> None:
     pixels = np.full((40, 60, 3), 99, np.uint8)
     found = [RandomErasing(0.3)(pixels, generator(0, 0, i)) for i in range(1000)]
-    erased = [picture for picture in found if picture is not pixels]
+    erased = [image for image in found if image is not pixels]
     assert abs(len(erased) / 1000 - theirs["erased"] / 4000) < 0.05
     assert (pixels == 99).all()
-    values = np.concatenate([picture[picture != 99] for picture in erased])
+    values = np.concatenate([image[image != 99] for image in erased])
     assert np.bincount(values, minlength=256)[np.arange(256) != 99].min() > 0.9 * len(values) / 255
-    for picture in erased[:50]:
-        y, x = np.nonzero((picture != 99).any(axis=-1))
-        assert (picture[y.min() : y.max() + 1, x.min() : x.max() + 1] != 99).mean() > 0.97
+    for image in erased[:50]:
+        y, x = np.nonzero((image != 99).any(axis=-1))
+        assert (image[y.min() : y.max() + 1, x.min() : x.max() + 1] != 99).mean() > 0.97

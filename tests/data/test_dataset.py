@@ -40,7 +40,7 @@ def test_what_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no folders"):
         read_folder(tmp_path)
     make(tmp_path, cat=1, dog=0)
-    with pytest.raises(ConfigError, match="dog holds no pictures"):
+    with pytest.raises(ConfigError, match="dog holds no images"):
         read_folder(tmp_path)
     (tmp_path / "dog").rmdir()
     with pytest.raises(ConfigError, match="one class, cat"):
@@ -69,11 +69,11 @@ def test_train_and_val_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     train, val = read_splits(tmp_path)
     assert (len(train), len(val)) == (5, 2)
     make(tmp_path / "val", z=1)
-    with pytest.raises(ConfigError, match="a class that the training pictures lack, z"):
+    with pytest.raises(ConfigError, match="a class that the training images lack, z"):
         read_splits(tmp_path)
 
 
-def test_validation_pictures_may_lack_a_class(tmp_path: Path) -> None:
+def test_validation_images_may_lack_a_class(tmp_path: Path) -> None:
     make(tmp_path / "train", a=1, b=2, c=1)
     make(tmp_path / "val", c=1, a=2)
     train, val = read_splits(tmp_path)
@@ -116,7 +116,7 @@ def test_parts_without_one_for_training(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none of them for training; choose one with --train-spl"):
         read_splits(tmp_path)
     assert read_split(tmp_path)[1] == "test"
-    with pytest.raises(ConfigError, match="no pictures to validate on"):
+    with pytest.raises(ConfigError, match="no images to validate on"):
         read_splits(tmp_path, train_split="test")
     flat = make(tmp_path / "flat", a=1, b=1)
     with pytest.raises(ConfigError, match="no part val: it is not divided"):

@@ -14,7 +14,7 @@ from mixer_mlx.data.augment import (
     augmentation,
     generator,
 )
-from mixer_mlx.data.loader import EvaluationBatches, Pictures, TrainingBatches
+from mixer_mlx.data.loader import DecodedImages, EvaluationBatches, TrainingBatches
 from mixer_mlx.data.read import Dataset, read_folder
 from mixer_mlx.runtime.threads import in_threads
 
@@ -23,7 +23,7 @@ SMALL = Preprocess((8, 8), crop_pct=1.0)
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    """Twenty pictures of one grey value each, their index times ten, in two classes."""
+    """Twenty images of one grey value each, their index times ten, in two classes."""
     for i in range(20):
         folder = tmp_path / "ab"[i >= 10]
         folder.mkdir(exist_ok=True)
@@ -32,7 +32,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 def batches(dataset: Dataset, batch_size: int = 6, seed: int = 0) -> TrainingBatches:
-    return TrainingBatches(Pictures(dataset, fail), RandomCrop(SMALL), batch_size, seed)
+    return TrainingBatches(DecodedImages(dataset, fail), RandomCrop(SMALL), batch_size, seed)
 
 
 def fail(path: Path, error: ImageError) -> None:
@@ -54,7 +54,7 @@ def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch(dataset: Datas
     assert indices(list(batches(dataset, seed=1).epoch(0))) != first
 
 
-def test_labels_belong_to_their_pictures(dataset: Dataset) -> None:
+def test_labels_belong_to_their_images(dataset: Dataset) -> None:
     for pixels, labels in batches(dataset).epoch(3):
         assert labels.dtype == np.int32
         assert (labels == (pixels[:, 0, 0, 0] >= 100)).all()
@@ -68,7 +68,7 @@ def test_going_on_in_the_middle_gives_the_same_batches(dataset: Dataset) -> None
         assert np.array_equal(labels, names)
 
 
-def test_augmentation_depends_on_the_picture_not_on_the_batch(tmp_path: Path) -> None:
+def test_augmentation_depends_on_the_image_not_on_the_batch(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -77,7 +77,9 @@ def test_augmentation_depends_on_the_picture_not_on_the_batch(tmp_path: Path) ->
     data = read_folder(tmp_path)
 
     def rows(batch_size: int) -> set[bytes]:
-        found = TrainingBatches(Pictures(data, fail), PaddedCrop(SMALL), batch_size, 5).epoch(1)
+        found = TrainingBatches(DecodedImages(data, fail), PaddedCrop(SMALL), batch_size, 5).epoch(
+            1
+        )
         return {row.tobytes() for pixels, _ in found for row in pixels}
 
     assert len(rows(1)) == 4
@@ -90,47 +92,47 @@ def test_a_small_set_is_one_smaller_batch(dataset: Dataset) -> None:
     assert [len(labels) for _, labels in few.epoch(0)] == [20]
 
 
-def test_bad_pictures_are_named_once_and_replaced_by_the_next(dataset: Dataset) -> None:
+def test_bad_images_are_named_once_and_replaced_by_the_next(dataset: Dataset) -> None:
     for index in (3, 11):
-        dataset.paths[index].write_text("no picture")
+        dataset.paths[index].write_text("no image")
     named: list[str] = []
-    pictures = Pictures(dataset, lambda path, _: named.append(path.name))
-    found = TrainingBatches(pictures, RandomCrop(SMALL), 6, 0)
+    images = DecodedImages(dataset, lambda path, _: named.append(path.name))
+    found = TrainingBatches(images, RandomCrop(SMALL), 6, 0)
     first = list(found.epoch(0))
     assert [len(labels) for _, labels in first] == [6, 6, 6]
     assert not {3, 11} & set(chain(*indices(first)))
     list(found.epoch(1))
     assert sorted(named) == ["03.png", "11.png"]
     # From the middle of the epoch, without having met them before: the same batches.
-    later = TrainingBatches(Pictures(dataset, lambda *_: None), RandomCrop(SMALL), 6, 0)
+    later = TrainingBatches(DecodedImages(dataset, lambda *_: None), RandomCrop(SMALL), 6, 0)
     assert indices(list(later.epoch(0, start=2))) == indices(first)[2:]
 
 
-def test_no_picture_at_all(tmp_path: Path) -> None:
+def test_no_image_at_all(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "0.png").write_text("no picture")
-    pictures = Pictures(read_folder(tmp_path), lambda *_: None)
-    with pytest.raises(ConfigError, match="None of the training pictures"):
-        list(TrainingBatches(pictures, RandomCrop(SMALL), 4, 0).epoch(0))
+    (tmp_path / "a" / "0.png").write_text("no image")
+    images = DecodedImages(read_folder(tmp_path), lambda *_: None)
+    with pytest.raises(ConfigError, match="None of the training images"):
+        list(TrainingBatches(images, RandomCrop(SMALL), 4, 0).epoch(0))
 
 
 def test_evaluation_is_in_order_and_complete(dataset: Dataset) -> None:
-    dataset.paths[4].write_text("no picture")
-    pictures = Pictures(dataset, lambda *_: None)
-    found = list(EvaluationBatches(pictures, SMALL, 8))
+    dataset.paths[4].write_text("no image")
+    images = DecodedImages(dataset, lambda *_: None)
+    found = list(EvaluationBatches(images, SMALL, 8))
     assert [len(labels) for _, labels in found] == [8, 8, 3]
     assert list(chain(*indices(found))) == [i for i in range(20) if i != 4]
-    assert list(pictures.bad) == [4]
+    assert list(images.bad) == [4]
 
 
-def test_decoded_pictures_are_kept_up_to_a_size(dataset: Dataset) -> None:
-    pictures = Pictures(dataset, fail, memory_bytes=5 * 10 * 12 * 3)
+def test_decoded_images_are_kept_up_to_a_size(dataset: Dataset) -> None:
+    images = DecodedImages(dataset, fail, memory_bytes=5 * 10 * 12 * 3)
     for index in range(20):
-        pictures[index]
+        images[index]
     for path in dataset.paths:
         path.unlink()
-    pictures._on_bad = lambda *_: None
-    assert [index for index in range(20) if pictures[index]] == [0, 1, 2, 3, 4]
+    images._on_bad = lambda *_: None
+    assert [index for index in range(20) if images[index]] == [0, 1, 2, 3, 4]
 
 
 def test_threads_keep_the_order_and_the_distance() -> None:
@@ -166,19 +168,19 @@ def test_random_parts_have_the_stated_areas_and_aspects() -> None:
 
 def test_a_part_is_the_resized_box_mirrored_in_half_the_cases() -> None:
     rng = np.random.default_rng(1)
-    picture = Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8))
+    image = Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8))
     mirrored = 0
     for i in range(200):
-        box = RandomCrop(SMALL)._box(picture.size, generator(0, 0, i))
-        plain = np.array(picture.resize((8, 8), Image.Resampling.BICUBIC, box))
-        found = RandomCrop(SMALL)(picture, generator(0, 0, i))
+        box = RandomCrop(SMALL)._box(image.size, generator(0, 0, i))
+        plain = np.array(image.resize((8, 8), Image.Resampling.BICUBIC, box))
+        found = RandomCrop(SMALL)(image, generator(0, 0, i))
         turned = np.array_equal(found, plain[:, ::-1])
         assert turned or np.array_equal(found, plain)
         mirrored += turned
     assert 70 < mirrored < 130
 
 
-def test_narrow_pictures_give_their_centre() -> None:
+def test_narrow_images_give_their_centre() -> None:
     crop = RandomCrop(SMALL, area=(0.99, 1.0))
     assert crop._box((1000, 2), generator(0, 0, 0)) == (499, 0, 501, 2)
 
@@ -193,8 +195,8 @@ def test_padded_crops_are_shifts_with_a_black_border() -> None:
         for left in range(3)
         for flip in (False, True)
     }
-    picture = Image.fromarray(pixels)
-    seen = {PaddedCrop(SMALL)(picture, generator(0, 0, i)).tobytes() for i in range(400)}
+    image = Image.fromarray(pixels)
+    seen = {PaddedCrop(SMALL)(image, generator(0, 0, i)).tobytes() for i in range(400)}
     assert seen == set(possible.values())
 
 
@@ -205,17 +207,17 @@ def test_small_images_are_padded_and_large_ones_cut() -> None:
 
 
 def test_without_flip_nothing_is_mirrored() -> None:
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8))
     for i in range(20):
-        box = RandomCrop(SMALL)._box(picture.size, generator(0, 0, i))
-        plain = np.array(picture.resize((8, 8), Image.Resampling.BICUBIC, box))
-        found = augmentation("crop", SMALL, flip=False)(picture, generator(0, 0, i))
+        box = RandomCrop(SMALL)._box(image.size, generator(0, 0, i))
+        plain = np.array(image.resize((8, 8), Image.Resampling.BICUBIC, box))
+        found = augmentation("crop", SMALL, flip=False)(image, generator(0, 0, i))
         assert np.array_equal(found, plain)
 
 
 def test_grey_models_get_one_channel() -> None:
     grey = Preprocess((8, 8), mean=(0.5,), std=(0.5,))
-    picture = Image.new("RGB", (20, 20), "red")
+    image = Image.new("RGB", (20, 20), "red")
     for kind in ("crop", "pad", "none"):
-        found = augmentation(kind, grey, flip=True)(picture, generator(0, 0, 0))
+        found = augmentation(kind, grey, flip=True)(image, generator(0, 0, 0))
         assert found.shape == (8, 8, 1)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mixer_mlx import ImageError, Preprocess
 from mixer_mlx.data.augment import augmentation, batch_generator
-from mixer_mlx.data.loader import Pictures, TrainingBatch, TrainingBatches
+from mixer_mlx.data.loader import DecodedImages, TrainingBatch, TrainingBatches
 from mixer_mlx.data.mixing import Mixing, SoftLabels, blend, class_weights, drawn_order, repeats
 from mixer_mlx.data.read import Dataset, read_folder
 from mixer_mlx.runtime import threads
@@ -20,7 +20,7 @@ LABELS = np.repeat([0, 1, 2], list(COUNTS.values())).astype(np.int32)
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    """Twenty pictures of noise, in three classes of different sizes."""
+    """Twenty images of noise, in three classes of different sizes."""
     rng = np.random.default_rng(0)
     for name, count in COUNTS.items():
         (tmp_path / name).mkdir()
@@ -37,7 +37,9 @@ def batches(
         raise AssertionError(f"{path}: {error}")
 
     augmented = augmentation("pad", SMALL, flip=True, **more)  # type: ignore[arg-type]
-    return TrainingBatches(Pictures(dataset, fail), augmented, 6, 0, mixing=mixing, balance=balance)
+    return TrainingBatches(
+        DecodedImages(dataset, fail), augmented, 6, 0, mixing=mixing, balance=balance
+    )
 
 
 def assert_same(one: list[TrainingBatch], other: list[TrainingBatch]) -> None:
@@ -157,7 +159,7 @@ def test_balanced_sampling_draws_classes_alike(dataset: Dataset) -> None:
     assert np.array_equal(found, LABELS[order][:18])
 
 
-def test_a_picture_drawn_twice_is_augmented_differently(dataset: Dataset) -> None:
+def test_a_image_drawn_twice_is_augmented_differently(dataset: Dataset) -> None:
     few = dataset.take([0, 12])
     rows = [row for pixels, _ in batches(few, None, "sampling").epoch(0) for row in pixels]
     many = [
@@ -168,7 +170,7 @@ def test_a_picture_drawn_twice_is_augmented_differently(dataset: Dataset) -> Non
     ]
     assert len(rows) == 2
     twice = [one for one, other in zip(many[::2], many[1::2], strict=True) if one == other]
-    assert len(twice) < 6  # 18 crops of one picture: some are alike by chance
+    assert len(twice) < 6  # 18 crops of one image: some are alike by chance
 
 
 def test_repeats() -> None:

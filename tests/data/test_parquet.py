@@ -13,7 +13,7 @@ from mixer_mlx import ConfigError, ImageError
 from mixer_mlx.data import parquet as module
 from mixer_mlx.data.parquet import Spool, group_files
 from mixer_mlx.data.read import Columns, Dataset, read_split, read_splits
-from mixer_mlx.images.archives import Member
+from mixer_mlx.images.archives import StoredImage
 from mixer_mlx.training.run import fingerprint
 
 pa = pytest.importorskip("pyarrow")
@@ -42,7 +42,7 @@ def shards(files, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
     return folder.parent
 
 
-def test_rows_are_pictures_in_any_order(files, shards: Path) -> None:  # type: ignore[no-untyped-def]
+def test_rows_are_images_in_any_order(files, shards: Path) -> None:  # type: ignore[no-untyped-def]
     train, val = read_splits(shards)
     assert train.classes == val.classes == ("dog", "cat")
     assert train.counts() == {"dog": 4, "cat": 6}
@@ -67,7 +67,7 @@ def test_a_row_group_is_decoded_once(shards: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module.ParquetFile, "_decode", counted)
     for index in (9, 0, 9, 8, 3):
         entry = train.paths[index]
-        assert isinstance(entry, Member)
+        assert isinstance(entry, StoredImage)
         entry.read()
     assert decoded == [2, 0]
 
@@ -100,7 +100,7 @@ def test_several_datasets_in_a_folder(shards: Path, files) -> None:  # type: ign
     assert len(read_splits(shards / "data")[0]) == 10
 
 
-def test_predictions_beside_pictures_are_no_dataset(folder: Path) -> None:
+def test_predictions_beside_images_are_no_dataset(folder: Path) -> None:
     written(folder / "predictions.parquet", {"image": ["a.png"], "label": ["cat"]})
     assert read_splits(folder)[0].counts() == {"cat": 6, "dog": 4}
 
@@ -130,7 +130,7 @@ def test_columns_are_found_or_asked_for(tmp_path: Path) -> None:
     assert [entry.read() for entry in whole(path, image="mask", label="fine").paths] == [b"c", b"d"]
     with pytest.raises(ConfigError, match="no column kind; its columns are photo, mask, fine, co"):
         whole(path, label="kind")
-    with pytest.raises(ConfigError, match="int64 in its column fine, where the pictures' files"):
+    with pytest.raises(ConfigError, match="int64 in its column fine, where the images' files"):
         whole(path, image="fine")
     with pytest.raises(ConfigError, match="binary in its column mask, where labels"):
         whole(path, label="mask")
@@ -159,7 +159,7 @@ def test_rows_without_a_class(labels, row: str, tmp_path: Path) -> None:  # type
         whole(path)
 
 
-def test_rows_without_a_picture_are_errors_of_their_own(tmp_path: Path) -> None:
+def test_rows_without_a_image_are_errors_of_their_own(tmp_path: Path) -> None:
     rows = [
         {"bytes": b"a", "path": "a"},
         None,
@@ -170,7 +170,7 @@ def test_rows_without_a_picture_are_errors_of_their_own(tmp_path: Path) -> None:
     first, second, third, fourth = whole(path).paths
     assert (first.read(), fourth.read()) == (b"a", b"d")
     for entry in (second, third):
-        with pytest.raises(ImageError, match="no picture"):
+        with pytest.raises(ImageError, match="no image"):
             entry.read()
 
 
@@ -196,7 +196,7 @@ def test_damaged_files_are_one_sentence(shards: Path) -> None:
             entry.read()
 
 
-def test_without_room_for_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_for_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with pytest.raises(ConfigError, match=r"it takes 1048576.0 GiB, and .* set TMPDIR"):
         Spool(2**50)

@@ -1,4 +1,4 @@
-"""Lists of pictures: CSV, TSV, and the Hub's metadata.csv."""
+"""Lists of images: CSV, TSV, and the Hub's metadata.csv."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_a_list_is_a_dataset(folder: Path) -> None:
     assert found.paths == tuple(
         folder / name for name in ("train/cat/1.png", "train/dog/1.png", "val/dog/1.png")
     )
-    assert fingerprint(found)["pictures"] == 3
+    assert fingerprint(found)["images"] == 3
 
 
 def test_a_column_may_say_the_part(folder: Path) -> None:

@@ -108,9 +108,9 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, golden: Path, cat: Pat
 
 
 @needs_user
-def test_pictures_that_may_not_be_read(tmp_path: Path, cat: Path) -> None:
+def test_images_that_may_not_be_read(tmp_path: Path, cat: Path) -> None:
     """The others still come."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     (folder / "locked").mkdir(parents=True)
     shutil.copy(cat, folder / "a.png")
     shutil.copy(cat, folder / "b.png")

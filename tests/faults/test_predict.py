@@ -22,24 +22,24 @@ from faults.strace import (
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"NOT RUN: needs {missing()}")
 
 OLD = b"image,rank\nan older file\n"
-ARGUMENTS = ["predict", "pictures", "-m", "cifar10", "-b", "2", "--format", "csv", "-o", "out.csv"]
+ARGUMENTS = ["predict", "images", "-m", "cifar10", "-b", "2", "--format", "csv", "-o", "out.csv"]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, cat: Path) -> bytes:
     """What an undisturbed run writes."""
     folder = tmp_path_factory.mktemp("whole")
-    pictures(folder, cat)
+    images(folder, cat)
     go_on(folder)
     data = (folder / "out.csv").read_bytes()
     assert data.count(b"\n") == 1 + 5 * 6
     return data
 
 
-def pictures(folder: Path, cat: Path) -> None:
-    (folder / "pictures").mkdir()
+def images(folder: Path, cat: Path) -> None:
+    (folder / "images").mkdir()
     for number in range(6):
-        (folder / "pictures" / f"{number}.png").symlink_to(cat)
+        (folder / "images" / f"{number}.png").symlink_to(cat)
 
 
 def go_on(folder: Path) -> None:
@@ -85,7 +85,7 @@ def reset(folder: Path, old: bool) -> None:
 def test_one_fault_of_a_kind(
     effect: str, kind: str, nth: int, tmp_path: Path, cat: Path, whole: bytes
 ) -> None:
-    pictures(tmp_path, cat)
+    images(tmp_path, cat)
     assert check(tmp_path, False, whole, effect, kind, nth)
 
 
@@ -95,7 +95,7 @@ def test_one_fault_of_a_kind(
 def test_every_fault(
     effect: str, kind: str, old: bool, tmp_path: Path, cat: Path, whole: bytes, record: Record
 ) -> None:
-    pictures(tmp_path, cat)
+    images(tmp_path, cat)
     reset(tmp_path, old)
     made = run([*ARGUMENTS, *(["--force"] if old else [])], tmp_path).counts[kind]
     test = f"predict -o: {effect} at {kind}, {'replacing a file' if old else 'a new file'}"

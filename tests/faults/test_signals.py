@@ -56,7 +56,7 @@ def interrupt(
 
 
 def commands(folder: Path, golden: Path, cat: Path) -> dict[str, list[object]]:
-    """Arguments by command; 40 pictures are put into the folder."""
+    """Arguments by command; 40 images are put into the folder."""
     for number in range(40):
         (folder / f"{number}.png").symlink_to(cat)
     return {

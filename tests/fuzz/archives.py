@@ -1,4 +1,4 @@
-"""Archives of pictures, and lists of names as they come on stdin."""
+"""Archives of images, and lists of names as they come on stdin."""
 
 import bz2
 import gzip
@@ -12,13 +12,13 @@ from functools import cache, partial
 from pathlib import Path
 from random import Random
 
+from fuzz.images import PICTURES
 from fuzz.mutate import mutate
-from fuzz.pictures import PICTURES
 from fuzz.target import Target, written
 
 from mixer_mlx.errors import ImageError
-from mixer_mlx.images.decode import Picture, decode
-from mixer_mlx.images.find import find_pictures, read_names
+from mixer_mlx.images.decode import LazyImage, decode
+from mixer_mlx.images.find import find_images, read_names
 
 _NAMES = (
     "a.png",
@@ -47,7 +47,7 @@ def _zip(members: dict[str, bytes], packing: int) -> bytes:
 
 
 def _make_zip(chance: Random) -> bytes:
-    """A damaged archive, or an intact one with damaged names and pictures."""
+    """A damaged archive, or an intact one with damaged names and images."""
     packing = chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))
     if chance.random() < 0.7:
         return mutate(chance, [_zip(_members(), packing)])
@@ -100,12 +100,12 @@ def _make_tar(chance: Random) -> bytes:
     return data
 
 
-def _decode_all(pictures: Iterable[str | Picture]) -> None:
+def _decode_all(images: Iterable[str | LazyImage]) -> None:
     """Raises the first error when all were tried."""
     first: ImageError | None = None
-    for picture in pictures:
+    for image in images:
         try:
-            decode(picture)
+            decode(image)
         except ImageError as error:
             first = first or error
     if first is not None:
@@ -113,11 +113,11 @@ def _decode_all(pictures: Iterable[str | Picture]) -> None:
 
 
 def _run_zip(data: bytes, folder: Path) -> None:
-    _decode_all(find_pictures([written(data, folder, "pictures.zip")]))
+    _decode_all(find_images([written(data, folder, "images.zip")]))
 
 
 def _run_tar(data: bytes, folder: Path) -> None:
-    _decode_all(find_pictures([written(data, folder, "pictures.tar")]))
+    _decode_all(find_images([written(data, folder, "images.tar")]))
 
 
 _LISTS = [b"a.png\r\na.png\n", b"a.png\0a.png\0", b"a.png\n\xff\xfe.png\n" + b"x" * 300]
@@ -128,7 +128,7 @@ def _run_list(data: bytes, folder: Path) -> None:
     for null in (False, True):
         paths = (os.path.join(folder, name) for name in read_names(io.BytesIO(data), null=null))
         files = (path for path in paths if not os.path.isdir(path))
-        _decode_all(find_pictures(["-"], listed=files))
+        _decode_all(find_images(["-"], listed=files))
 
 
 TARGETS = {

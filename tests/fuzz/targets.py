@@ -2,9 +2,9 @@
 
 from importlib.util import find_spec
 
-from fuzz import archives, pictures, texts, weights
+from fuzz import archives, images, texts, weights
 
-TARGETS = {**pictures.TARGETS, **archives.TARGETS, **weights.TARGETS, **texts.TARGETS}
+TARGETS = {**images.TARGETS, **archives.TARGETS, **weights.TARGETS, **texts.TARGETS}
 if find_spec("torch"):
     from fuzz import torch_files
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.archives import TARGETS as ARCHIVES
-from fuzz.pictures import PICTURES
+from fuzz.images import PICTURES
 from fuzz.texts import TARGETS as TEXTS
 from fuzz.weights import TARGETS as WEIGHTS
 

@@ -1,4 +1,4 @@
-"""Which pictures are meant by names, and what comes out of archives, hostile ones too."""
+"""Which images are meant by names, and what comes out of archives, hostile ones too."""
 
 import bz2
 import gzip
@@ -17,8 +17,8 @@ from PIL import Image
 
 from mixer_mlx.errors import ImageError
 from mixer_mlx.images import archives
-from mixer_mlx.images.decode import Picture, decode
-from mixer_mlx.images.find import find_pictures, read_names
+from mixer_mlx.images.decode import LazyImage, decode
+from mixer_mlx.images.find import find_images, read_names
 
 _FILE = io.BytesIO()
 Image.new("RGB", (3, 2), (9, 8, 7)).save(_FILE, "PNG")
@@ -26,7 +26,7 @@ PNG = _FILE.getvalue()
 
 
 def names(*given: object, **options: object) -> list[str]:
-    return [str(picture) for picture in find_pictures(map(str, given), **options)]  # type: ignore[arg-type]
+    return [str(image) for image in find_images(map(str, given), **options)]  # type: ignore[arg-type]
 
 
 def made(folder: Path, *files: str) -> Path:
@@ -114,7 +114,7 @@ def test_urls_go_to_whoever_fetches() -> None:
         asked.append(url)
         return PNG
 
-    found = list(find_pictures(["https://h/a.png?x=[1]", "HTTP://h/b"], fetch=fetch))
+    found = list(find_images(["https://h/a.png?x=[1]", "HTTP://h/b"], fetch=fetch))
     assert list(map(str, found)) == ["https://h/a.png?x=[1]", "HTTP://h/b"]
     assert asked == []
     assert decode(found[0]).size == (3, 2)
@@ -128,7 +128,7 @@ def test_nothing_is_looked_at_in_advance(tmp_path: Path) -> None:
         while True:
             yield "a.png"
 
-    assert next(find_pictures(endless())) == "a.png"
+    assert next(find_images(endless())) == "a.png"
 
 
 # Archives
@@ -174,21 +174,21 @@ SPECIALS = [
 def test_tar(packing: str, tmp_path: Path) -> None:
     path = tmp_path / f"many.tar{packing}"
     path.write_bytes(PACKERS[packing](tar(*MEMBERS, *SHUNNED, *SPECIALS)))
-    found = list(find_pictures([path]))
+    found = list(find_images([path]))
     assert list(map(str, found)) == [f"{path}/{name}" for name in WANTED]
     for _ in range(2):  # from what was kept, and from the file again
-        assert [decode(picture).getpixel((0, 0)) for picture in found] == [(9, 8, 7)] * 4
+        assert [decode(image).getpixel((0, 0)) for image in found] == [(9, 8, 7)] * 4
     assert os.listdir(tmp_path) == [path.name]
 
 
 def test_what_a_tar_gave_is_not_kept(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar("a.png"))
-    (picture,) = find_pictures([tmp_path / "a.tar"])
-    assert isinstance(picture, Picture)
-    assert picture.read() == PNG
+    (image,) = find_images([tmp_path / "a.tar"])
+    assert isinstance(image, LazyImage)
+    assert image.read() == PNG
     (tmp_path / "a.tar").write_bytes(tar())
     with pytest.raises(ImageError, match="leave it as it was"):
-        picture.read()
+        image.read()
 
 
 def test_zip(tmp_path: Path) -> None:
@@ -196,17 +196,17 @@ def test_zip(tmp_path: Path) -> None:
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = zipped(tmp_path / "many.ZIP", *MEMBERS, *SHUNNED, link, "folder.png/")
-    found = list(find_pictures([path]))
+    found = list(find_images([path]))
     assert list(map(str, found)) == [f"{path}/{name}" for name in WANTED]
-    assert [decode(picture).getpixel((0, 0)) for picture in found] == [(9, 8, 7)] * 4
+    assert [decode(image).getpixel((0, 0)) for image in found] == [(9, 8, 7)] * 4
     assert os.listdir(tmp_path) == [path.name]
 
 
 def the_one_error(path: Path) -> str:
     """The text of the error that stands in the place of a broken archive, after what was whole."""
-    *_, last = find_pictures([path, "next.png"])
+    *_, last = find_images([path, "next.png"])
     assert last == "next.png"
-    *_, broken = find_pictures([path])
+    *_, broken = find_images([path])
     assert str(broken) == str(path)
     with pytest.raises(ImageError) as caught:
         decode(broken)
@@ -265,7 +265,7 @@ def test_encrypted_and_damaged_members_are_errors_of_their_own(tmp_path: Path) -
     data = data[: second + 8] + b"\1\0" + data[second + 10 :]  # the flag "encrypted"
     third = data.index(b"c.png") + 5
     path.write_bytes(data[: third + 20] + bytes([data[third + 20] ^ 255]) + data[third + 21 :])
-    good, encrypted, damaged = find_pictures([path])
+    good, encrypted, damaged = find_images([path])
     assert decode(good).size == (3, 2)
     with pytest.raises(ImageError, match="encrypted"):
         decode(encrypted)
@@ -278,8 +278,8 @@ def test_more_than_deflate_can_do_is_refused(tmp_path: Path) -> None:
         archive.writestr("a.bmp", bytes(10_000_000))
     assert "claims over 1100 times" in the_one_error(tmp_path / "a.zip")
     path = zipped(tmp_path / "b.zip", "a.bmp", content=bytes(10_000_000))  # 1 : 1000
-    with pytest.raises(ImageError, match="no picture"):
-        decode(*find_pictures([path]))
+    with pytest.raises(ImageError, match="no image"):
+        decode(*find_images([path]))
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar"])
@@ -299,9 +299,9 @@ def test_limits(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     if suffix == ".zip":
         monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", len(PNG) - 1)
-        for picture in find_pictures([path]):
+        for image in find_images([path]):
             with pytest.raises(ImageError, match=f"has {len(PNG)} bytes"):
-                decode(picture)
+                decode(image)
 
 
 def test_a_large_member_of_a_tar_is_passed_over(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_large_member_of_a_tar_is_passed_over(tmp_path: Path) -> None:
         file.write(huge.tobuf(tarfile.GNU_FORMAT))
         file.seek(512 + -(-huge.size // 512) * 512)
         file.write(tar("after.png"))
-    first, second = find_pictures([path])
+    first, second = find_images([path])
     with pytest.raises(ImageError, match=r"use one of 268,435,456 at most"):
         decode(first)
     assert decode(second).size == (3, 2)

@@ -37,7 +37,7 @@ def _silent(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     assert capfd.readouterr() == ("", "")
 
 
-def picture(width: int = 24, height: int = 16) -> Image.Image:
+def noise(width: int = 24, height: int = 16) -> Image.Image:
     rng = np.random.default_rng(0)
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
@@ -64,22 +64,22 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes], depth: int = 8) -
 
 
 # Three ways of TIFFs to write to stderr: a Python warning, a log line, and libtiff by itself.
-RAW_TIFF = saved(picture(), "TIFF", compression="raw")
+RAW_TIFF = saved(noise(), "TIFF", compression="raw")
 WARNING_TIFF = replaced(RAW_TIFF, struct.pack("<HHI", 284, 3, 1), struct.pack("<HHI", 284, 3, 255))
 LOGGING_TIFF = replaced(
     RAW_TIFF, struct.pack("<HHIH", 277, 3, 1, 3), struct.pack("<HHIH", 277, 3, 1, 100)
 )
-_DEFLATED = saved(picture(), "TIFF", compression="tiff_adobe_deflate")
+_DEFLATED = saved(noise(), "TIFF", compression="tiff_adobe_deflate")
 SPEAKING_TIFF = _DEFLATED[:100] + bytes([_DEFLATED[100] ^ 255]) + _DEFLATED[101:]
 
 HOSTILE = {
     "empty": b"",
-    "text": b"not a picture\n" * 9,
+    "text": b"not an image\n" * 9,
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-    "cut jpeg": saved(picture(), "JPEG")[:-300],
-    "cut png": saved(picture(), "PNG")[:-300],
-    "cut bmp": saved(picture(), "BMP")[:-300],
-    "cut gif": saved(picture(), "GIF")[:300],
+    "cut jpeg": saved(noise(), "JPEG")[:-300],
+    "cut png": saved(noise(), "PNG")[:-300],
+    "cut bmp": saved(noise(), "BMP")[:-300],
+    "cut gif": saved(noise(), "GIF")[:300],
     "cut tiff": _DEFLATED[:200],
     "only magic": b"\xff\xd8\xff",
     "logging tiff": LOGGING_TIFF,
@@ -146,7 +146,7 @@ def test_a_fifo_does_not_block(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="NOT RUN: root may read everything")
 def test_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
-    path.write_bytes(saved(picture(), "PNG"))
+    path.write_bytes(saved(noise(), "PNG"))
     path.chmod(0)
     with pytest.raises(ImageError, match="may not be read"):
         decode(path)
@@ -155,7 +155,7 @@ def test_unreadable(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_formats(file_format: str, tmp_path: Path) -> None:
     path = tmp_path / "named_wrongly.txt"
-    path.write_bytes(saved(picture(), file_format))
+    path.write_bytes(saved(noise(), file_format))
     with Image.open(path) as opened:
         expected = np.asarray(opened.convert("RGB"))
     with path.open("rb") as file:
@@ -176,8 +176,8 @@ def test_first_of_several(file_format: str) -> None:
     assert blue < 5
 
 
-def test_a_broken_index_of_pictures_does_not_lose_the_first() -> None:
-    data = saved(picture(), "MPO", save_all=True, append_images=[picture()])
+def test_a_broken_index_of_images_does_not_lose_the_first() -> None:
+    data = saved(noise(), "MPO", save_all=True, append_images=[noise()])
     start = data.index(b"MPF\0") + 4
     broken = data[:start] + b"\xff" * 60 + data[start + 60 :]
     assert decode(io.BytesIO(broken)).tobytes() == decode(io.BytesIO(data)).tobytes()
@@ -217,9 +217,9 @@ def test_what_pillow_may_raise(error: type[Exception], monkeypatch: pytest.Monke
 
 
 def test_tiff_of_either_kind_and_order() -> None:
-    big = saved(picture(), "TIFF", big_tiff=True)
+    big = saved(noise(), "TIFF", big_tiff=True)
     assert big.startswith(b"II+")
-    assert decode(io.BytesIO(big)).tobytes() == picture().tobytes()
+    assert decode(io.BytesIO(big)).tobytes() == noise().tobytes()
     motorola = saved(Image.new("I;16B", (2, 2), 257), "TIFF")
     assert motorola.startswith(b"MM\0*")
     assert decode(io.BytesIO(motorola)).getpixel((0, 0)) == (1, 1, 1)
@@ -229,11 +229,11 @@ def test_without_webp(monkeypatch: pytest.MonkeyPatch) -> None:
     readers = [entry for entry in formats_module._READERS if entry[1].format != "WEBP"]
     monkeypatch.setattr(formats_module, "_READERS", readers)
     with pytest.raises(ImageError, match="save it as one of JPEG, PNG, GIF, BMP, TIFF, AVIF"):
-        decode(io.BytesIO(saved(picture(), "WEBP")))
+        decode(io.BytesIO(saved(noise(), "WEBP")))
 
 
 def rle_bmp(width: int, height: int) -> bytes:
-    """A black BMP: three rows of one run each, which is enough for pictures of three rows."""
+    """A black BMP: three rows of one run each, which is enough for images of three rows."""
     palette, pixels = bytes(4 * 256), bytes([width % 256, 0, 0, 0]) * 3 + b"\0\1"
     offset = 54 + len(palette)
     header = struct.pack("<2sIII", b"BM", offset + len(pixels), 0, offset)
@@ -275,7 +275,7 @@ def test_heic_without_pillow_heif(brand: bytes, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_brands_tell_avif_from_heic() -> None:
-    data = saved(picture(), "AVIF")
+    data = saved(noise(), "AVIF")
     assert data[8:12] == b"avif"
     assert data.index(b"avif", 12) < 64
     decoded = decode(io.BytesIO(data[:8] + b"mif1" + data[12:]))
@@ -357,14 +357,14 @@ def test_how_far_a_jpeg_is_reduced(
 
 
 def test_huge_jpegs_are_refused_at_any_scale() -> None:
-    data = bytearray(saved(picture(), "JPEG"))
+    data = bytearray(saved(noise(), "JPEG"))
     start = data.index(b"\xff\xc0") + 5
     data[start : start + 4] = struct.pack(">HH", 65_496, 65_496)
     with pytest.raises(ImageError, match="65496x65496 pixels"):
         decode(io.BytesIO(data), at_least=100)
 
 
-def test_a_picture_that_is_given_is_not_changed() -> None:
+def test_a_image_that_is_given_is_not_changed() -> None:
     data = saved(Image.new("RGB", (640, 480)), "JPEG")
     with Image.open(io.BytesIO(data)) as image:
         Preprocess((8, 8))(image)
@@ -405,7 +405,7 @@ def test_decoding_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
 
     def run() -> None:
-        decode(io.BytesIO(saved(picture(), "PNG")))
+        decode(io.BytesIO(saved(noise(), "PNG")))
         done.set()
 
     with room.taken(1):
@@ -423,7 +423,7 @@ def test_exact_leaves_the_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for file_format in ("JPEG", "PNG", "WEBP"):
-        data = saved(picture(), file_format, exif=exif)
+        data = saved(noise(), file_format, exif=exif)
         with Image.open(io.BytesIO(data)) as image:
             expected = np.asarray(image.convert("RGB"))
             straight = Preprocess((16, 24), "squash", 1.0)
@@ -439,7 +439,7 @@ def test_exact_leaves_the_orientation() -> None:
 def test_orientation_is_pillows(orientation: int, file_format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = saved(picture(), file_format, exif=exif)
+    data = saved(noise(), file_format, exif=exif)
     with Image.open(io.BytesIO(data)) as opened:
         expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     np.testing.assert_array_equal(np.asarray(decode(io.BytesIO(data))), expected)
@@ -452,7 +452,7 @@ def test_orientation_6_puts_the_left_on_top() -> None:
     data = saved(image, "PNG", exif=exif)
     upright = [[[255, 0, 0]], [[0, 0, 255]]]
     assert np.asarray(decode(io.BytesIO(data))).tolist() == upright
-    # The same for a picture opened elsewhere, and only once for one that we decoded.
+    # The same for an image opened elsewhere, and only once for one that we decoded.
     straight = Preprocess((2, 1), "squash", 1.0)
     assert straight(Image.open(io.BytesIO(data))).tolist() == upright
     assert straight(decode(io.BytesIO(data))).tolist() == upright
@@ -462,9 +462,9 @@ def test_orientation_6_puts_the_left_on_top() -> None:
 @pytest.mark.parametrize(
     "tail", [b"", b"garbage", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\xff"]
 )
-def test_broken_exif_does_not_lose_the_picture(file_format: str, tail: bytes) -> None:
-    plain = decode(io.BytesIO(saved(picture(), file_format)))
-    broken = decode(io.BytesIO(saved(picture(), file_format, exif=b"Exif\0\0" + tail)))
+def test_broken_exif_does_not_lose_the_image(file_format: str, tail: bytes) -> None:
+    plain = decode(io.BytesIO(saved(noise(), file_format)))
+    broken = decode(io.BytesIO(saved(noise(), file_format, exif=b"Exif\0\0" + tail)))
     assert broken.tobytes() == plain.tobytes()
 
 
@@ -654,7 +654,7 @@ def test_pixels_are_timms(name: str, settings: dict[str, object], golden: Path) 
         np.testing.assert_array_equal(result, expected)
 
 
-def test_a_file_a_picture_and_an_array_are_the_same(cat: Path) -> None:
+def test_a_file_a_image_and_an_array_are_the_same(cat: Path) -> None:
     preprocess = Preprocess((64, 64))
     expected = preprocess(np.asarray(Image.open(cat).convert("RGB")))
     for image in (cat, str(cat), Image.open(cat), decode(cat)):
@@ -669,7 +669,7 @@ def test_a_file_a_picture_and_an_array_are_the_same(cat: Path) -> None:
 def test_odd_shapes_are_plain_pillow(
     size: tuple[int, int], resized: tuple[int, int], corner: tuple[int, int]
 ) -> None:
-    image, (left, top) = picture(*size), corner
+    image, (left, top) = noise(*size), corner
     box = (left, top, left + 224, top + 224)
     expected = np.asarray(image.resize(resized, Image.Resampling.BICUBIC).crop(box))
     np.testing.assert_array_equal(Preprocess((224, 224), crop_pct=1.0)(image), expected)
@@ -682,15 +682,15 @@ def test_a_region_alone_gives_the_same_pixels(
     size: tuple[int, int], mode: str, interpolation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preprocess = Preprocess((48, 64), mode, 0.5, interpolation)
-    whole = preprocess(picture(*size)).astype(int)
+    whole = preprocess(noise(*size)).astype(int)
     monkeypatch.setattr(image_module, "_HUGE_PIXELS", 0)
     monkeypatch.setattr(image_module, "_HUGE_RATIO", 0)
-    np.testing.assert_allclose(preprocess(picture(*size)), whole, atol=1)
+    np.testing.assert_allclose(preprocess(noise(*size)), whole, atol=1)
 
 
 @pytest.mark.parametrize("length", [100_000, 20_000_000])
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_thread_of_a_picture_takes_little_memory(
+def test_a_thread_of_a_image_takes_little_memory(
     length: int, turned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, resize = [], Image.Image.resize

@@ -1,10 +1,10 @@
-"""Writes tests/golden/augment.npz: what timm makes of pictures and batches.
+"""Writes tests/golden/augment.npz: what timm makes of images and batches.
 
 timm 1.0.31, PyTorch 2.13 and Pillow 13, and nothing of this project. timm's three files are loaded
 by their paths, as the whole of timm needs more.
 
-    picture                      (16, 24, 3) uint8
-    <operation>/<magnitude>/<n>  the picture after timm's function of that operation; n is + or -
+    image                      (16, 24, 3) uint8
+    <operation>/<magnitude>/<n>  the image after timm's function of that operation; n is + or -
                                  for one that goes both ways, else 0
     pair, pair_labels            (2, 9, 7, 3) uint8, (2,)
     mixup/, cutmix/              for some seeds, by timm's `Mixup` in its batch mode without label
@@ -12,7 +12,7 @@ by their paths, as the whole of timm needs more.
                                  and target (seeds, 2, 5); of cutmix also centre (y, x)
     erasing                      top, left, height and width of 4,000 boxes that timm's
                                  `RandomErasing` cut out of 40 x 60 pixels, as their 9 deciles
-    erased                       how many of 4,000 pictures it changed with a probability of 0.3
+    erased                       how many of 4,000 images it changed with a probability of 0.3
 
 The strengths of RandAugment's operations are worked out by hand from the TensorFlow code
 (`distort_image_with_randaugment` in google-research/big_vision, pp/autoaugment.py), whose distances
@@ -70,9 +70,9 @@ def operations(arrays: dict[str, np.ndarray]) -> None:
     y, x = np.mgrid[:16, :24]
     slow = np.stack([20 + 8 * x, 40 + 11 * y, 190 - 4 * x - 4 * y], -1)
     edges = ((x // 6 + y // 4) % 2 * 50)[..., None]
-    picture = np.clip(slow + edges - 25, 0, 240).astype(np.uint8)
-    arrays["picture"] = picture
-    image = Image.fromarray(picture)
+    pixels = np.clip(slow + edges - 25, 0, 240).astype(np.uint8)
+    arrays["picture"] = pixels
+    image = Image.fromarray(pixels)
     for name, (theirs, *strengths) in STRENGTHS.items():
         for magnitude, given in zip((7, 15), strengths, strict=True):
             arrays[f"{name}/{magnitude}/0"] = np.array(functions[theirs](image, *given, **GREY))

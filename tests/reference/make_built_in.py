@@ -3,8 +3,8 @@
     mixer export cifar10 exported --format timm
     python make_built_in.py exported [CIFAR10/test]
 
-timm 1.0.31 and PyTorch 2.13 on the CPU, on the 16 pictures in timm_cifar10/expected.npz. With a
-folder of the test pictures it also prints how many of them are classified rightly.
+timm 1.0.31 and PyTorch 2.13 on the CPU, on the 16 images in timm_cifar10/expected.npz. With a
+folder of the test images it also prints how many of them are classified rightly.
 """
 
 import json
@@ -34,8 +34,8 @@ def main() -> None:
             return model(x).numpy()
 
     with np.load(GOLDEN / "timm_cifar10" / "expected.npz") as arrays:
-        pictures = arrays["pictures"]
-    np.savez(GOLDEN / "built_in.npz", logits=logits(pictures))
+        images = arrays["pictures"]
+    np.savez(GOLDEN / "built_in.npz", logits=logits(images))
     if len(sys.argv) > 2:
         right = total = 0
         for label, folder in enumerate(sorted(Path(sys.argv[2]).iterdir())):

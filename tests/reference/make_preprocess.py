@@ -1,4 +1,4 @@
-"""Writes tests/golden/preprocess.npz: pictures, and the pixels that a model must be given for them.
+"""Writes tests/golden/preprocess.npz: images, and the pixels that a model must be given for them.
 
 Plain Pillow, and nothing of this project. For each case the size after the resize and the corner of
 the crop were worked out by hand from timm's `transforms_imagenet_eval` (1.0.22) and the torchvision
@@ -10,7 +10,7 @@ transforms it calls:
               squash: the target itself
     corner    round((side - crop) / 2), halves to the even number
 
-No picture loses more than twice as many rows as columns: for these Pillow 13 resizes the columns
+No image loses more than twice as many rows as columns: for these Pillow 13 resizes the columns
 first, Pillow 12 the rows, and that moves single values by 1. All else is equal in both.
 
 Run it once, from anywhere: python make_preprocess.py. The file it wrote is frozen.
@@ -25,7 +25,7 @@ from PIL import Image
 GOLDEN = Path(__file__).parents[1] / "golden" / "preprocess.npz"
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
-# name: picture (w, h), image_size (h, w), resize_mode, crop_pct, interpolation, channels,
+# name: image (w, h), image_size (h, w), resize_mode, crop_pct, interpolation, channels,
 #       size after the resize (w, h), corner of the crop (left, top)
 CASES = {
     "landscape": ((60, 41), (32, 32), "shorter", 0.875, "bicubic", 3, (52, 36), (10, 2)),
@@ -47,7 +47,7 @@ CASES = {
 }
 
 
-def picture(width: int, height: int, seed: int) -> np.ndarray:
+def noise(width: int, height: int, seed: int) -> np.ndarray:
     """(height, width, 3) uint8: slow colours, hard edges and fine grain."""
     y, x = np.mgrid[:height, :width]
     slow = np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)], -1)
@@ -61,7 +61,7 @@ def main() -> None:
     settings = {}
     for seed, (name, case) in enumerate(CASES.items()):
         shape, image_size, mode, crop_pct, interpolation, channels, resized, (left, top) = case
-        pixels = picture(*shape, seed)
+        pixels = noise(*shape, seed)
         image = Image.fromarray(pixels).convert("RGB" if channels == 3 else "L")
         if image.size != resized:
             image = image.resize(resized, FILTERS[interpolation])

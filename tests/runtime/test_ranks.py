@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from mixer_mlx import load
 from mixer_mlx.analysis.evaluate import evaluate
 from mixer_mlx.data.augment import augmentation
-from mixer_mlx.data.loader import EvaluationBatches, Pictures, TrainingBatches
+from mixer_mlx.data.loader import DecodedImages, EvaluationBatches, TrainingBatches
 from mixer_mlx.data.mixing import Mixing, SoftLabels
 from mixer_mlx.data.read import match_classes, read_folder
 from mixer_mlx.errors import BackendError, ConfigError
@@ -196,24 +196,24 @@ def test_evaluate_under_the_launcher(photos: Path, tmp_path: Path) -> None:
     assert run.stderr == ""
     found = json.loads(run.stdout)
     classifier, dataset = load("cifar10"), read_folder(photos)
-    pictures = Pictures(dataset, lambda *_: None, exact=True)
+    images = DecodedImages(dataset, lambda *_: None, exact=True)
     classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
-    batches = EvaluationBatches(pictures, classifier.preprocess, 8)
+    batches = EvaluationBatches(images, classifier.preprocess, 8)
     expected = evaluate(classifier.logits, batches, classes)
     assert (found["top1"], found["top5"]) == (expected.top1, expected.top5)
     assert found["loss"] == pytest.approx(expected.loss, rel=1e-6)
     assert (found["images"], found["unreadable"]) == (40, 0)
 
 
-def test_predict_in_the_order_of_the_pictures(
+def test_predict_in_the_order_of_the_images(
     start: Callable[..., Job], photos: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(photos, tmp_path / "album")
-    (tmp_path / "album" / "cat" / "07.png").write_text("This is no picture.")
+    (tmp_path / "album" / "cat" / "07.png").write_text("This is no image.")
     (tmp_path / "album" / "cat" / "08.png").unlink()  # 39 are left: the last round has one
     args = ("predict", tmp_path / "album", "-m", "cifar10", "-b", 4, "-k", 1, "--format", "json")
     (code, out, err), *others = ends(start(*args, size=3))
-    assert (code, err) == (1, "1 of 39 pictures can't be read.\n")
+    assert (code, err) == (1, "1 of 39 images can't be read.\n")
     assert others == [(0, "", "")] * 2
     found = [json.loads(line) for line in out.splitlines()]
     names = sorted(str(path) for path in (tmp_path / "album").rglob("*.png"))
@@ -230,7 +230,7 @@ def test_predict_in_the_order_of_the_pictures(
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("-b", 3), "Error: A batch of 3 pictures can't be shared evenly by 2 processes"),
+        (("-b", 3), "Error: A batch of 3 images can't be shared evenly by 2 processes"),
         (("-m", "nowhere.npz"), "Error: "),
     ],
 )
@@ -271,13 +271,11 @@ def rank_of(rank: int, size: int) -> Ranks:
 @pytest.mark.parametrize("balance", ["none", "loss"])
 def test_parts_make_up_the_batches(photos: Path, mixing: Mixing | None, balance: str) -> None:
     def batches(rank: int, size: int) -> list[tuple[np.ndarray, np.ndarray | SoftLabels]]:
-        pictures = Pictures(read_folder(photos), lambda *_: None)
+        images = DecodedImages(read_folder(photos), lambda *_: None)
         pad = augmentation("pad", Preprocess((16, 16)), flip=True)
         ranks = rank_of(rank, size)
         return list(
-            TrainingBatches(pictures, pad, 8, 3, mixing=mixing, balance=balance, ranks=ranks).epoch(
-                1
-            )
+            TrainingBatches(images, pad, 8, 3, mixing=mixing, balance=balance, ranks=ranks).epoch(1)
         )
 
     parts = [batches(rank, 4) for rank in range(4)]

@@ -60,7 +60,7 @@ def test_rounds_take_every_example_once(processors: int, size: int) -> None:
 
 @on_linux_cpu
 @pytest.mark.parametrize("processors", [2], indirect=True)
-def test_a_picture_too_large_for_a_part_is_one(processors: int) -> None:
+def test_a_image_too_large_for_a_part_is_one(processors: int) -> None:
     large = CONFIG.replace(image_size=(4096, 4096))
     assert rounds(large, 3) == [[(0, 1), (1, 2)], [(2, 3)]]
 

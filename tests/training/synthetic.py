@@ -25,7 +25,7 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
 
 class Synthetic:
-    """Pictures whose brightness tells their class, shuffled by (seed, epoch)."""
+    """Images whose brightness tells their class, shuffled by (seed, epoch)."""
 
     def __init__(self, batches: int = 5, batch_size: int = 6, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)

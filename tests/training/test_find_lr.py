@@ -178,8 +178,8 @@ def test_the_plot_and_its_numbers(tmp_path: Path) -> None:
     assert record["suggested_lr"] == suggested(trials)
     assert record["steepest_at"] == steepest(trials)
     assert [Trial(**values) for values in record["trials"]] == trials
-    with Image.open(tmp_path / "lr.png") as picture:
-        pixels = np.array(picture.convert("RGB"))
+    with Image.open(tmp_path / "lr.png") as image:
+        pixels = np.array(image.convert("RGB"))
     upright = np.flatnonzero((pixels < 60).all(-1).sum(0) > 250)  # columns full of ink
     marks = sorted([record["suggested_lr"], record["steepest_at"]])
     across = (np.log10(marks) + 7.5) / 9 * (760 - 24 - 70) + 70

@@ -59,7 +59,7 @@ def test_the_gradient_of_mixed_targets_is_the_mixed_gradient(
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    """Nineteen noisy pictures in five classes."""
+    """Nineteen noisy images in five classes."""
     rng = np.random.default_rng(0)
     for i in range(19):
         folder = tmp_path / "photos" / "aaaaaaabbbbbccccdde"[i]

@@ -49,7 +49,7 @@ def test_the_loss_is_that_of_the_model_on_normalised_pixels() -> None:
     assert report["accuracy"] == pytest.approx((logits.argmax(1) == LABELS).mean())
 
 
-@pytest.mark.parametrize("parts", [2, 3, 5, 12])  # 5: parts of 3, 3, 3, 3; 12: one picture each
+@pytest.mark.parametrize("parts", [2, 3, 5, 12])  # 5: parts of 3, 3, 3, 3; 12: one image each
 @pytest.mark.parametrize("noise", [{}, {"drop_path": 0.5, "dropout": 0.2}])
 def test_accumulation_is_the_large_batch(parts: int, noise: dict[str, float]) -> None:
     whole, (one,) = run(sgd(**noise))

@@ -137,16 +137,16 @@ def on_a_terminal(*args: object, **environment: str) -> bytes:
 
 def test_progress_is_shown_on_a_terminal_alone(album: Path) -> None:
     shown = on_a_terminal(album)
-    assert b"11 of 11 pictures, 1 failed" in shown
+    assert b"11 of 11 images, 1 failed" in shown
     assert b"images/s" in shown
-    assert shown.endswith(b"1 of 11 pictures can't be read.\r\n")
+    assert shown.endswith(b"1 of 11 images can't be read.\r\n")
     assert b"\x1b[9" in shown
     plain = on_a_terminal(album, NO_COLOR="1")
-    assert b"11 of 11 pictures, 1 failed" in plain
+    assert b"11 of 11 images, 1 failed" in plain
     assert b"\x1b[9" not in plain
     assert b"11 of 11" not in on_a_terminal(album, "--quiet")
     run = subprocess.run([*COMMAND, album], capture_output=True, check=False)
-    assert run.stderr.splitlines()[1:] == [b"1 of 11 pictures can't be read."]
+    assert run.stderr.splitlines()[1:] == [b"1 of 11 images can't be read."]
 
 
 def test_closed_streams_are_no_crash(cat: Path, tmp_path: Path) -> None:

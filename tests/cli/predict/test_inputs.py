@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def predicted(*args: object, stdin: bytes = b"", folder: Path | None = None) -> list[str]:
-    """The names of the pictures, all of which must be readable."""
+    """The names of the images, all of which must be readable."""
     command = [sys.executable, "-m", "mixer_mlx", "predict", *map(str, args), "-m", "cifar10"]
     run = subprocess.run(
         [*command, "--format", "json", "-k", "1"],

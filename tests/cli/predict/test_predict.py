@@ -64,7 +64,7 @@ def test_output_file_is_whole_and_never_replaced_unasked(  # type: ignore[no-unt
     assert os.listdir(tmp_path) == ["out.json"]
 
 
-def test_folders_give_their_pictures_sorted(mixer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_folders_give_their_images_sorted(mixer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     for name in ("b.JPG", "a/z.png", "a/.hidden.png", ".git/x.png", "notes.txt", "a/c.webp"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -79,7 +79,7 @@ def test_folders_give_their_pictures_sorted(mixer, tmp_path: Path) -> None:  # t
 def test_an_empty_folder_is_said(mixer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     run = mixer("predict", tmp_path, "-m", "cifar10")
     assert run.code == 1
-    assert "no pictures" in run.err
+    assert "no images" in run.err
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -92,14 +92,14 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-def test_one_good_picture_among_ten_bad_ones(cat: Path, tmp_path: Path) -> None:
+def test_one_good_image_among_ten_bad_ones(cat: Path, tmp_path: Path) -> None:
     """As a process of its own, so that what C libraries write is seen too."""
     good = cat.read_bytes()
     bad = {
         "truncated.png": good[: len(good) // 2],
         "truncated.jpg": b"\xff\xd8\xff\xe0\x00\x10JFIF",
         "empty.jpg": b"",
-        "text.png": b"This is no picture.",
+        "text.png": b"This is no image.",
         "eps.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
         "huge.png": png_header(60_000, 60_000),
         "\x1b[2J\x1b[31mred.jpg": b"x",
@@ -130,7 +130,7 @@ def test_one_good_picture_among_ten_bad_ones(cat: Path, tmp_path: Path) -> None:
         assert run.returncode == 1
         assert b"\x1b" not in run.stdout + run.stderr
         assert b"Traceback" not in run.stderr
-        assert b"10 of 11 pictures can't be read." in run.stderr
+        assert b"10 of 11 images can't be read." in run.stderr
         if style == "table":
             assert run.stdout.count(b"%") == 5
             errors = run.stderr.decode().splitlines()[:-1]

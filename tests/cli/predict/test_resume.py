@@ -21,7 +21,7 @@ ARGS = ("-m", "cifar10", "-b", 3, "-k", 2)
 
 @pytest.fixture
 def break_off(mixer, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Run a command whose model fails after so many pictures."""
+    """Run a command whose model fails after so many images."""
 
     def run(after: int, *args: object):  # type: ignore[no-untyped-def]
         def failing(*args, **options):  # type: ignore[no-untyped-def]
@@ -41,8 +41,8 @@ def break_off(mixer, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untype
 def test_the_end_result_is_that_of_an_undisturbed_run(  # type: ignore[no-untyped-def]
     mixer, break_off, album: Path, tmp_path: Path, suffix: str, threshold: float
 ) -> None:
-    pictures = (album, album / "02.png", album / "04.png", album / "02.png")
-    args = ("predict", *pictures, *ARGS, "--threshold", threshold)
+    images = (album, album / "02.png", album / "04.png", album / "02.png")
+    args = ("predict", *images, *ARGS, "--threshold", threshold)
     whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
     part = tmp_path / f"out.{suffix}.part"
     assert mixer(*args, "-o", whole).code == 1
@@ -55,7 +55,7 @@ def test_the_end_result_is_that_of_an_undisturbed_run(  # type: ignore[no-untype
         Path(f"{part}.json").write_bytes(settings)
         run = mixer(*args, "-o", out, "--resume", "--force")
         assert run.code == 1
-        assert run.err.endswith("2 of 14 pictures can't be read.\n")
+        assert run.err.endswith("2 of 14 images can't be read.\n")
         assert out.read_bytes() == whole.read_bytes()
         assert sorted(os.listdir(tmp_path)) == ["album", out.name, whole.name]
 

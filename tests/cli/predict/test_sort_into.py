@@ -41,7 +41,7 @@ def test_copies_by_class(mixer, cat: Path, album: Path, tmp_path: Path) -> None:
     before = tree(album)
     run = mixer("predict", cat, album, "-m", "cifar10", "--sort-into", tmp_path / "out")
     assert run.code == 1
-    assert f"Copied 11 pictures into {tmp_path}/out." in run.err
+    assert f"Copied 11 images into {tmp_path}/out." in run.err
     classes = [entry["label"] for entry in best(mixer, cat, album)]
     names = ["cat.png", *(f"{n:02}.png" for n in range(11) if n != 4)]
     there = tree(tmp_path / "out")
@@ -66,7 +66,7 @@ def test_nothing_is_overwritten_and_nothing_copied_twice(  # type: ignore[no-unt
     assert os.stat(there / "cat-3.png").st_mtime == cat.stat().st_mtime
 
 
-def test_links_lead_to_the_pictures(  # type: ignore[no-untyped-def]
+def test_links_lead_to_the_images(  # type: ignore[no-untyped-def]
     mixer, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(cat.parent)
@@ -93,20 +93,20 @@ def test_a_dry_run_says_what_would_be_done(  # type: ignore[no-untyped-def]
         f"copy {other} -> {tmp_path}/out/cat/cat-2.png",
     ]
     assert f"{cat} is already there" in run.err
-    assert "04.png: The file is no picture" in run.err
+    assert "04.png: The file is no image" in run.err
     mixer(*args)
     assert {line.split(" -> ")[1] for line in lines} == {
         f"{tmp_path}/out/{name}" for name in tree(tmp_path / "out")
     }
 
 
-def test_pictures_of_an_archive_are_copied_not_linked(  # type: ignore[no-untyped-def]
+def test_images_of_an_archive_are_copied_not_linked(  # type: ignore[no-untyped-def]
     mixer, cat: Path, tmp_path: Path
 ) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(cat, "some/cat.png")
     args = ("predict", tmp_path / "a.zip", "-m", "cifar10", "--sort-into", tmp_path / "out")
-    assert "Left out as no files of their own: 1 picture" in mixer(*args, "--link").err
+    assert "Left out as no files of their own: 1 image" in mixer(*args, "--link").err
     mixer(*args)
     mixer(*args)
     assert tree(tmp_path / "out") == {"cat/cat.png": cat.read_bytes()}

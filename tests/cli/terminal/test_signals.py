@@ -9,7 +9,7 @@ import pytest
 # Each puts a signal before something that the command does.
 MOMENTS = {
     "loading": "mixer_mlx.convert, 'load'",
-    "finding": "mixer_mlx.images.find, 'find_pictures'",
+    "finding": "mixer_mlx.images.find, 'find_images'",
     "decoding": "mixer_mlx.images.preprocess.Preprocess, '__call__'",
     "computing": "mixer_mlx.model.MlpMixer, '__call__'",
     "writing": "mixer_mlx.cli.terminal.output, 'json_line'",

@@ -9,7 +9,7 @@ from PIL import Image
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Four white and two black pictures."""
+    """Four white and two black images."""
     for name, count in (("white", 4), ("black", 2)):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(count):
@@ -39,7 +39,7 @@ def test_the_first_batch_is_drawn_and_nothing_trained(mixer, photos: Path, tmp_p
     drawn = [tile.mean() for tile in tiles(sheet)]
     assert all(tile.std() < 1 for tile in tiles(sheet))
     greys = [value for value in drawn if 5 < value < 250]
-    assert len(greys) == 2, "one black picture among three white ones is in two mixtures"
+    assert len(greys) == 2, "one black image among three white ones is in two mixtures"
     assert sum(greys) == pytest.approx(255, abs=2)
     before = sheet.read_bytes()
     again = mixer(*command)

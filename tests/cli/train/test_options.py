@@ -23,8 +23,8 @@ def test_find_lr(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[n
     assert f"{record['steepest_at']:.2e}" in run.out
     assert "nothing was trained" in run.err
     assert ("too little" in run.err) == (record["fall"] < 0.005)
-    with Image.open(plot) as picture:
-        assert picture.format == "PNG"
+    with Image.open(plot) as image:
+        assert image.format == "PNG"
     assert not (tmp_path / "run").exists()
     before = plot.read_bytes()
     again = mixer(*args)

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from mixer_mlx import checkpoint, load
 from mixer_mlx.cli.train.run import _print_plan
-from mixer_mlx.training.prepare import MEMORY_SHARE, Plan
+from mixer_mlx.training.prepare import MEMORY_SHARE, Estimate
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.recipes import RECIPES
 
@@ -56,8 +56,8 @@ def test_a_run_from_folder_to_model(mixer, photos: Path, tmp_path: Path) -> None
     assert trained.labels == ("blue", "red")
     assert trained.source["recipe"] == "quick"
     assert trained.source["fine_tuned_from"]
-    with Image.open(run / "curves.png") as picture:
-        assert picture.size[0] > 400
+    with Image.open(run / "curves.png") as image:
+        assert image.size[0] > 400
     assert "`red`: 6" in (run / "README.md").read_text()
     shown = mixer("predict", photos / "red" / "0.png", "-m", run, "--format", "json", "-k", 1)
     assert json.loads(shown.out)["predictions"][0]["label"] == "red"
@@ -166,18 +166,18 @@ def test_ctrl_c_saves_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> Non
     assert (run / "best" / "model.safetensors").exists()
 
 
-def test_pictures_that_changed_since(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_images_that_changed_since(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     args = ("fine-tune", photos, "-m", "cifar10", "-o", tmp_path / "run", "--steps", 2, "-b", 4)
     assert mixer(*args).code == 0
     Image.new("RGB", (40, 40)).save(photos / "red" / "new.png")
     run = mixer(*args, "--resume")
     assert run.code == 1
-    assert "pictures are not those" in run.err
+    assert "images are not those" in run.err
 
 
-def test_bad_pictures_are_named_or_stop_the_run(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_bad_images_are_named_or_stop_the_run(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     for i in range(4):
-        (photos / "red" / f"bad{i}.png").write_text("no picture")
+        (photos / "red" / f"bad{i}.png").write_text("no image")
     args = ("fine-tune", photos, "-m", "cifar10", "--steps", 4, "-b", 4)
     run = mixer(*args, "-o", tmp_path / "run")
     assert run.code == 0
@@ -211,7 +211,7 @@ def test_shown_recipes_are_toml_that_makes_them(mixer, name: str, tmp_path: Path
 
 
 def test_plan_shows_days(capsys: pytest.CaptureFixture[str]) -> None:
-    _print_plan(Plan(10, 2.0, 5 * 86_400 + 3600.4, 2**40))
+    _print_plan(Estimate(10, 2.0, 5 * 86_400 + 3600.4, 2**40))
     out = capsys.readouterr().out
     assert "time               5 days, 1:00:00\n" in out
     assert f"over {MEMORY_SHARE:.0%} of the memory" in out
@@ -248,7 +248,7 @@ def test_a_batch_beyond_the_memory_is_computed_in_parts(  # type: ignore[no-unty
     monkeypatch.setattr("mixer_mlx.runtime.backend.memory_bytes", lambda: 1.0)
     run = tmp_path / "run"
     options = ("fine-tune", photos, "-m", SMALL, "-o", run, "--steps", 1, "-b", 4, "--no-report")
-    assert "in 3 parts" in mixer(*options).err  # a quarter of 12 pictures is a batch
+    assert "in 3 parts" in mixer(*options).err  # a quarter of 12 images is a batch
     assert json.loads((run / "run.json").read_text())["recipe"]["accumulation"] == 3
     chosen = mixer(*options, "--force", "--accumulation", 2)
     assert "parts" not in chosen.err

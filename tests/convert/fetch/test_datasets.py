@@ -146,7 +146,7 @@ def test_what_the_hub_converted(hub: HubServer, repo: Repo, files) -> None:  # t
         read_splits(f"{DATA}@main")
 
 
-def test_archives_and_pictures_as_they_are(hub: HubServer, repo: Repo, files, pack) -> None:  # type: ignore[no-untyped-def]
+def test_archives_and_images_as_they_are(hub: HubServer, repo: Repo, files, pack) -> None:  # type: ignore[no-untyped-def]
     packed = pack("a.zip", files, "pets/").read_bytes()
     repo.files = {"README.md": b"", "all.zip": packed}
     assert [len(some) for some in read_splits(DATA)] == [10, 6]
@@ -162,7 +162,7 @@ def test_archives_and_pictures_as_they_are(hub: HubServer, repo: Repo, files, pa
     hub.repos["datasets/some/loose"] = Repo(loose, OTHER)
     assert [len(some) for some in read_splits("hf://datasets/some/loose/pets")] == [10, 6]
     hub.repos["datasets/some/words"] = Repo({"README.md": b""}, "d" * 40)
-    with pytest.raises(SourceError, match="no Parquet files, no archive and no pictures"):
+    with pytest.raises(SourceError, match="no Parquet files, no archive and no images"):
         read_splits("hf://datasets/some/words")
 
 

@@ -1,4 +1,4 @@
-"""Pictures over http, from a server on this machine that fails in every way."""
+"""Images over http, from a server on this machine that fails in every way."""
 
 import socket
 import threading
@@ -12,7 +12,7 @@ import pytest
 from mixer_mlx import Classifier, ImageError, load
 from mixer_mlx.convert.fetch import images as web
 from mixer_mlx.convert.fetch.images import fetch
-from mixer_mlx.images.find import find_pictures
+from mixer_mlx.images.find import find_images
 
 PNG = (Path(__file__).parents[3] / "examples" / "cat.png").read_bytes()
 
@@ -41,7 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/silent":
             threading.Event().wait(1.0)
         elif path == "/text":
-            self._answer(b"no picture", 10)
+            self._answer(b"no image", 10)
         elif path == "/cat.png":
             self._answer(PNG, len(PNG))
         else:
@@ -135,7 +135,7 @@ def test_https_never_leads_to_http() -> None:
 
 def test_predictions_of_urls(classifier: Classifier, url: str, cat: Path) -> None:
     names = [f"{url}/cat.png", f"{url}/text", f"{url}/nothing", str(cat)]
-    results = list(classifier.predict(find_pictures(names, fetch=fetch)))
+    results = list(classifier.predict(find_images(names, fetch=fetch)))
     assert [str(result.image) for result in results] == names
     assert [result.error is None for result in results] == [True, False, False, True]
     assert results[0].predictions[0].label == results[3].predictions[0].label

@@ -1,4 +1,4 @@
-"""Pictures: eight formats through `decode` and `Preprocess`."""
+"""Images: eight formats through `decode` and `Preprocess`."""
 
 import io
 import struct
@@ -21,11 +21,11 @@ from mixer_mlx.images.preprocess import Preprocess
 _TO_8 = Preprocess((8, 8))
 
 
-def run_picture(data: bytes, _: Path) -> None:
-    """A picture is RGB, and pixels can be made of it."""
-    picture = decode(io.BytesIO(data))
-    assert picture.mode == "RGB"
-    pixels = _TO_8(picture)
+def run_image(data: bytes, _: Path) -> None:
+    """An image is RGB, and pixels can be made of it."""
+    image = decode(io.BytesIO(data))
+    assert image.mode == "RGB"
+    pixels = _TO_8(image)
     assert (pixels.shape, pixels.dtype) == ((8, 8, 3), np.uint8)
 
 
@@ -138,7 +138,7 @@ def _with_checksums(data: bytes) -> bytes:
     return bytes(fixed)
 
 
-def _picture(samples: Callable[[], list[bytes]]) -> Target:
+def _image(samples: Callable[[], list[bytes]]) -> Target:
     known = cache(samples)
 
     def make(chance: Random) -> bytes:
@@ -146,7 +146,7 @@ def _picture(samples: Callable[[], list[bytes]]) -> Target:
         png = data.startswith(b"\x89PNG") and chance.random() < 0.75
         return _with_checksums(data) if png else data
 
-    return Target(make, run_picture)
+    return Target(make, run_image)
 
 
 PICTURES = {
@@ -161,4 +161,4 @@ if features.check("avif"):
     PICTURES["avif"] = _avif
 if find_spec("pillow_heif"):
     PICTURES["heic"] = _heic
-TARGETS = {name: _picture(samples) for name, samples in PICTURES.items()}
+TARGETS = {name: _image(samples) for name, samples in PICTURES.items()}

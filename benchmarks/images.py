@@ -23,7 +23,7 @@ Source = Callable[[np.random.Generator, tuple[int, int]], Image.Image]
 def write(
     folder: Path, count: int, size: tuple[int, int], *, photo: Path | None = None, classes: int = 0
 ) -> Path:
-    """Write `count` pictures of (width, height); in folders of so many classes, unless that is 0.
+    """Write `count` images of (width, height); in folders of so many classes, unless that is 0.
 
     Large ones are cut out of a few, since drawing them takes longer than reading them.
     """
@@ -42,7 +42,7 @@ def write(
 
 
 def synthetic(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Noise at sizes from the whole picture to one pixel, each octave a little weaker."""
+    """Noise at sizes from the whole image to one pixel, each octave a little weaker."""
     width, height = size
     light = np.zeros((height, width, 3), np.float32)
     cells, strength = 2, FIRST_OCTAVE
