@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixer_mlx.choices import DEFAULT_MODEL, DType, Format, names
 from mixer_mlx.errors import SourceError
 
 from .terminal import files, options, output
@@ -23,7 +24,7 @@ _MOST_PICTURES = 65_536
 
 def benchmark(
     ctx: typer.Context,
-    model: options.ModelOption = options.DEFAULT_MODEL,
+    model: options.ModelOption = DEFAULT_MODEL,
     variant: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +60,7 @@ def benchmark(
     repeat: Annotated[
         int | None, typer.Option("--repeat", min=1, help="So many runs of each, in place of that.")
     ] = None,
-    format: options.FormatOption = options.Format.TABLE,
+    format: options.FormatOption = "table",
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Also write JSON to this file.", dir_okay=False),
@@ -129,11 +130,11 @@ def _batch_sizes(text: str) -> list[int]:
 
 def _dtypes(text: str | None) -> list[str]:
     """The list; empty means the default."""
-    names = [] if text is None else [part.strip() for part in text.split(",")]
-    known = [kind.value for kind in options.DType]
-    if not set(names) <= set(known):
-        raise typer.BadParameter(f"{text!r} is no list out of {','.join(known)}.")
-    return list(dict.fromkeys(names))
+    wanted = [] if text is None else [part.strip() for part in text.split(",")]
+    if not set(wanted) <= set(names(DType)):
+        known = ", ".join(names(DType))
+        raise typer.BadParameter(f"{text!r} isn't a list of dtypes; choose from {known}.")
+    return list(dict.fromkeys(wanted))
 
 
 def _was_given(ctx: typer.Context, name: str) -> bool:
@@ -227,17 +228,17 @@ def _write(
 def _show(
     record: dict[str, object],
     measured: "Measured",
-    style: options.Format,
+    style: Format,
     comparison: "Comparison | None",
 ) -> None:
-    if style is options.Format.TABLE:
+    if style == "table":
         _print_table(record, measured, comparison)
         return
     rows = [asdict(result) for result in measured.results]
     if comparison:
         rows = [row | {"ratio": r} for row, r in zip(rows, comparison.ratios, strict=True)]
         record = record | {"results": rows, "differences": comparison.differences}
-    if style is options.Format.JSON:
+    if style == "json":
         sys.stdout.write(output.json_line(record))
     else:
         output.write_rows(rows, style)

@@ -12,7 +12,7 @@ app = typer.Typer(help="List, remove or verify the converted models on disk.", n
 
 
 @app.command("list")
-def list_models(format: options.FormatOption = options.Format.TABLE) -> None:
+def list_models(format: options.FormatOption = "table") -> None:
     """List what was fetched and converted, with its size on disk."""
     from mixer_mlx.convert.fetch import cache
 

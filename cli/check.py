@@ -3,9 +3,8 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,13 +17,6 @@ if TYPE_CHECKING:
 _EXAMPLES = 5
 _ROWS = 30
 """A table lists so many classes at most, and so many examples of each kind of finding."""
-
-
-class CheckFormat(StrEnum):
-    """How findings are written."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 def check(
@@ -49,9 +41,9 @@ def check(
         typer.Option("--sheet", help="Draw what was found to this PNG.", dir_okay=False),
     ] = None,
     format: Annotated[
-        CheckFormat,
+        Literal["table", "json"],
         typer.Option("--format", help="For people, or for programs: json is one object in a line."),
-    ] = CheckFormat.TABLE,
+    ] = "table",
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -76,7 +68,7 @@ def check(
     with progress(not quiet, [], sum(map(len, parts.values()))) as tick:
         scanned = scan(parts, tick)
     findings = find(scanned, near=near, image_size=size)
-    if format is CheckFormat.JSON:
+    if format == "json":
         sys.stdout.writelines(map(output.json_line, _records(scanned, findings)))
     else:
         sys.stdout.writelines(_table(data, path, scanned, findings))

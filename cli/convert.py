@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixer_mlx.choices import DType, HiddenAct, Interpolation, ResizeMode
+
 from .terminal import options, output
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def convert(
     ],
     out: Annotated[Path, typer.Argument(help="The model folder to write.", metavar="OUT")],
     dtype: Annotated[
-        options.DType | None,
+        DType | None,
         typer.Option("--dtype", help="Number format to store. Default: that of SOURCE."),
     ] = None,
     image_size: Annotated[
@@ -48,14 +50,14 @@ def convert(
         typer.Option("--crop", min=0.01, max=1, help="Share of the resized image that is seen."),
     ] = None,
     resize_mode: Annotated[
-        options.ResizeMode | None,
+        ResizeMode | None,
         typer.Option("--resize-mode", help="Resize the shorter side, or squash both."),
     ] = None,
     interpolation: Annotated[
-        options.Interpolation | None, typer.Option("--interpolation", help="Filter of the resize.")
+        Interpolation | None, typer.Option("--interpolation", help="Filter of the resize.")
     ] = None,
     activation: Annotated[
-        options.Activation | None,
+        HiddenAct | None,
         typer.Option("--activation", help="GELU in its erf form (timm) or tanh form (Flax)."),
     ] = None,
     force: options.Force = False,
@@ -70,13 +72,13 @@ def convert(
         "mean": options.parse_numbers(mean),
         "std": options.parse_numbers(std),
         "crop_pct": crop,
-        "resize_mode": resize_mode and resize_mode.value,
-        "interpolation": interpolation and interpolation.value,
+        "resize_mode": resize_mode,
+        "interpolation": interpolation,
     }
     size = options.parse_image_size(image_size) if image_size else None
     from mixer_mlx.convert import convert as run
 
-    settings = _settings(size, labels, preprocess, activation and activation.value)
+    settings = _settings(size, labels, preprocess, activation)
     with output.fetching(quiet=quiet) as listeners:
         done = run(source, out, dtype=dtype, settings=settings, force=force, **listeners)
     if quiet:

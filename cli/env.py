@@ -3,7 +3,7 @@
 from .terminal import options, output
 
 
-def env(format: options.FormatOption = options.Format.TABLE) -> None:
+def env(format: options.FormatOption = "table") -> None:
     """Show versions, device, memory, BLAS and compiler, and what to install to be faster."""
     from mixer_mlx.runtime import backend
 

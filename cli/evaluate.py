@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixer_mlx.choices import DEFAULT_MODEL
+
 from .terminal import data_options as d
 from .terminal import files, options, output
 from .terminal.ranks import joined, refuse_several
@@ -17,11 +19,11 @@ if TYPE_CHECKING:
 
 def evaluate(
     data: d.Data,
-    model: options.ModelOption = options.DEFAULT_MODEL,
+    model: options.ModelOption = DEFAULT_MODEL,
     batch_size: Annotated[
         int, typer.Option("-b", "--batch-size", min=1, help="Images computed at once.")
     ] = 32,
-    format: options.FormatOption = options.Format.TABLE,
+    format: options.FormatOption = "table",
     dtype: options.DTypeOption = None,
     device: options.DeviceOption = None,
     report: Annotated[
@@ -79,7 +81,7 @@ def evaluate(
         **asdict(metrics),
         "unreadable": unreadable,
     }
-    if format is options.Format.TABLE:
+    if format == "table":
         record |= {key: f"{record[key]:.2%}" for key in ("top1", "top5")}
         record |= {key: f"{record[key]:.4g}" for key in ("loss", "images_per_second")}
     if ranks.rank == 0:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mixer_mlx.choices import ExportFormat
+
 from .terminal import options, output
 
 
@@ -15,7 +17,7 @@ def export(
         typer.Argument(help="A folder to write (timm), or an .npz file (jax).", metavar="OUT"),
     ],
     format: Annotated[
-        options.ExportFormat,
+        ExportFormat,
         typer.Option(
             "--format", help="A repository as timm's on the Hub, or official JAX weights."
         ),
@@ -30,13 +32,13 @@ def export(
     from mixer_mlx.convert import export as run
 
     with output.fetching(quiet=quiet) as listeners:
-        done = run(model, out, format=format.value, force=force, **listeners)
+        done = run(model, out, format=format, force=force, **listeners)
     if quiet:
         return
-    theirs = {"timm": "gelu", "jax": "gelu_tanh"}[format.value]
+    theirs = {"timm": "gelu", "jax": "gelu_tanh"}[format]
     if done.info.config.hidden_act != theirs:
         output.say(
-            f"Note: the model was trained with {done.info.config.hidden_act}; {format.value} runs "
+            f"Note: the model was trained with {done.info.config.hidden_act}; {format} runs "
             f"{theirs} unless told otherwise, which moves logits by about 1e-3."
         )
     output.say_written(out, done.info.config)

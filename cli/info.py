@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from mixer_mlx.choices import DEFAULT_MODEL
+
 from .terminal import options, output
 
 if TYPE_CHECKING:
@@ -9,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def info(
-    model: options.ModelArgument = options.DEFAULT_MODEL,
-    format: options.FormatOption = options.Format.TABLE,
+    model: options.ModelArgument = DEFAULT_MODEL,
+    format: options.FormatOption = "table",
 ) -> None:
     """Show a model's architecture, size, preprocessing, labels, provenance.
 
@@ -30,9 +32,7 @@ def info(
         "assumed": list(assumed),
     }
     del record["id2label"]
-    record["labels"] = (
-        _shown(known.labels) if format is options.Format.TABLE else list(known.labels)
-    )
+    record["labels"] = _shown(known.labels) if format == "table" else list(known.labels)
     output.write_record(record, format)
 
 
@@ -41,12 +41,12 @@ def _shown(labels: tuple[str, ...], most: int = 10) -> str:
     return ", ".join(labels[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def models(format: options.FormatOption = options.Format.TABLE) -> None:
+def models(format: options.FormatOption = "table") -> None:
     """List the models that have a name, with what is on disk."""
     from mixer_mlx.catalog import CATALOG
 
     rows = [_row(entry) for entry in CATALOG.values()]
-    if format is options.Format.TABLE:
+    if format == "table":
         for row in rows:
             row["note"] = str(row["note"] or "").split(":")[0]
         rows = [{key: row[key] for key in _TABLE} for row in rows]

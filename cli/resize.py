@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mixer_mlx.choices import DType
+
 from .terminal import options, output
 
 
@@ -20,7 +22,7 @@ def resize(
         ),
     ],
     dtype: Annotated[
-        options.DType | None,
+        DType | None,
         typer.Option("--dtype", help="Number format to store. Default: that of MODEL."),
     ] = None,
     force: options.Force = False,

@@ -14,12 +14,9 @@ from pathlib import Path
 from mixer_mlx import labels
 from mixer_mlx.images.preprocess import Preprocess
 
+from .choices import BUILT_IN
 from .config import MixerConfig
 
-DEFAULT_MODEL = "mixer_b16_224.miil_in21k_ft_in1k"
-"""The most accurate published Mixer for ImageNet-1k, by timm's measurement."""
-
-BUILT_IN = "cifar10"
 BUILT_IN_FOLDER = Path(__file__).parent / "models" / BUILT_IN
 
 _TIMM = "timm's results-imagenet.csv and results-imagenet-real.csv"
@@ -35,7 +32,7 @@ class CatalogEntry:
     """A model that has a name.
 
     `source` is "hf://repository", a path in Google's bucket, or None for the one in the package.
-    `label_list` is one of `labels.LISTS`. `top1` and `real` (ReaL labels) are in percent on
+    `label_list` is a `choices.LabelList`. `top1` and `real` (ReaL labels) are in percent on
     ImageNet-1k's validation set (`cifar10`: CIFAR-10's test set), as `accuracy_source` published
     them; None where no publication is known to us.
     """

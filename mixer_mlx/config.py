@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .checks import check_choice, check_image_size, check_keys, check_whole
+from .choices import HiddenAct
 from .errors import ConfigError
-
-GELU_FORMS = ("gelu", "gelu_tanh")
 
 MAX_PARAMETERS = 4_000_000_000
 """Beyond this a config is refused before any memory is taken; the paper's largest has 0.43e9."""
@@ -25,7 +25,6 @@ _BOUNDS = {
     "channels_mlp_dim": (1, 262_144),
     "num_classes": (0, 1_000_000),
 }
-_IMAGE_SIDE = (1, 16_384)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +53,9 @@ class MixerConfig:
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
-            _check_int(name, getattr(self, name), low, high)
+            check_whole(name, getattr(self, name), low, high)
         self._check_image_size()
-        if self.hidden_act not in GELU_FORMS:
-            raise ConfigError(
-                f"hidden_act is {self.hidden_act!r}; it must be one of {', '.join(GELU_FORMS)}."
-            )
+        check_choice("hidden_act", self.hidden_act, HiddenAct)
         eps = self.layer_norm_eps
         if not isinstance(eps, float) or not 0 < eps < 1:
             raise ConfigError(f"layer_norm_eps is {eps!r}; it must be a number between 0 and 1.")
@@ -71,10 +67,7 @@ class MixerConfig:
 
     def _check_image_size(self) -> None:
         size = self.image_size
-        if not isinstance(size, tuple | list) or len(size) != 2:
-            raise ConfigError(f"image_size is {size!r}; it must be a pair [height, width].")
-        for side in size:
-            _check_int("image_size", side, *_IMAGE_SIDE)
+        check_image_size("image_size", size)
         object.__setattr__(self, "image_size", tuple(size))
         if any(side % self.patch_size for side in size):
             raise ConfigError(
@@ -149,17 +142,8 @@ class MixerConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "MixerConfig":
         """The inverse of `to_dict`. Raises ConfigError for a missing or unknown key."""
-        fields = {field.name for field in dataclasses.fields(cls)}
-        if missing := sorted(fields - set(values)):
-            raise ConfigError(f"The config lacks {', '.join(missing)}.")
-        if unknown := sorted(set(values) - fields):
-            raise ConfigError(f"The config has keys that no Mixer has: {', '.join(unknown)}.")
+        check_keys("config", values, cls, all_=True)
         return cls(**values)  # type: ignore[arg-type]
-
-
-def _check_int(name: str, value: object, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
 
 
 def _mlp_parameters(dim: int, hidden: int) -> int:

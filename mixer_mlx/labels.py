@@ -11,12 +11,11 @@ from pathlib import Path
 from .errors import ConfigError
 
 _FOLDER = Path(__file__).parent / "labels"
-LISTS = ("imagenet1k", "imagenet21k_goog", "imagenet21k_miil")
 
 
 @cache
 def read_list(name: str) -> tuple[str, ...]:
-    """The names of one of LISTS, in the order of the outputs."""
+    """The names of a `choices.LabelList`, in the order of the outputs."""
     lines = (_FOLDER / f"{name}.tsv").read_text("utf-8").splitlines()
     return tuple(line.split("\t")[2] for line in lines)
 

@@ -14,7 +14,8 @@ ROOMS = {name: ROOT / name for name in ("mixer_mlx", "convert", "cli", "benchmar
 
 # A room or module of the library may import those of an earlier line, and those of its own.
 LAYERS = [
-    ["errors"],
+    ["errors", "choices"],
+    ["checks"],
     ["config"],
     ["ops", "images", "runtime"],
     ["labels", "model"],

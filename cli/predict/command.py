@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixer_mlx.choices import DEFAULT_MODEL
 from mixer_mlx.errors import SourceError
 
 from ..terminal import options, output
@@ -27,7 +28,7 @@ def predict(
             metavar="IMAGE...",
         ),
     ],
-    model: options.ModelOption = options.DEFAULT_MODEL,
+    model: options.ModelOption = DEFAULT_MODEL,
     k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="How many classes to show.")] = 5,
     batch_size: Annotated[
         int, typer.Option("-b", "--batch-size", min=1, help="Images computed at once.")
@@ -149,7 +150,7 @@ def _load(
     try:
         return load(model, dtype=dtype, device=device, **listeners)
     except SourceError as error:
-        if model != options.DEFAULT_MODEL:
+        if model != DEFAULT_MODEL:
             raise
         raise SourceError(
             f"{error} The model in the package needs no network: -m cifar10"

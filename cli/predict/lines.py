@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from mixer_mlx.choices import Format
 
 from ..terminal import output
 
@@ -18,20 +19,14 @@ COLUMNS = ("image", "rank", "index", "label", "probability", "error")
 CSV_HEADER = output.csv_line(COLUMNS)
 
 
-class PredictFormat(StrEnum):
-    """How predictions are written."""
+PredictFormat = Literal[Format, "parquet"]
+"""How predictions are written."""
 
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-    PARQUET = "parquet"
-
-
-_SUFFIXES = {
-    ".csv": PredictFormat.CSV,
-    ".json": PredictFormat.JSON,
-    ".jsonl": PredictFormat.JSON,
-    ".parquet": PredictFormat.PARQUET,
+_SUFFIXES: dict[str, PredictFormat] = {
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
 }
 
 Lines = Callable[["Result"], Iterator[str]]
@@ -40,7 +35,7 @@ Lines = Callable[["Result"], Iterator[str]]
 def chosen_format(format: PredictFormat | None, out: Path | None) -> PredictFormat:
     """What the user says, else what the suffix of the file says, else a table."""
     by_suffix = _SUFFIXES.get(out.suffix.lower()) if out else None
-    return format or by_suffix or PredictFormat.TABLE
+    return format or by_suffix or "table"
 
 
 def error_lines(result: "Result") -> Iterator[str]:

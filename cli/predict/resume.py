@@ -49,7 +49,7 @@ def read_kept(file: BinaryIO, style: PredictFormat, *, k: int, batch_size: int) 
     """What is whole in `file`, read from its start; `k` is the most predictions of an image."""
     kept = Kept()
     batch: list[Written] = []
-    for written in _json_images(file) if style is PredictFormat.JSON else _csv_images(file, k):
+    for written in _json_images(file) if style == "json" else _csv_images(file, k):
         batch.append(written)
         if len(batch) == batch_size:
             kept.size = written[0]
@@ -64,7 +64,7 @@ def without(images: Iterable[Named], kept: Kept, style: PredictFormat) -> Iterat
     names = Counter(kept.names)
     for image in images:
         name = str(image)
-        if style is PredictFormat.CSV:
+        if style == "csv":
             name = next(csv.reader([output.csv_line([name])]))[0]
         if names[name] > 0:
             names[name] -= 1

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mixer_mlx.images.decode import ImageInput
     from mixer_mlx.runtime.ranks import Ranks
 
-_RESUMABLE = (PredictFormat.JSON, PredictFormat.CSV)
+_RESUMABLE = ("json", "csv")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Job:
             return None
         # What --only leaves out is not on record, and a sheet needs all images.
         resumable = self.style in _RESUMABLE and not (self.only or self.sheet)
-        needs_end = self.style is PredictFormat.PARQUET
+        needs_end = self.style == "parquet"
         return PartFile(self.out, resumable, needs_end, force=self.force, resume=self.resume)
 
     @property
@@ -72,7 +72,7 @@ class Job:
             "--resume needs -o FILE.": self.resume and not self.out,
             "--resume goes with json and csv only.": self.resume and self.style not in _RESUMABLE,
             "--resume can't go with --only or --sheet.": self.resume and (self.only or self.sheet),
-            "parquet needs -o FILE.": self.style is PredictFormat.PARQUET and not self.out,
+            "parquet needs -o FILE.": self.style == "parquet" and not self.out,
             "--link needs --sort-into DIR.": self.link and not self.sort_into,
             "--dry-run needs --sort-into DIR.": self.dry_run and not self.sort_into,
             "--dry-run writes nothing; leave out -o and --sheet.": self.dry_run
@@ -84,7 +84,7 @@ class Job:
         """Raises MixerError for what can be known to fail before a model is loaded."""
         if self.target:
             self.target.check()
-        if self.style is PredictFormat.PARQUET:
+        if self.style == "parquet":
             check_pyarrow()
         if self.sheet:
             sheet.check(self.sheet, force=self.force)
@@ -166,9 +166,9 @@ def _writer(job: Job, classifier: "Classifier") -> Iterator[tuple[Writer, Kept]]
 
 
 def _lines(job: Job) -> Lines:
-    if job.style is PredictFormat.JSON:
+    if job.style == "json":
         return json_lines(job.model)
-    return csv_lines if job.style is PredictFormat.CSV else table_lines(job.threshold)
+    return csv_lines if job.style == "csv" else table_lines(job.threshold)
 
 
 def _settings(job: Job, classifier: "Classifier") -> dict[str, object]:

@@ -50,7 +50,7 @@ class LineWriter:
 @contextmanager
 def to_stdout(lines: Lines, style: PredictFormat) -> Iterator[Writer]:
     """The terminal, or whatever the shell put in its place."""
-    header = CSV_HEADER if style is PredictFormat.CSV else ""
+    header = CSV_HEADER if style == "csv" else ""
     writer = LineWriter(lines, sys.stdout.write, sys.stdout.flush, header)
     yield writer
     writer.write_header()
@@ -71,12 +71,12 @@ def to_file(
     Raises MixerError as PartFile does.
     """
     with target.open(settings) as file:
-        if style is PredictFormat.PARQUET:
+        if style == "parquet":
             with ParquetRows(file) as rows:
                 yield rows, Kept()
             return
         kept = _kept(file, style, k, batch_size)
-        header = CSV_HEADER if style is PredictFormat.CSV and not kept.size else ""
+        header = CSV_HEADER if style == "csv" and not kept.size else ""
         writer = LineWriter(lines, lambda text: file.write(text.encode()), file.flush, header)
         yield writer, kept
         writer.write_header()

@@ -1,72 +1,12 @@
 """Options that mean the same in every command."""
 
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class Format(StrEnum):
-    """How data is written."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-
-
-class DType(StrEnum):
-    """Number formats that a model can be run or stored in."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-
-
-class ResizeMode(StrEnum):
-    """What is resized before the centre crop."""
-
-    SHORTER = "shorter"
-    SQUASH = "squash"
-
-
-class Interpolation(StrEnum):
-    """Filters of a resize."""
-
-    BICUBIC = "bicubic"
-    BILINEAR = "bilinear"
-
-
-class Activation(StrEnum):
-    """Forms of GELU."""
-
-    GELU = "gelu"
-    GELU_TANH = "gelu_tanh"
-
-
-class Freeze(StrEnum):
-    """What fine-tuning leaves as it is."""
-
-    BACKBONE = "backbone"
-
-
-class ExportFormat(StrEnum):
-    """Whose code is to read an exported model."""
-
-    TIMM = "timm"
-    JAX = "jax"
-
-
-class Device(StrEnum):
-    """Devices of MLX."""
-
-    CPU = "cpu"
-    GPU = "gpu"
-
-
-# `mixer_mlx.catalog` has it too, and a test holds them equal; importing that here costs 0.1 s.
-DEFAULT_MODEL = "mixer_b16_224.miil_in21k_ft_in1k"
+from mixer_mlx.choices import Device, DType, Format
 
 MODEL_HELP = (
     "A name that `mixer models` lists, a model folder, a weights file, user/repo on the Hub, "

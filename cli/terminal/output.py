@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from .options import Format
+from mixer_mlx.choices import Format
 
 if TYPE_CHECKING:
     from mixer_mlx.config import MixerConfig
@@ -120,9 +120,9 @@ def fetching(*, quiet: bool) -> Iterator[Listeners]:
 
 def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:
     """Records of the same keys to stdout: a table, JSON Lines, or CSV."""
-    if style is Format.JSON:
+    if style == "json":
         sys.stdout.writelines(map(json_line, rows))
-    elif style is Format.CSV:
+    elif style == "csv":
         sys.stdout.writelines(csv_line(row) for row in [rows[0].keys(), *map(_values, rows)])
     else:
         sys.stdout.write(columns([list(rows[0]), *map(_values, rows)]))
@@ -130,11 +130,11 @@ def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:
 
 def write_record(record: Mapping[str, object], style: Format) -> None:
     """One record to stdout: a line for each key, one JSON object, or CSV with `key,value`."""
-    if style is Format.JSON:
+    if style == "json":
         sys.stdout.write(json_line(record))
         return
     pairs = list(_flat(record))
-    if style is Format.CSV:
+    if style == "csv":
         lines = [(key, str(value) if type(value) is int else _text(value)) for key, value in pairs]
         sys.stdout.writelines(map(csv_line, [("key", "value"), *lines]))
     else:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixer_mlx.choices import DEFAULT_MODEL, Freeze
+
 from ..terminal import options, output
 from ..terminal.dataclass_options import with_options
 from . import run
@@ -61,9 +63,9 @@ def train(
 @with_options(TrainingOptions, recipe="quick")
 def fine_tune(
     told: TrainingOptions,
-    model: options.ModelOption = options.DEFAULT_MODEL,
+    model: options.ModelOption = DEFAULT_MODEL,
     freeze: Annotated[
-        options.Freeze | None,
+        Freeze | None,
         typer.Option("--freeze", help="backbone: train the head alone."),
     ] = None,
     unfreeze_last: Annotated[

@@ -3,11 +3,12 @@
 import dataclasses
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from mixer_mlx.choices import Balance, DType, Optimizer, Tracker, names
 
 from ..terminal import data_options as d
 from ..terminal import options
@@ -17,28 +18,12 @@ if TYPE_CHECKING:
     from mixer_mlx.training.recipe import Recipe
 
 
-class Balance(StrEnum):
-    """What makes up for classes with few images."""
-
-    NONE = "none"
-    LOSS = "loss"
-    SAMPLING = "sampling"
-
-
-class Optimizer(StrEnum):
-    """What makes new weights of gradients."""
-
-    ADAMW = "adamw"
-    MUON = "muon"
-    SGD = "sgd"
-
-
-class ReportTo(StrEnum):
-    """Who else is told how a run goes."""
-
-    TENSORBOARD = "tensorboard"
-    WANDB = "wandb"
-    TRACKIO = "trackio"
+def _known_trackers(wanted: list[str] | None) -> list[str] | None:
+    """Typer takes no list of a Literal."""
+    for name in wanted or ():
+        if name not in names(Tracker):
+            raise typer.BadParameter(f"{name!r} isn't one of {', '.join(names(Tracker))}.")
+    return wanted
 
 
 @dataclass(frozen=True)
@@ -88,7 +73,7 @@ class TrainingOptions:
         int | None, typer.Option("--seed", min=0, help="Of everything that is drawn.")
     ] = None
     dtype: Annotated[
-        options.DType | None,
+        DType | None,
         typer.Option("--dtype", help="Number format to compute in; weights are float32."),
     ] = None
     gradient_checkpointing: Annotated[
@@ -205,11 +190,12 @@ class TrainingOptions:
         ),
     ] = None
     report_to: Annotated[
-        list[ReportTo] | None,
+        list[str] | None,
         typer.Option(
             "--report-to",
             help="tensorboard, wandb or trackio: send it the numbers of the run; once for each.",
             metavar="TRACKER",
+            callback=_known_trackers,
         ),
     ] = None
     report: Annotated[
@@ -240,8 +226,7 @@ class TrainingOptions:
         fields = {field.name for field in dataclasses.fields(Recipe)}
         given = {name: value for name, value in vars(self).items() if name in fields} | more
         given["rand_augment"] = parse_rand_augment(self.rand_augment)
-        plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in given.items()}
-        return recipe.replace(**{k: v for k, v in plain.items() if v is not None})
+        return recipe.replace(**{k: v for k, v in given.items() if v is not None})
 
     def images(self, seed: int) -> "tuple[Dataset, Dataset]":
         """To train on, and to validate on."""

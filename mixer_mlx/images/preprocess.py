@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mixer_mlx.checks import check_choice, check_image_size, check_keys, check_number, check_numbers
+from mixer_mlx.choices import Interpolation, ResizeMode, names
 from mixer_mlx.errors import ConfigError, ImageError
 
 from .decode import ImageInput, opened, rgb
 from .pillow import quietly
 
-RESIZE_MODES = ("shorter", "squash")
-INTERPOLATIONS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-}
+INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in names(Interpolation)}
 
 # From this size on, a resized image that is also far larger than the crop is never made whole.
 _HUGE_PIXELS = 2**26
@@ -55,12 +53,12 @@ class Preprocess:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
-        _check_sizes(self.image_size)
-        _check_choice("resize_mode", self.resize_mode, RESIZE_MODES)
-        _check_choice("interpolation", self.interpolation, tuple(INTERPOLATIONS))
-        _check_number("crop_pct", self.crop_pct, 0.01, 1)
-        _check_channels("mean", self.mean, -1e6, 1e6)
-        _check_channels("std", self.std, 1e-6, 1e6)
+        check_image_size("image_size", self.image_size)
+        check_choice("resize_mode", self.resize_mode, ResizeMode)
+        check_choice("interpolation", self.interpolation, Interpolation)
+        check_number("crop_pct", self.crop_pct, 0.01, 1)
+        check_numbers("mean", self.mean, -1e6, 1e6)
+        check_numbers("std", self.std, 1e-6, 1e6)
         if len(self.mean) != len(self.std):
             raise ConfigError(
                 f"mean has {len(self.mean)} numbers and std {len(self.std)}; make them equal."
@@ -83,11 +81,7 @@ class Preprocess:
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "Preprocess":
         """The inverse of `to_dict`. Raises ConfigError for a missing or unknown key."""
-        fields = [field.name for field in dataclasses.fields(cls)]
-        if missing := [name for name in fields if name not in values]:
-            raise ConfigError(f"The preprocessing lacks {', '.join(missing)}.")
-        if unknown := [str(name) for name in values if name not in fields]:
-            raise ConfigError(f"The preprocessing has unknown keys: {', '.join(unknown)}.")
+        check_keys("preprocessing", values, cls, all_=True)
         return cls(**values)  # type: ignore[arg-type]
 
     def __call__(self, image: ImageInput, *, exact: bool = False) -> NDArray[np.uint8]:
@@ -180,31 +174,3 @@ def _cut(old: int, new: int, start: int, end: int) -> tuple[int, int, float, flo
     first, last = start * scale, end * scale
     low, high = max(0, math.floor(first) - reach), min(old, math.ceil(last) + reach)
     return low, high, first - low, last - low
-
-
-def _check_sizes(sizes: object) -> None:
-    if (
-        not isinstance(sizes, tuple | list)
-        or len(sizes) != 2
-        or any(type(side) is not int or not 1 <= side <= 16_384 for side in sizes)
-    ):
-        raise ConfigError(
-            f"image_size is {sizes!r}; it must be [height, width], whole numbers from 1 to 16384."
-        )
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
-
-
-def _check_number(name: str, value: object, low: float, high: float) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
-
-
-def _check_channels(name: str, values: object, low: float, high: float) -> None:
-    if not isinstance(values, tuple | list) or not values:
-        raise ConfigError(f"{name} is {values!r}; it must be a list of numbers, one per channel.")
-    for value in values:
-        _check_number(name, value, low, high)

@@ -8,6 +8,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from mixer_mlx.choices import Device, DType, names
 from mixer_mlx.errors import BackendError
 
 from .openblas import LATE, MISSING, OFF, gpu_is_default, prepare
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from mixer_mlx.config import MixerConfig
 
-DTYPES = ("float32", "float16", "bfloat16")
 _NO_COMPILER = "g++ not found"
 _NO_COMPILE = "MLX_DISABLE_COMPILE is set, to whatever value"
 
@@ -38,7 +38,7 @@ def device(name: str | None = None) -> mx.Device:
 
     if name is None:
         return mx.default_device()
-    if name not in ("cpu", "gpu"):
+    if name not in names(Device):
         raise BackendError(f"There is no device {name!r}; choose 'cpu' or 'gpu'.")
     kind = mx.DeviceType[name]
     if not mx.is_available(kind):
@@ -66,8 +66,9 @@ def dtype(name: str | None, device: mx.Device) -> mx.Dtype:
 
     if name is None:
         return default_dtype(device)
-    if name not in DTYPES:
-        raise BackendError(f"There is no dtype {name!r} here; choose one of {', '.join(DTYPES)}.")
+    if name not in names(DType):
+        known = ", ".join(names(DType))
+        raise BackendError(f"There is no dtype {name!r} here; choose one of {known}.")
     chosen: mx.Dtype = getattr(mx, name)
     return chosen
 

@@ -1,34 +1,41 @@
 """Recipe: everything that decides a training run, and the one home of its defaults."""
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixer_mlx.checks import (
+    check_choice,
+    check_flag,
+    check_keys,
+    check_number,
+    check_pair,
+    check_whole,
+)
+from mixer_mlx.choices import Augmentation, Balance, DType, Freeze, Loss, Optimizer, Schedule
 from mixer_mlx.errors import ConfigError
-from mixer_mlx.runtime.backend import DTYPES
 
 _CHOICES = {
-    "optimizer": ("adamw", "muon", "sgd"),
-    "schedule": ("linear", "cosine", "constant"),
-    "loss": ("softmax", "sigmoid"),
-    "dtype": DTYPES,
-    "freeze": (None, "backbone"),
-    "augmentation": ("auto", "crop", "pad", "none"),
-    "balance": ("none", "loss", "sampling"),
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "loss": Loss,
+    "dtype": DType,
+    "freeze": Freeze,
+    "augmentation": Augmentation,
+    "balance": Balance,
 }
-# Lowest and highest allowed, both included; None in front: the field may be None.
-_WHOLE: dict[str, tuple[int, float]] = {
-    "epochs": (1, 1e6),
-    "steps": (1, 1e9),
-    "batch_size": (1, 1e6),
-    "accumulation": (1, 1e6),
+# Lowest and highest allowed, both included.
+_WHOLE = {
+    "epochs": (1, 10**6),
+    "steps": (1, 10**9),
+    "batch_size": (1, 10**6),
+    "accumulation": (1, 10**6),
     "seed": (0, 2**63 - 1),
     "unfreeze_last": (0, 1024),
-    "patience": (1, 1e6),
-    "save_every": (1, 1e9),
+    "patience": (1, 10**6),
+    "save_every": (1, 10**9),
 }
 _NUMBERS: dict[str, tuple[float, float]] = {
     "lr": (0, 1e3),
@@ -47,8 +54,12 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "cutmix": (0, 100),
     "erasing": (0, 1),
 }
-_OPTIONAL = {"epochs", "steps", "clip_norm", "ema_decay", "patience", "save_every"}
-_PAIRS = ("betas", "rand_augment")
+_FLAGS = ("drop_path_rescale", "flip", "gradient_checkpointing")
+_OPTIONAL = {
+    *("epochs", "steps", "clip_norm", "ema_decay", "patience", "save_every"),
+    *("freeze", "rand_augment"),
+}
+"""What may be None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,21 +128,19 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                allowed = ", ".join(str(choice) for choice in choices)
-                raise _error(name, getattr(self, name), f"one of {allowed}")
-        for name, (low, high) in _WHOLE.items():
-            _check(name, getattr(self, name), low, high, whole=True)
-        for name, bounds in _NUMBERS.items():
-            _check(name, getattr(self, name), *bounds)
-        for name in ("drop_path_rescale", "flip", "gradient_checkpointing"):
-            if not isinstance(getattr(self, name), bool):
-                raise _error(name, getattr(self, name), "true or false")
+        values = {k: v for k, v in vars(self).items() if v is not None or k not in _OPTIONAL}
+        for name in values.keys() & _CHOICES.keys():
+            check_choice(name, values[name], _CHOICES[name])
+        for name in values.keys() & _WHOLE.keys():
+            check_whole(name, values[name], *_WHOLE[name])
+        for name in values.keys() & _NUMBERS.keys():
+            check_number(name, values[name], *_NUMBERS[name])
+        for name in _FLAGS:
+            check_flag(name, values[name])
         if isinstance(self.warmup, int):
-            _check("warmup", self.warmup, 0, 1e9, whole=True)
+            check_whole("warmup", self.warmup, 0, 10**9)
         else:
-            _check("warmup", self.warmup, 0, 0.999)
+            check_number("warmup", self.warmup, 0, 0.999)
         self._check_pairs()
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError("A recipe has either epochs or steps; give one of them.")
@@ -139,18 +148,16 @@ class Recipe:
             raise ConfigError('unfreeze_last needs freeze = "backbone"; set it, or leave both out.')
 
     def _check_pairs(self) -> None:
-        for name in _PAIRS:
-            value = getattr(self, name)
-            if value is None and name == "rand_augment":
-                continue
-            if not isinstance(value, tuple | list) or len(value) != 2:
-                raise _error(name, value, "a pair of numbers")
-            object.__setattr__(self, name, tuple(value))
+        check_pair("betas", self.betas)
         for beta in self.betas:
-            _check("betas", beta, 0, 0.9999999)
-        if self.rand_augment:
-            _check("rand_augment's layers", self.rand_augment[0], 1, 16, whole=True)
-            _check("rand_augment's magnitude", self.rand_augment[1], 0, 30, whole=True)
+            check_number("betas", beta, 0, 0.9999999)
+        object.__setattr__(self, "betas", tuple(self.betas))
+        if self.rand_augment is not None:
+            check_pair("rand_augment", self.rand_augment)
+            layers, magnitude = self.rand_augment
+            check_whole("rand_augment's layers", layers, 1, 16)
+            check_whole("rand_augment's magnitude", magnitude, 0, 30)
+            object.__setattr__(self, "rand_augment", (layers, magnitude))
 
     def batch_size_for(self, examples: int) -> int:
         """The batch size for a training set of that many images."""
@@ -165,13 +172,13 @@ class Recipe:
 
         False means None where a field may be None.
         """
-        for name in _OPTIONAL | {"freeze", "rand_augment"}:
+        for name in _OPTIONAL:
             if changes.get(name) is False:
                 changes[name] = None
         for one, other in (("epochs", "steps"), ("steps", "epochs")):
             if changes.get(one) is not None:
                 changes.setdefault(other, None)
-        _check_names(changes)
+        check_keys("recipe", changes, Recipe, all_=False)
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, object]:
@@ -182,7 +189,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "Recipe":
         """The inverse of `to_dict`; what is left out has its default. Raises ConfigError."""
-        _check_names(values)
+        check_keys("recipe", values, cls, all_=False)
         return cls(**values)  # type: ignore[arg-type]
 
     def with_toml(self, path: Path) -> "Recipe":
@@ -198,25 +205,3 @@ class Recipe:
             return self.replace(**values)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
-
-
-def _check_names(values: Mapping[str, object]) -> None:
-    known = [field.name for field in dataclasses.fields(Recipe)]
-    if unknown := sorted(set(values) - set(known)):
-        raise ConfigError(
-            f"A recipe has no {', '.join(unknown)}; its fields are {', '.join(known)}."
-        )
-
-
-def _check(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
-    if value is None and name in _OPTIONAL:
-        return
-    types = int if whole else (int, float)
-    fits = isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not low <= value <= high:  # type: ignore[operator]
-        kind = "a whole number" if whole else "a number"
-        raise _error(name, value, f"{kind} from {low:g} to {high:g}")
-
-
-def _error(name: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{name} is {value!r}; it must be {allowed}.")

@@ -122,7 +122,7 @@ def test_nothing_is_overwritten_or_measured_in_vain(mixer, tmp_path: Path) -> No
         (("-b", "1,x"), "no list of batch sizes"),
         (("-b", "0"), "no list of batch sizes"),
         (("-b", "99999999"), "no list of batch sizes"),
-        (("--dtype", "int4"), "'int4' is no list"),
+        (("--dtype", "int4"), "'int4' isn't a list"),
         (("--variant", "B/16"), "one of -m and --variant"),
         (("--recipe", "quick"), "--train"),
         (("--repeat", 0), "--repeat"),

@@ -16,8 +16,8 @@ from hub_server import COMMIT, Fault, HubServer, Repo, serving
 from safetensors.numpy import save
 
 from mixer_mlx import MixerConfig
-from mixer_mlx.catalog import CATALOG, DEFAULT_MODEL
-from mixer_mlx.cli.terminal import options
+from mixer_mlx.catalog import CATALOG
+from mixer_mlx.choices import DEFAULT_MODEL
 from mixer_mlx.convert.names import TIMM, Layout
 
 hub = pytest.fixture(serving)
@@ -65,7 +65,6 @@ def foreign_shapes(config: MixerConfig, layout: Layout) -> dict[str, tuple[int, 
 
 
 def test_the_default_is_the_most_accurate_published_model() -> None:
-    assert options.DEFAULT_MODEL == DEFAULT_MODEL
     published = {name: entry.top1 or 0 for name, entry in CATALOG.items() if name != "cifar10"}
     assert max(published, key=lambda name: published[name]) == DEFAULT_MODEL
 

@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mixer_mlx.config import GELU_FORMS
+from mixer_mlx.choices import HiddenAct, names
 from mixer_mlx.ops.activations import ACTIVATIONS, COMPILE_FROM_SIZE, gelu, gelu_tanh
 
 ON_GPU = mx.default_device().type == mx.DeviceType.gpu
@@ -68,7 +68,7 @@ def operations(*arrays: mx.array) -> list[str]:
 
 
 def test_the_forms_are_those_of_the_config() -> None:
-    assert set(ACTIVATIONS) == set(GELU_FORMS)
+    assert set(ACTIVATIONS) == set(names(HiddenAct))
     assert (ACTIVATIONS["gelu"], ACTIVATIONS["gelu_tanh"]) == (gelu, gelu_tanh)
 
 

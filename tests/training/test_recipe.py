@@ -121,7 +121,7 @@ def test_what_the_paper_says() -> None:
 def test_unknown_names() -> None:
     with pytest.raises(ConfigError, match=r"'slow'.*quick, paper-finetune"):
         named("slow")
-    with pytest.raises(ConfigError, match="no learning_rate; its fields are epochs, steps"):
+    with pytest.raises(ConfigError, match="unknown keys: learning_rate; known are epochs, steps"):
         Recipe.from_dict({"epochs": 1, "learning_rate": 1})
 
 
@@ -143,7 +143,7 @@ def test_toml(tmp_path: Path) -> None:
     [
         ("lr = [", "no readable TOML"),
         ("lr = -1", "my.toml: lr is -1"),
-        ("rate = 1", "no rate"),
+        ("rate = 1", "unknown keys: rate"),
         ("lr = false", "lr is False"),
         ("epochs = 1\nsteps = 2", "epochs or steps"),
     ],
