@@ -31,10 +31,9 @@ DTypeOption = Annotated[
 DeviceOption = Annotated[
     Device | None, typer.Option("--device", help="Where to run. Default: the GPU if there is one.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
-Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", help="Say nothing but data, warnings and errors.")
-]
+BatchSize = Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Batch size.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Hide progress and messages.")]
 Out = Annotated[
     Path | None,
     typer.Option("-o", "--out", help="Write to this file, not to the terminal.", dir_okay=False),

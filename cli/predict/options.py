@@ -1,0 +1,144 @@
+"""What `mixer predict` is asked for: each field is an option, and what goes together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixer_mlx.choices import DEFAULT_MODEL
+from mixer_mlx.errors import ConfigError
+
+from ..terminal import options, sheet
+from .lines import PredictFormat, chosen_format
+from .resume import PartFile
+from .write import check_pyarrow
+
+_RESUMABLE = ("json", "csv")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """The options of `mixer predict`, by their names."""
+
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files, folders, .zip and .tar archives, quoted patterns, URLs; "
+            "- reads a list of paths from stdin.",
+            metavar="IMAGE...",
+        ),
+    ]
+    model: options.ModelOption = DEFAULT_MODEL
+    k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="Number of classes to show.")] = 5
+    batch_size: options.BatchSize = 32
+    null: Annotated[
+        bool, typer.Option("-0", "--null", help="Paths on stdin are NUL-separated.")
+    ] = False
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Preprocess as reference evaluations do: decode large JPEGs in full, and ignore "
+            "EXIF orientation.",
+        ),
+    ] = False
+    threshold: Annotated[
+        float,
+        typer.Option("--threshold", min=0, max=1, help="Hide predictions below this probability."),
+    ] = 0
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            help="Only images whose most probable class is this one, by name or index; repeatable.",
+            metavar="CLASS",
+        ),
+    ] = None
+    format: Annotated[
+        PredictFormat | None,
+        typer.Option("--format", help="Output format. Default: by the suffix of -o, else table."),
+    ] = None
+    out: options.Out = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume an interrupted run with the same -o.")
+    ] = False
+    sort_into: Annotated[
+        Path | None,
+        typer.Option(
+            "--sort-into",
+            help="Copy each image into a folder for its class, inside DIR.",
+            metavar="DIR",
+            file_okay=False,
+        ),
+    ] = None
+    link: Annotated[
+        bool, typer.Option("--link", help="With --sort-into: make symbolic links, not copies.")
+    ] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --sort-into: print what would be done.")
+    ] = False
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet", help="Draw a contact sheet of the images and classes.", metavar="FILE.png"
+        ),
+    ] = None
+    force: options.Force = False
+    dtype: options.DTypeOption = None
+    device: options.DeviceOption = None
+    quiet: options.Quiet = False
+
+    @property
+    def style(self) -> PredictFormat:
+        """The format in which results are written."""
+        return chosen_format(self.format, self.out)
+
+    @property
+    def target(self) -> PartFile | None:
+        """The file of -o."""
+        if self.out is None:
+            return None
+        # What --only leaves out is not on record, and a sheet needs all images.
+        resumable = self.style in _RESUMABLE and not (self.only or self.sheet)
+        return PartFile(
+            self.out, resumable, self.style == "parquet", force=self.force, resume=self.resume
+        )
+
+    @property
+    def recovery(self) -> str:
+        """What to do after an interrupted run."""
+        resumable = self.target and self.target.resumable
+        return f"run the same command again{' with --resume' if resumable else ''}."
+
+    def check_usage(self) -> None:
+        """Raises BadParameter for options that don't go together."""
+        rules = {
+            "--resume needs -o FILE.": self.resume and not self.out,
+            "--resume works with json and csv only.": self.resume and self.style not in _RESUMABLE,
+            "--resume doesn't work with --only or --sheet.": self.resume
+            and (self.only or self.sheet),
+            "parquet needs -o FILE.": self.style == "parquet" and not self.out,
+            "--link needs --sort-into DIR.": self.link and not self.sort_into,
+            "--dry-run needs --sort-into DIR.": self.dry_run and not self.sort_into,
+            "--dry-run writes nothing; leave out -o and --sheet.": self.dry_run
+            and (self.out or self.sheet),
+        }
+        for rule, broken in rules.items():
+            if broken:
+                raise typer.BadParameter(rule)
+
+    def check_outputs(self) -> None:
+        """Raises MixerError for what can be known to fail before a model is loaded."""
+        if self.target:
+            self.target.check()
+        if self.style == "parquet":
+            check_pyarrow()
+        if self.sheet:
+            sheet.check(self.sheet, force=self.force)
+        for folder in filter(Path.is_dir, map(Path, self.images)):
+            if self.sort_into and self.sort_into.resolve().is_relative_to(folder.resolve()):
+                raise ConfigError(
+                    f"{self.sort_into} is inside {folder}, whose images are to be sorted; "
+                    "choose a folder beside it."
+                )
