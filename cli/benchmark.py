@@ -1,8 +1,7 @@
 """`mixer benchmark`: how fast is a model here?"""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from mixer_mlx.choices import DEFAULT_MODEL, DType, Format, names
 from mixer_mlx.errors import SourceError
 
 from .terminal import files, options, output
+from .terminal.progress import bar
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier
@@ -102,9 +102,14 @@ def benchmark(
     dtypes = dtypes or [default]
     classifier = _classifier(model, variant, "float32" if train else dtypes[0], device, quiet=quiet)
     jobs = _jobs(classifier, sizes, dtypes, train=train, recipe=recipe)
-    with _bar(quiet=quiet) as progress:
+    with bar(quiet=quiet) as show:
+        show(0, "warming up")
         measured = measure(
-            jobs, classifier.device, seconds=seconds, repeats=repeat, progress=progress
+            jobs,
+            classifier.device,
+            seconds=seconds,
+            repeats=repeat,
+            progress=lambda done, total: show(done, "measuring", total),
         )
     record = report.record(
         classifier.config,
@@ -177,24 +182,6 @@ def _jobs(
 
     chosen = named(recipe).recipe if recipe else PLAIN
     return training_jobs(classifier, chosen, sizes, dtypes)
-
-
-@contextmanager
-def _bar(*, quiet: bool) -> "Iterator[Callable[[int, int], None]]":
-    """Runs done, on stderr, where that is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Left
-
-    columns = (TextColumn("{task.description}"), BarColumn(20), Left())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("warming up", total=None)
-        yield lambda done, total: bars.update(
-            bar, description="measuring", completed=done, total=total
-        )
 
 
 _HEADER = (

@@ -1,15 +1,57 @@
-"""How far a long run is, on stderr, where that is a terminal."""
+"""How far a long job is, on stderr, where that is a terminal."""
 
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 Names = Sequence[str | os.PathLike[str]]
 Tick = Callable[[int, int], None]
 """Takes how many images are done, and how many of these failed."""
+
+_RATE_SECONDS, _RATE_IMAGES = 2, 20
+"""A rate is shown from then on; before, it says more about the start than about the job."""
+
+
+class Bar(Protocol):
+    """Shows that `done` of `total` (None: unknown, or as before) is done, beside a text."""
+
+    def __call__(self, done: int, text: str = "", total: int | None = None) -> None: ...
+
+
+@contextmanager
+def bar(*, quiet: bool, total: int | None = None, keep: bool = False) -> Iterator[Bar]:
+    """A bar, a text and the time left; `keep` leaves it on the screen in the end."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, text="", total=None: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+    from rich.text import Text
+
+    class Left(ProgressColumn):
+        def render(self, task: "Task") -> Text:
+            if task.finished or task.time_remaining is None:
+                return Text("")
+            return Text.assemble(Remaining().render(task), " left")
+
+    columns = (BarColumn(20), TextColumn("{task.description}", markup=False), Left())
+    # stdout may be a pipe or a file: what goes there is none of the bar's business.
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, redirect_stdout=False, transient=not keep) as bars:
+        task = bars.add_task("", total=total)
+
+        def show(done: int, text: str = "", total: int | None = None) -> None:
+            bars.update(task, completed=done, description=text)
+            if total is not None:
+                bars.update(task, total=total)
+
+        yield show
 
 
 @contextmanager
@@ -19,39 +61,33 @@ def progress(shown: bool, images: Names, total: int | None = None) -> Iterator[T
     Unless `total` says how many there will be, they are counted beside the work, if `images` are
     folders and images.
     """
-    if not shown or not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-    from rich.progress import TimeRemainingColumn as Left
-    from rich.text import Text
+    counted = [total]
+    start = time.monotonic()
+    with bar(quiet=not shown, total=total, keep=True) as show:
+        if total is None and shown and sys.stderr.isatty():
+            _count_beside(images, counted)
 
-    class Count(ProgressColumn):
-        def render(self, task: "Task") -> Text:
-            total = "" if task.total is None else f" of {task.total:,.0f}"
-            failed = f", {task.fields['failed']:,} failed" if task.fields["failed"] else ""
-            return Text(f"{task.completed:,.0f}{total} images{failed}", no_wrap=True)
+        def tick(done: int, failed: int) -> None:
+            show(done, _text(done, failed, counted[0], time.monotonic() - start), counted[0])
 
-    class Speed(ProgressColumn):
-        def render(self, task: "Task") -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.0f} images/s")
-
-    columns = (BarColumn(20), Count(), Speed(), Left(), TextColumn("left"))
-    # stdout may be a pipe or a file: what goes there is none of the bar's business.
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
-        bar = bars.add_task("", total=total, failed=0)
-        if total is None:
-            _count_beside(images, lambda total: bars.update(bar, total=total))
-        yield lambda count, failed: bars.update(bar, completed=count, failed=failed)
+        yield tick
 
 
-def _count_beside(images: Names, tell: Callable[[int], None]) -> None:
+def _text(done: int, failed: int, total: int | None, seconds: float) -> str:
+    text = f"{done:,}{'' if total is None else f' of {total:,}'} images"
+    if failed:
+        text += f", {failed:,} failed"
+    if seconds >= _RATE_SECONDS and done >= _RATE_IMAGES:
+        text += f"  {done / seconds:,.0f} images/s"
+    return text
+
+
+def _count_beside(images: Names, counted: list[int | None]) -> None:
+    """Put the number of images into `counted`, in a thread."""
     from mixer_mlx.images.find import SUFFIXES, find_images
 
+    def count() -> None:
+        counted[0] = sum(1 for _ in find_images(images))
+
     if all(path.is_dir() or path.suffix.lower() in SUFFIXES for path in map(Path, images)):
-        count = threading.Thread(
-            target=lambda: tell(sum(1 for _ in find_images(images))), daemon=True
-        )
-        count.start()
+        threading.Thread(target=count, daemon=True).start()

@@ -1,6 +1,6 @@
 """`--preview` and `--find-lr`: what is done in place of a training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from mixer_mlx.errors import TrainingError
 from mixer_mlx.runtime.atomic import written_file
 
 from ..terminal import files, output, sheet
+from ..terminal.progress import Bar
 
 if TYPE_CHECKING:
     from mixer_mlx.data.loader import TrainingBatches
@@ -26,7 +27,7 @@ def check_plot(plot: Path, *, force: bool) -> None:
 def find_rate(
     plot: Path,
     trials: "Iterator[Trial]",
-    bar: AbstractContextManager[Callable[[int, str], None]],
+    bar: AbstractContextManager[Bar],
     *,
     quiet: bool,
 ) -> None:

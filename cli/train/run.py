@@ -1,9 +1,7 @@
 """The work of `train` and `fine-tune`: prepare, train, show how it goes and how it went."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +12,7 @@ import typer
 from mixer_mlx.errors import ConfigError, ImageError
 
 from ..terminal import output, sheet, signals
+from ..terminal.progress import bar
 from ..terminal.ranks import joined, refuse_several
 from .dry_run import check_plot, find_rate, write_preview
 from .options import TrainingOptions, show_recipe
@@ -111,8 +110,7 @@ def _look(
         write_preview(told.preview, batches, info.labels, quiet=told.quiet)
     elif told.find_lr:
         trials = try_rates(model, batches, recipe, info.preprocess)
-        bar = steps_bar(STEPS, quiet=told.quiet)
-        find_rate(told.find_lr, trials, bar, quiet=told.quiet)
+        find_rate(told.find_lr, trials, bar(quiet=told.quiet, total=STEPS), quiet=told.quiet)
     else:
         total = recipe.total_steps(len(batches))
         _print_plan(prepare.plan(model, info.preprocess, recipe, total))
@@ -229,10 +227,11 @@ def follow(
     """Show a run as it goes; Ctrl-C and SIGTERM save it first. Says in the end what there is."""
     from mixer_mlx.training.loop import EpochDone, StepDone, save
 
-    with signals.deferred() as stopped, steps_bar(total, quiet=quiet) as show:
+    with signals.deferred() as stopped, bar(quiet=quiet, total=total) as show:
         for event in events:
             if isinstance(event, StepDone):
-                show(event.step, f"loss {event.loss:.3f}  {event.images_per_second:,.0f} images/s")
+                rate = f"{event.images_per_second:,.0f} images/s"
+                show(event.step, f"{event.step}/{total}  loss {event.loss:.3f}  {rate}")
             elif isinstance(event, EpochDone) and not quiet:
                 output.say(_epoch_line(event, total))
             if ranks.agree(stopped()):
@@ -254,22 +253,6 @@ def follow(
             f"validation images ({weights} of epoch {best.epoch + 1}); use it with "
             f"-m {run.folder}."
         )
-
-
-@contextmanager
-def steps_bar(total: int, *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
-    """Steps done, a text and the time left, on stderr where that is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Left
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), Left())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("", total=total)
-        yield lambda step, text: bars.update(bar, completed=step, description=text)
 
 
 def _epoch_line(event: "EpochDone", total: int) -> str:

@@ -138,7 +138,7 @@ def on_a_terminal(*args: object, **environment: str) -> bytes:
 def test_progress_is_shown_on_a_terminal_alone(album: Path) -> None:
     shown = on_a_terminal(album)
     assert b"11 of 11 images, 1 failed" in shown
-    assert b"images/s" in shown
+    assert b"images/s" not in shown  # eleven are too few to tell a rate
     assert shown.endswith(b"1 of 11 images can't be read.\r\n")
     assert b"\x1b[9" in shown
     plain = on_a_terminal(album, NO_COLOR="1")
