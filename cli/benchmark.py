@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mixer_mlx.benchmark.measure import Job, Measured
     from mixer_mlx.benchmark.report import Comparison
 
-_MOST_PICTURES = 65_536
+_MAX_BATCH = 65_536
 
 
 def benchmark(
@@ -29,66 +29,68 @@ def benchmark(
         str | None,
         typer.Option(
             "--variant",
-            help="In place of MODEL, random weights of these sizes, without a download: S/32, "
-            "S/16, S/8, B/32, B/16, L/32, L/16, H/14.",
+            help="Architecture with random weights instead of MODEL, without a download: "
+            f"{options.VARIANTS}.",
         ),
     ] = None,
     batch_sizes: Annotated[
-        str, typer.Option("-b", "--batch-size", help="Images computed at once, a list.")
+        str, typer.Option("-b", "--batch-size", help="Batch sizes, separated by commas.")
     ] = "1,8,64",
     dtype: Annotated[
         str | None,
         typer.Option(
             "--dtype",
-            help="Number formats, a list: float32,float16,bfloat16. Default: float16 on Apple "
-            "GPUs, float32 with --train.",
+            help="Number formats, separated by commas: float32,float16,bfloat16. Default: float16 "
+            "on a GPU; float32 on the CPU and with --train.",
         ),
     ] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="Measure training steps, with AdamW.")
+        bool, typer.Option("--train", help="Measure training steps instead of predictions.")
     ] = False,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="With --train: quick, paper-finetune, paper-imagenet, ..."),
+        typer.Option("--recipe", help="With --train: the recipe of the steps. Default: AdamW."),
     ] = None,
     seconds: Annotated[
         float,
         typer.Option(
-            "--seconds", min=0, help="Time to measure for, beside warming up; 3 runs at least."
+            "--seconds", min=0, help="Time to measure for, after warming up; at least 3 runs."
         ),
     ] = 10,
     repeat: Annotated[
-        int | None, typer.Option("--repeat", min=1, help="So many runs of each, in place of that.")
+        int | None, typer.Option("--repeat", min=1, help="Number of runs, instead of --seconds.")
     ] = None,
     format: options.FormatOption = "table",
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Also write JSON to this file.", dir_okay=False),
+        typer.Option("-o", "--out", help="Also write the results as JSON.", dir_okay=False),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Draw images per second by batch size.", metavar="FILE.png"),
+        typer.Option("--plot", help="Plot images per second by batch size.", metavar="FILE.png"),
     ] = None,
     compare: Annotated[
         Path | None,
         typer.Option(
-            "--compare", help="Show rates over those in this file of -o.", metavar="FILE.json"
+            "--compare",
+            help="Show ratios to the results in a file written by -o.",
+            metavar="FILE.json",
         ),
     ] = None,
     force: options.Force = False,
     device: options.DeviceOption = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure a model's speed and memory, and the share of the machine's own ceiling it reaches.
+    """Measure a model's speed and memory, as a fraction of what the machine can do.
 
-    The ceiling is a large matrix product, measured in the same run. Decoding images is not
-    measured. Close other programs first.
+    The ceiling is a large matrix product, measured in the same run. Decoding images isn't measured.
+    Close other programs first.
     """
     sizes, dtypes = _batch_sizes(batch_sizes), _dtypes(dtype)
     if variant and _was_given(ctx, "model"):
-        raise typer.BadParameter("give one of -m and --variant.")
+        raise typer.BadParameter("give either -m or --variant.")
     if recipe and not train:
-        raise typer.BadParameter("--recipe is for --train.")
+        raise typer.BadParameter("--recipe needs --train.")
     _check(out, plot, force=force)
 
     from mixer_mlx.benchmark import report
@@ -126,9 +128,9 @@ def benchmark(
 
 def _batch_sizes(text: str) -> list[int]:
     sizes = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
-    if not all(0 < size <= _MOST_PICTURES for size in sizes):
+    if not all(0 < size <= _MAX_BATCH for size in sizes):
         raise typer.BadParameter(
-            f"{text!r} is no list of batch sizes, from 1 to {_MOST_PICTURES}, like 1,8,64."
+            f"Expected batch sizes from 1 to {_MAX_BATCH:,}, e.g. 1,8,64, not {text!r}."
         )
     return list(dict.fromkeys(sizes))
 

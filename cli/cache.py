@@ -8,12 +8,12 @@ from mixer_mlx.errors import CheckpointError
 
 from .terminal import options, output
 
-app = typer.Typer(help="List, remove or verify the converted models on disk.", no_args_is_help=True)
+app = typer.Typer(help="List, verify or remove converted models on disk.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_models(format: options.FormatOption = "table") -> None:
-    """List what was fetched and converted, with its size on disk."""
+    """List downloaded and converted models, with their size on disk."""
     from mixer_mlx.convert.fetch import cache
 
     rows = [
@@ -29,23 +29,27 @@ def list_models(format: options.FormatOption = "table") -> None:
     if rows:
         output.write_rows(rows, format)
     else:
-        output.say(f"There is nothing in {cache.root()}.")
+        output.say(f"The cache is empty ({cache.root()}).")
 
 
 @app.command("remove")
 def remove(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="Names or addresses, as `mixer cache list` shows.", metavar="MODEL..."),
+        typer.Argument(
+            help="Names or addresses that `mixer cache list` shows.", metavar="MODEL..."
+        ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove all of them.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Remove all models and downloads.")
+    ] = False,
 ) -> None:
-    """Remove converted models, and the downloads they came from.
+    """Remove converted models and the downloads they came from.
 
-    What the Hub's own cache holds stays there: `hf cache` manages that.
+    The Hub's own cache is left alone: `hf cache` manages it.
     """
     if bool(models) == everything:
-        raise typer.BadParameter("name the models to remove, or give --all.")
+        raise typer.BadParameter("name the models to remove, or use --all.")
     from mixer_mlx.convert import locate
     from mixer_mlx.convert.fetch import cache
 
@@ -64,7 +68,7 @@ def remove(
 
 @app.command("verify")
 def verify() -> None:
-    """Hold every file against the checksum recorded when it was converted."""
+    """Verify checksums of all converted models."""
     from mixer_mlx.convert.fetch import cache
 
     broken = 0
@@ -73,5 +77,7 @@ def verify() -> None:
         broken += fault is not None
         print(f"{output.printable(entry.source)} {entry.dtype}: {output.printable(fault or 'ok')}")
     if broken:
-        output.say("Remove what is broken with `mixer cache remove`; it is then fetched anew.")
+        output.say(
+            "Remove broken models with `mixer cache remove`; they are then downloaded again."
+        )
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`mixer check`: what is wrong with a dataset, before anybody trains on it."""
+"""`mixer check`: find problems of a dataset before training on it."""
 
 import sys
 from collections import Counter
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 5
 _ROWS = 30
-"""A table lists so many classes at most, and so many examples of each kind of finding."""
+"""At most this many classes, and examples of each kind of finding, are listed."""
 
 
 def check(
@@ -27,31 +27,36 @@ def check(
             "--near",
             min=0,
             max=16,
-            help="Bits of 64 in which hashes of nearly the same image may differ.",
+            help="Near-duplicate threshold: differing hash bits, of 64.",
         ),
     ] = 4,
     image_size: Annotated[
         str,
-        typer.Option("--image-size", help="Size of the model's images, height x width."),
+        typer.Option(
+            "--image-size",
+            help="Image size of the model, height x width; smaller images are reported.",
+        ),
     ] = "32",
     image_column: data_options.ImageColumn = None,
     label_column: data_options.LabelColumn = None,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", help="Draw what was found to this PNG.", dir_okay=False),
+        typer.Option(
+            "--sheet", help="Draw the images that were found on a contact sheet.", dir_okay=False
+        ),
     ] = None,
     format: Annotated[
         Literal["table", "json"],
-        typer.Option("--format", help="For people, or for programs: json is one object in a line."),
+        typer.Option("--format", help="Output format; json is one object per line."),
     ] = "table",
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Look for what is wrong with images before training on them.
+    """Find problems of a dataset before training on it.
 
-    Finds images that can't be read, that are there twice or nearly so, in training and validation
-    both, or in two classes; very uneven classes, and images that are small or of odd shape. The
-    exit code is 1 if there is anything that would harm, and 0 otherwise.
+    Reports images that can't be read, duplicates and near-duplicates, leaks between training and
+    validation, images in two classes, uneven classes, and small or oddly shaped images. The exit
+    code is 1 if there are serious problems, and 0 otherwise.
     """
     from mixer_mlx.analysis.check import KINDS, find, read_parts, scan
     from mixer_mlx.convert.fetch.datasets import locate
@@ -119,7 +124,7 @@ def _table(data: str, root: Path, scan: "Scan", findings: "list[Finding]") -> It
     sizes = _sizes(scan).most_common()
     stored = Counter(seen.stored for _, seen in scan.readable()).most_common()
     yield output.columns([("sizes", _counts(sizes)), ("stored", _counts(stored))]) + "\n"
-    for harmful, heading in ((True, "would harm:"), (False, "worth a look:")):
+    for harmful, heading in ((True, "serious problems:"), (False, "worth a look:")):
         kinds = [kind for kind in KINDS if KINDS[kind].harmful is harmful]
         some = {kind: [one for one in findings if one.kind == kind] for kind in kinds}
         if any(some.values()):
@@ -129,7 +134,7 @@ def _table(data: str, root: Path, scan: "Scan", findings: "list[Finding]") -> It
                 yield f"  {KINDS[kind].text}{count}\n"
                 yield from _examples(root, scan, some[kind])
         elif harmful:
-            yield "nothing was found that would harm\n"
+            yield "no serious problems found\n"
 
 
 def _class_rows(scan: "Scan") -> Iterator[tuple[str, ...]]:
@@ -159,7 +164,7 @@ def _examples(root: Path, scan: "Scan", found: "list[Finding]") -> Iterator[str]
         )
         yield f"    {output.printable(line.strip())}\n"
     if len(found) > _EXAMPLES:
-        yield f"    and {len(found) - _EXAMPLES:,} more, which --format json lists\n"
+        yield f"    and {len(found) - _EXAMPLES:,} more; --format json lists all\n"
 
 
 def _write_sheet(path: Path, scan: "Scan", findings: "list[Finding]") -> None:
@@ -168,7 +173,7 @@ def _write_sheet(path: Path, scan: "Scan", findings: "list[Finding]") -> None:
 
     page = draw_findings(scan, findings)
     if page is None:
-        output.say(f"There is nothing to draw, so {path} was not written.")
+        output.say(f"Nothing to draw; {path} was not written.")
         return
     with written_file(path) as temporary:
         page.save(temporary, "PNG")

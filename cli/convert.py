@@ -1,4 +1,4 @@
-"""`mixer convert`: weights from elsewhere into a native model folder."""
+"""`mixer convert`: published or foreign weights to a model folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,56 +17,68 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="Official JAX weights (.npz), timm's (.safetensors, .pth), a folder as timm's "
-            "repositories are, a model folder; or where such a thing is: a name that `mixer "
-            "models` lists, user/repo, hf://user/repo[/file][@revision], a URL.",
+            help="Official JAX weights (.npz), timm weights (.safetensors, .pth), a timm repository"
+            " or a model folder: as a path, a URL, a name that `mixer models` lists, user/repo on "
+            "the Hub, or hf://user/repo[@revision][/file].",
             metavar="SOURCE",
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="The model folder to write.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")],
     dtype: Annotated[
         DType | None,
-        typer.Option("--dtype", help="Number format to store. Default: that of SOURCE."),
+        typer.Option("--dtype", help="Number format to store. Default: as in SOURCE."),
     ] = None,
     image_size: Annotated[
         str | None,
-        typer.Option("--image-size", help="Height x width of the images.", metavar="HxW"),
+        typer.Option(
+            "--image-size", help="Image size of the model, height x width.", metavar="HxW"
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
             "--labels",
-            help="Names of the classes: a text file, one in a line, or .json.",
+            help="Class names: a text file with one per line, or JSON.",
             exists=True,
             dir_okay=False,
         ),
     ] = None,
     mean: Annotated[
-        str | None, typer.Option("--mean", help="Of pixels in 0..1, as 0.5 or 0.485,0.456,0.406.")
+        str | None,
+        typer.Option("--mean", help="Mean per channel (0-1), e.g. 0.5 or 0.485,0.456,0.406."),
     ] = None,
-    std: Annotated[str | None, typer.Option("--std", help="Likewise.")] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", help="Standard deviation per channel (0-1).")
+    ] = None,
     crop: Annotated[
         float | None,
-        typer.Option("--crop", min=0.01, max=1, help="Share of the resized image that is seen."),
+        typer.Option(
+            "--crop",
+            min=0.01,
+            max=1,
+            help="Fraction of the resized image that the centre crop keeps.",
+        ),
     ] = None,
     resize_mode: Annotated[
         ResizeMode | None,
-        typer.Option("--resize-mode", help="Resize the shorter side, or squash both."),
+        typer.Option("--resize-mode", help="Resize the shorter side, or squash both sides."),
     ] = None,
     interpolation: Annotated[
-        Interpolation | None, typer.Option("--interpolation", help="Filter of the resize.")
+        Interpolation | None, typer.Option("--interpolation", help="Resize filter.")
     ] = None,
     activation: Annotated[
         HiddenAct | None,
-        typer.Option("--activation", help="GELU in its erf form (timm) or tanh form (Flax)."),
+        typer.Option(
+            "--activation", help="Form of GELU: gelu (erf, as in timm) or gelu_tanh (as in Flax)."
+        ),
     ] = None,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a model folder that every other command takes as --model.
+    """Convert published weights to a model folder, which every command takes as -m.
 
-    Every tensor is used exactly once, or nothing is written. What SOURCE leaves open is assumed
-    and said; options say otherwise.
+    Every tensor is used exactly once, or nothing is written. What SOURCE doesn't say
+    (preprocessing, image size, activation) is assumed and reported, unless you give it.
     """
     preprocess: dict[str, object] = {
         "mean": options.parse_numbers(mean),

@@ -1,10 +1,10 @@
-"""`mixer env`: what MLX has here, and what would make it faster."""
+"""`mixer env`: environment and performance tips."""
 
 from .terminal import options, output
 
 
 def env(format: options.FormatOption = "table") -> None:
-    """Show versions, device, memory, BLAS and compiler, and what to install to be faster."""
+    """Show versions, device, memory, BLAS and compiler, and performance tips."""
     from mixer_mlx.runtime import backend
 
     output.write_record(backend.describe(), format)

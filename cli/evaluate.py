@@ -1,4 +1,4 @@
-"""`mixer evaluate`: how often is a model right?"""
+"""`mixer evaluate`: a model's accuracy on labelled images."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 def evaluate(
     data: d.Data,
     model: options.ModelOption = DEFAULT_MODEL,
-    batch_size: Annotated[
-        int, typer.Option("-b", "--batch-size", min=1, help="Images computed at once.")
-    ] = 32,
+    batch_size: options.BatchSize = 32,
     format: options.FormatOption = "table",
     dtype: options.DTypeOption = None,
     device: options.DeviceOption = None,
@@ -30,7 +28,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--report",
-            help="Write a page with the confusion matrix and the worst images.",
+            help="Write an HTML report with the confusion matrix and the worst errors.",
             metavar="FILE.html",
             dir_okay=False,
         ),
@@ -41,10 +39,10 @@ def evaluate(
     label_column: d.LabelColumn = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show a model's accuracy on labelled images: top-1, top-5, loss, images per second.
+    """Measure a model's accuracy on labelled images: top-1, top-5 and loss.
 
-    Images are decoded in full and not turned by their EXIF orientation, as in the published
-    evaluations. Those that can't be read are named and left out, and the exit code is 1.
+    As in the published evaluations, images are decoded in full and EXIF orientation is ignored.
+    Images that can't be read are reported and skipped; the exit code is then 1.
     """
     import numpy as np
 
@@ -55,9 +53,9 @@ def evaluate(
     from mixer_mlx.data.read import match_classes
 
     if report:
-        refuse_several("--report is for one process alone.")
+        refuse_several("--report works in a single process only.")
         files.check(report, force=force, what="A report is HTML", suffixes=(".html", ".htm"))
-    with joined("start the command again.") as ranks:
+    with joined("run the command again.") as ranks:
         quiet = quiet or ranks.rank > 0
         dataset, part = d.read_split(data, split, image_column, label_column, quiet=quiet)
         with output.fetching(quiet=quiet) as listeners:

@@ -1,4 +1,4 @@
-"""`mixer export`: a model for other people's code."""
+"""`mixer export`: a model for other libraries."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,20 +14,20 @@ def export(
     model: Annotated[str, typer.Argument(help=options.MODEL_HELP, metavar="MODEL")],
     out: Annotated[
         Path,
-        typer.Argument(help="A folder to write (timm), or an .npz file (jax).", metavar="OUT"),
+        typer.Argument(help="Folder (timm) or .npz file (jax) to write.", metavar="OUT"),
     ],
     format: Annotated[
         ExportFormat,
         typer.Option(
-            "--format", help="A repository as timm's on the Hub, or official JAX weights."
+            "--format", help="timm: a repository as on the Hub; jax: official JAX weights."
         ),
     ],
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a model as timm, or the official JAX code, reads it.
+    """Export a model to timm or to the official JAX code.
 
-    In float32, bit for bit where the weights came from there.
+    In float32; weights that came from there are written back bit for bit.
     """
     from mixer_mlx.convert import export as run
 
@@ -39,6 +39,6 @@ def export(
     if done.info.config.hidden_act != theirs:
         output.say(
             f"Note: the model was trained with {done.info.config.hidden_act}; {format} runs "
-            f"{theirs} unless told otherwise, which moves logits by about 1e-3."
+            f"{theirs} by default, which changes logits by about 1e-3."
         )
     output.say_written(out, done.info.config)

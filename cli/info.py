@@ -14,9 +14,9 @@ def info(
     model: options.ModelArgument = DEFAULT_MODEL,
     format: options.FormatOption = "table",
 ) -> None:
-    """Show a model's architecture, size, preprocessing, labels, provenance.
+    """Show a model's architecture, size, preprocessing, labels and provenance.
 
-    Nothing is fetched: of a published model the catalogue tells.
+    Nothing is downloaded: published models come from the catalogue.
     """
     from mixer_mlx.convert import describe
 
@@ -42,7 +42,7 @@ def _shown(labels: tuple[str, ...], most: int = 10) -> str:
 
 
 def models(format: options.FormatOption = "table") -> None:
-    """List the models that have a name, with what is on disk."""
+    """List the published models, and which are on disk."""
     from mixer_mlx.catalog import CATALOG
 
     rows = [_row(entry) for entry in CATALOG.values()]

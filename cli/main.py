@@ -19,32 +19,33 @@ from .env import env
 from .evaluate import evaluate
 from .export import export
 from .info import info, models
+from .overview import OVERVIEW
 from .predict.command import predict
 from .resize import resize
-from .terminal import output, signals
+from .terminal import output, signals, usage
 from .train.command import fine_tune, train
 
 app = typer.Typer(
     name="mixer",
-    help="MLP-Mixer on Apple silicon: classify images, convert published weights.",
-    no_args_is_help=True,
+    help="MLP-Mixer on Apple silicon: classify images, convert published weights, train your own.",
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-app.command("predict")(predict)
-app.command("convert")(convert)
-app.command("export")(export)
-app.command("resize")(resize)
-app.command("check")(check)
-app.command("train")(train)
-app.command("fine-tune")(fine_tune)
-app.command("evaluate")(evaluate)
-app.command("benchmark")(benchmark)
-app.command("models")(models)
-app.command("info")(info)
+app.command("predict", short_help="Classify images.")(predict)
+app.command("convert", short_help="Convert published weights to a model folder.")(convert)
+app.command("export", short_help="Export a model to timm or JAX.")(export)
+app.command("resize", short_help="Make a trained model take larger images.")(resize)
+app.command("check", short_help="Find problems of a dataset before training.")(check)
+app.command("train", short_help="Train a model from scratch.")(train)
+app.command("fine-tune", short_help="Fine-tune a model on your own photos.")(fine_tune)
+app.command("evaluate", short_help="Measure accuracy on labelled images.")(evaluate)
+app.command("benchmark", short_help="Measure speed and memory.")(benchmark)
+app.command("models", short_help="List the published models.")(models)
+app.command("info", short_help="Show what is known of a model.")(info)
 app.add_typer(cache.app, name="cache")
-app.command("env")(env)
+app.command("env", short_help="Show the environment and performance tips.")(env)
 
 
 def _version(wanted: bool) -> None:
@@ -55,17 +56,19 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        sys.stdout.write(OVERVIEW)
 
 
 def main() -> None:
     """Run the command line and exit.
 
-    0 well, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 ended (SIGTERM).
+    0 success, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 ended (SIGTERM).
     `MIXER_MLX_DEBUG=1` shows the traceback of an error that is otherwise a sentence.
     """
     signals.listen()
@@ -76,7 +79,8 @@ def main() -> None:
         getattr(sys, name).reconfigure(errors="backslashreplace")
     try:
         try:
-            app()
+            code = app(usage.arguments(), standalone_mode=False)
+            sys.exit(code if isinstance(code, int) else 0)
         finally:
             sys.stdout.flush()
     except BaseException as error:
@@ -96,6 +100,8 @@ def _end(error: BaseException) -> int | None:
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         _drop_stdout()
         return 0
+    if usage.is_wrong(error):
+        return usage.explain(error)
     if os.environ.get("MIXER_MLX_DEBUG"):
         return None
     if isinstance(error, MixerError):

@@ -12,25 +12,25 @@ from .terminal import options, output
 
 def resize(
     model: Annotated[str, typer.Argument(help=options.MODEL_HELP, metavar="MODEL")],
-    out: Annotated[Path, typer.Argument(help="The model folder to write.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")],
     image_size: Annotated[
         str,
         typer.Option(
             "--image-size",
-            help="448, or height x width; whole multiples of the size it was trained on.",
+            help="New size, e.g. 448 or 448x672 (height x width): multiples of the trained size.",
             metavar="HxW",
         ),
     ],
     dtype: Annotated[
         DType | None,
-        typer.Option("--dtype", help="Number format to store. Default: that of MODEL."),
+        typer.Option("--dtype", help="Number format to store. Default: as in MODEL."),
     ] = None,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a model for larger images, with the weights of a trained one.
+    """Make a trained model take larger images.
 
-    By the paper's appendix C: token-mixing matrices become block-diagonal with copies of the
+    By the paper's appendix C: the token-mixing matrices become block-diagonal, with copies of the
     trained ones.
     """
     size = options.parse_image_size(image_size)

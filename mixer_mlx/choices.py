@@ -22,6 +22,14 @@ Loss = Literal["softmax", "sigmoid"]
 Augmentation = Literal["auto", "crop", "pad", "none"]
 Balance = Literal["none", "loss", "sampling"]
 Freeze = Literal["backbone"]
+RecipeName = Literal[
+    "quick",
+    "paper-finetune",
+    "paper-imagenet",
+    "paper-imagenet21k",
+    "cifar",
+    "cifar-muon",
+]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 Format = Literal["table", "json", "csv"]

@@ -110,8 +110,8 @@ def _csv_images(file: BinaryIO, k: int) -> Iterator[Written]:
 class PartFile:
     """`path` is FILE.
 
-    `resumable` says whether a broken run can be gone on with, `needs_end` that a file without its
-    end is of no use, as Parquet's.
+    `resumable`: an interrupted run can be resumed. `needs_end`: a file without its end is of no
+    use, as Parquet's.
     """
 
     path: Path
@@ -127,26 +127,26 @@ class PartFile:
 
     @property
     def settings_path(self) -> Path:
-        """What the run was asked for."""
+        """The options of the run."""
         return self.path.with_name(f"{self.path.name}.part.json")
 
     def check(self) -> None:
         """Raises MixerError for a FILE or a FILE.part that would be lost, or can't be written."""
         if self.path.exists() and not self.path.is_file():
-            raise MixerError(f"{self.path} is no ordinary file; choose another name.")
+            raise MixerError(f"{self.path} isn't a regular file; choose another name.")
         files.check(self.path, force=self.force)
         if self.part.exists() and not (self.force or self.resume):
-            go_on = "go on with --resume, or " if self.resumable else ""
+            resume = "resume it with --resume, or " if self.resumable else ""
             raise MixerError(
-                f"{self.part} holds what a run has written that broke off or still runs; "
-                f"{go_on}start anew with --force."
+                f"{self.part} is the output of an interrupted or running command; {resume}start "
+                "over with --force."
             )
 
     @contextmanager
     def open(self, settings: Mapping[str, object]) -> Iterator[BinaryIO]:
         """FILE.part, to read and write; becomes FILE when the block ends well.
 
-        It holds what there is to go on with; the position is 0. Raises MixerError when it belongs
+        It holds what there is to resume from; the position is 0. Raises MixerError when it belongs
         to a run with other settings, or to one that still runs, or can't be written.
         """
         try:
@@ -177,7 +177,7 @@ class PartFile:
         file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         try:
             if not _lock(file):
-                raise MixerError(f"Another run is writing {self.part}; wait for it.")
+                raise MixerError(f"Another command is writing {self.part}; wait for it.")
             yield file
         finally:
             with contextlib.suppress(OSError):  # on a full disk closing fails again
@@ -194,18 +194,18 @@ class PartFile:
             begun = None
         if not isinstance(begun, dict):
             raise MixerError(
-                f"{self.settings_path} is missing or broken, so nobody knows what {self.part} "
-                "was asked for; start anew with --force."
+                f"{self.settings_path} is missing or broken, so {self.part} can't be resumed; "
+                "start over with --force."
             )
         for key in {**settings, **begun}:
             if begun.get(key) != settings.get(key):
                 raise MixerError(
-                    f"{self.part} was begun with {key} {begun.get(key)}, and now it is "
-                    f"{settings.get(key)}; give what was given then, or start anew with --force."
+                    f"{self.part} was begun with {key} {begun.get(key)}, not {settings.get(key)}; "
+                    "use the same options, or start over with --force."
                 )
 
     def _keep(self, error: BaseException) -> None:
-        """Tell what stays; a part without use goes."""
+        """Note what stays; a useless part is removed."""
         if not _size(self.part) or (self.needs_end and isinstance(error, OSError)):
             self._remove()
         elif not isinstance(error, OSError):
@@ -216,10 +216,10 @@ class PartFile:
         return MixerError(f"{self.path} can't be written: {error.strerror}.{advice}")
 
     def _advice(self) -> str:
-        stays = f"What is finished is in {self.part}"
+        stays = f"Finished results are in {self.part}"
         if self.resumable:
-            return f"{stays}; the same command with --resume goes on."
-        return f"{stays}; --force starts anew."
+            return f"{stays}; run the same command with --resume to continue."
+        return f"{stays}; --force starts over."
 
     def _remove(self) -> None:
         self.part.unlink(missing_ok=True)

@@ -66,7 +66,7 @@ def run(
                 writer.flush()
             tick(tally.found, tally.failed)
         if not tally.found:
-            raise ImageError("There are no images in these folders; name the files themselves.")
+            raise ImageError("No images found; name the files, or folders that contain some.")
         for extra in extras:
             extra.finish()
     return tally

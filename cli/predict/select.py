@@ -33,8 +33,8 @@ def _find(text: str, labels: Sequence[str]) -> list[int]:
         return [int(text)]
     near = difflib.get_close_matches(text, labels, n=3) or labels[:3]
     raise ConfigError(
-        f"The model has no class {text!r}; give an index from 0 to {len(labels) - 1}, or a name "
-        f"like {', '.join(near)}."
+        f"The model has no class {text!r}; use an index from 0 to {len(labels) - 1}, or a name "
+        f"such as {', '.join(near)}."
     )
 
 

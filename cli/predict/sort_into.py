@@ -94,7 +94,7 @@ class Sorter:
         except OSError as error:
             raise MixerError(
                 f"{source} can't be put into {self.root / folder}: {error.strerror}. "
-                "What is sorted stays, and the same command leaves it as it is."
+                "Sorted images stay, and running the same command again skips them."
             ) from error
         if target is not None:
             self._done += 1
@@ -103,7 +103,7 @@ class Sorter:
         """Say what was done."""
         if self._left_out:
             output.say(
-                f"Left out as no files of their own: {_images(self._left_out)}; "
+                f"Skipped as not files of their own: {_images(self._left_out)}; "
                 + ("without --link they are copied." if self.link else "save them as files first.")
             )
         if not self.quiet and not self.dry_run:
@@ -129,7 +129,7 @@ class Sorter:
                 return target
             if self._same(source, target):
                 if not self.quiet:
-                    output.say(f"{source} is already there, as {target}.")
+                    output.say(f"{source} is already there as {target}.")
                 return None
         raise AssertionError  # the numbers have no end
 

@@ -99,8 +99,8 @@ def check_pyarrow() -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise MixerError(
-            "Parquet needs pyarrow, the extra `parquet`: pip install 'mixer-mlx[parquet]'; "
-            "--format csv needs nothing."
+            "Parquet needs the extra `parquet`: pip install 'mixer-mlx[parquet]'; --format csv "
+            "needs no extra."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Options that say where labelled images are, and the reading of them."""
+"""Options for labelled images, and reading what they name."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,32 +12,35 @@ if TYPE_CHECKING:
 Data = Annotated[
     str,
     typer.Argument(
-        help="A folder, .zip or .tar that holds a folder of images for each class, or train and "
-        "val with such folders; a .parquet file or a folder of them; a .csv list; or "
-        "hf://datasets/user/name.",
+        help="Labelled images: a folder, .zip or .tar with one folder per class, or with train "
+        "and val folders of that kind; Parquet files; a .csv list; or "
+        "hf://datasets/user/name[@revision][/folder].",
         metavar="DATA",
     ),
 ]
 TrainSplit = Annotated[
     str | None,
-    typer.Option("--train-split", help="The part of DATA to train on.", metavar="NAME"),
+    typer.Option("--train-split", help="Split of DATA to train on.", metavar="NAME"),
 ]
 ValSplit = Annotated[
     str | None,
-    typer.Option("--val-split", help="The part of DATA to validate on.", metavar="NAME"),
+    typer.Option("--val-split", help="Split of DATA to validate on.", metavar="NAME"),
 ]
 Split = Annotated[
     str | None,
     typer.Option(
-        "--split", help="The part of DATA. Default: val, else test, else all.", metavar="NAME"
+        "--split", help="Split of DATA. Default: val, else test, else all.", metavar="NAME"
     ),
 ]
 ImageColumn = Annotated[
     str | None,
-    typer.Option("--image-column", help="Of Parquet: the images. Of a list: their paths."),
+    typer.Option(
+        "--image-column", help="Column with the images (Parquet) or their paths (a list)."
+    ),
 ]
 LabelColumn = Annotated[
-    str | None, typer.Option("--label-column", help="Of Parquet or a list: the classes.")
+    str | None,
+    typer.Option("--label-column", help="Column with the classes, in Parquet or a list."),
 ]
 
 
@@ -70,7 +73,7 @@ def read_splits(
 def read_split(
     data: str, split: str | None, image: str | None, label: str | None, *, quiet: bool
 ) -> "tuple[Dataset, str]":
-    """Images to evaluate on, and the part of DATA that they are, or ""."""
+    """Images to evaluate on, and the name of their split, or ""."""
     from mixer_mlx.convert.fetch.datasets import read_split as read
 
     with output.fetching(quiet=quiet) as listeners:

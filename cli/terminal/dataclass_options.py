@@ -24,8 +24,8 @@ def with_options(shared: type[Any], **defaults: object) -> Callable[[Command], C
 
         @functools.wraps(command)
         def run(**values: object) -> None:
-            told = {field.name: values.pop(field.name) for field in fields}
-            command(shared(**told), **values)
+            asked = {field.name: values.pop(field.name) for field in fields}
+            command(shared(**asked), **values)
 
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}

@@ -1,4 +1,4 @@
-"""Files that a command is told to write: what can be known to fail before the work."""
+"""Output files: what can be known to fail before the work."""
 
 from pathlib import Path
 
@@ -13,11 +13,13 @@ def check(path: Path, *, force: bool, what: str = "", suffixes: tuple[str, ...] 
     if suffixes and path.suffix.lower() not in suffixes:
         raise MixerError(f"{what}; call it {path.with_suffix(suffixes[0])}.")
     if not path.parent.is_dir():
-        raise MixerError(f"There is no folder {path.parent}; make it first.")
+        raise MixerError(f"The folder {path.parent} doesn't exist; create it first.")
     check_free(path, force=force)
 
 
 def check_free(path: Path, *, force: bool) -> None:
     """Raises MixerError for a file that would be replaced unasked."""
     if path.exists() and not force:
-        raise MixerError(f"{path} exists; choose another name, or replace it with --force.")
+        raise MixerError(
+            f"{path} already exists; choose another name, or overwrite it with --force."
+        )

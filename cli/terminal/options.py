@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from mixer_mlx.choices import Device, DType, Format
+from mixer_mlx.choices import Device, DType, Format, Variant, names
 
 MODEL_HELP = (
     "A name that `mixer models` lists, a model folder, a weights file, user/repo on the Hub, "
-    "hf://user/repo[/file][@revision], or a URL."
+    "hf://user/repo[@revision][/file], or a URL."
 )
+
+VARIANTS = ", ".join(names(Variant))
 
 ModelOption = Annotated[
     str,
@@ -22,21 +24,24 @@ ModelArgument = Annotated[
 ]
 FormatOption = Annotated[
     Format,
-    typer.Option("--format", help="For people, or for programs: json is one object in a line."),
+    typer.Option("--format", help="Output format; json is one object per line."),
 ]
 DTypeOption = Annotated[
     DType | None,
-    typer.Option("--dtype", help="Number format to run in. Default: float16 on Apple GPUs."),
+    typer.Option(
+        "--dtype", help="Number format to compute in. Default: float16 on a GPU, else float32."
+    ),
 ]
 DeviceOption = Annotated[
-    Device | None, typer.Option("--device", help="Where to run. Default: the GPU if there is one.")
+    Device | None,
+    typer.Option("--device", help="Device to compute on. Default: the GPU if there is one."),
 ]
 BatchSize = Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Batch size.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Hide progress and messages.")]
 Out = Annotated[
     Path | None,
-    typer.Option("-o", "--out", help="Write to this file, not to the terminal.", dir_okay=False),
+    typer.Option("-o", "--out", help="Output file. Default: the terminal.", dir_okay=False),
 ]
 
 
@@ -47,7 +52,9 @@ def parse_numbers(text: str | None) -> tuple[float, ...] | None:
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no list of numbers like 0.5,0.5,0.5.") from error
+        raise typer.BadParameter(
+            f"Expected a number, or three like 0.485,0.456,0.406, not {text!r}."
+        ) from error
     return numbers * 3 if len(numbers) == 1 else numbers
 
 
@@ -55,5 +62,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
     """ "224" or "224x320" (height x width) -> (H, W)."""
     sides = text.lower().split("x")
     if len(sides) not in (1, 2) or not all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
-        raise typer.BadParameter(f"{text!r} is no size; write 224, or 224x320 (height x width).")
+        raise typer.BadParameter(
+            f"Expected a size, e.g. 224 or 224x320 (height x width), not {text!r}."
+        )
     return int(sides[0]), int(sides[-1])

@@ -1,4 +1,4 @@
-"""The one place that writes to the terminal: data to stdout, talk to stderr.
+"""The one place that writes to the terminal: data to stdout, messages to stderr.
 
 Everything that may come from a file (names, labels, errors) passes `printable`, so that nothing in
 it can move the cursor, colour the screen, or turn the direction of the text.

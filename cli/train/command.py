@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.choices import DEFAULT_MODEL, Freeze
+from mixer_mlx.choices import DEFAULT_MODEL
 
 from ..terminal import options, output
 from ..terminal.dataclass_options import with_options
@@ -18,26 +18,29 @@ if TYPE_CHECKING:
     from mixer_mlx.training.recipe import Recipe
 
 
-@with_options(TrainingOptions, recipe="paper-imagenet")
+@with_options(TrainingOptions, recipe="cifar")
 def train(
-    told: TrainingOptions,
+    asked: TrainingOptions,
     variant: Annotated[
-        str | None, typer.Option("--variant", help="S/32, S/16, S/8, B/32, B/16, L/32, L/16, H/14.")
+        str | None, typer.Option("--variant", help=f"Architecture: {options.VARIANTS}.")
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option("--like", help="The sizes and preprocessing of this model.", metavar="MODEL"),
+        typer.Option(
+            "--like", help="Take the architecture and preprocessing of this model.", metavar="MODEL"
+        ),
     ] = None,
 ) -> None:
-    """Train a model from nothing, by the paper's recipe or another.
+    """Train a model from scratch.
 
-    RUN holds the log, its curves, and best/ and last/ as models; -m RUN means its best. Ctrl-C
-    saves; the same command with --resume goes on.
+    RUN gets the log, curves, a report, and best/ and last/ as models; -m RUN uses the best. Ctrl-C
+    saves the state, and --resume continues. For a data set of a million images use --recipe
+    paper-imagenet, for ten million paper-imagenet21k.
     """
-    chosen = told.chosen()
-    if (variant is None) == (like is None) and not told.show_recipe:
-        raise typer.BadParameter("give one of --variant, as B/16, and --like, as cifar10.")
-    size = options.parse_image_size(told.image_size) if told.image_size else None
+    chosen = asked.chosen()
+    if (variant is None) == (like is None) and not asked.show_recipe:
+        raise typer.BadParameter("give either --variant, e.g. B/16, or --like, e.g. cifar10.")
+    size = options.parse_image_size(asked.image_size) if asked.image_size else None
 
     def build(classes: tuple[str, ...], recipe: "Recipe") -> tuple["MlpMixer", "ModelInfo"]:
         from mixer_mlx.config import MixerConfig
@@ -57,38 +60,42 @@ def train(
             preprocess = Preprocess(side)
         return new_model(sizes, preprocess, classes, recipe)
 
-    run.train("train", told, chosen, build, "nothing")
+    run.train("train", asked, chosen, build, "scratch")
 
 
 @with_options(TrainingOptions, recipe="quick")
 def fine_tune(
-    told: TrainingOptions,
+    asked: TrainingOptions,
     model: options.ModelOption = DEFAULT_MODEL,
-    freeze: Annotated[
-        Freeze | None,
-        typer.Option("--freeze", help="backbone: train the head alone."),
-    ] = None,
+    freeze_backbone: Annotated[
+        bool, typer.Option("--freeze-backbone", help="Train the head only.")
+    ] = False,
     unfreeze_last: Annotated[
         int | None,
         typer.Option(
-            "--unfreeze-last", min=0, help="With --freeze: also train the last so many blocks."
+            "--unfreeze-last",
+            min=0,
+            help="With --freeze-backbone: also train the last N blocks.",
+            metavar="N",
         ),
     ] = None,
 ) -> None:
-    """Fine-tune a model on your own images: a folder for each class.
+    """Fine-tune a model on your own photos, in one folder per class.
 
-    RUN holds the log, its curves, and best/ and last/ as models; -m RUN means its best. Ctrl-C
-    saves; the same command with --resume goes on.
+    RUN gets the log, curves, a report, and best/ and last/ as models; -m RUN uses the best. Ctrl-C
+    saves the state, and --resume continues.
     """
-    chosen = told.chosen(freeze=freeze, unfreeze_last=unfreeze_last)
-    size = options.parse_image_size(told.image_size) if told.image_size else None
+    chosen = asked.chosen(
+        freeze="backbone" if freeze_backbone else None, unfreeze_last=unfreeze_last
+    )
+    size = options.parse_image_size(asked.image_size) if asked.image_size else None
 
     def build(classes: tuple[str, ...], recipe: "Recipe") -> tuple["MlpMixer", "ModelInfo"]:
         from mixer_mlx.convert import open_model
         from mixer_mlx.training.prepare import adapted
 
-        with output.fetching(quiet=told.quiet) as listeners:
+        with output.fetching(quiet=asked.quiet) as listeners:
             trained = open_model(model, dtype="float32", **listeners)
         return adapted(trained.model, trained.info, classes, recipe, size)
 
-    run.train("fine-tune", told, chosen, build, model)
+    run.train("fine-tune", asked, chosen, build, model)

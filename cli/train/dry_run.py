@@ -40,7 +40,7 @@ def find_rate(
             done.append(trial)
             show(len(done), f"learning rate {trial.lr:.1e}  loss {trial.smoothed:.3f}")
     if not done:
-        raise TrainingError("The loss is no finite number before any update; check the model.")
+        raise TrainingError("The loss isn't finite before the first update; check the model.")
     save(done, plot)
     if not quiet:
         output.say(
@@ -49,11 +49,13 @@ def find_rate(
         )
     lr = suggested(done)
     if lr is None:
-        raise TrainingError(f"The loss never fell, so no rate is suggested; look at {plot}.")
+        raise TrainingError(
+            f"The loss never fell, so no learning rate is suggested; look at {plot}."
+        )
     if fall(done) < SLIGHT:
         output.say(
-            f"The smoothed loss fell by {fall(done):.2%}, too little to tell much; a larger batch "
-            "(-b) tells more."
+            f"The smoothed loss fell by only {fall(done):.2%}; a larger batch (-b) gives a clearer "
+            "answer."
         )
     print(f"suggested learning rate  {lr:.2e}")
     if (most := steepest(done)) is not None:

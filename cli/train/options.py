@@ -1,4 +1,4 @@
-"""Options that `train` and `fine-tune` share."""
+"""What `train` and `fine-tune` are asked for alike: each field is an option of both."""
 
 import dataclasses
 import re
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.choices import Balance, DType, Optimizer, Tracker, names
+from mixer_mlx.choices import Balance, DType, Optimizer, RecipeName, Tracker, names
 
 from ..terminal import data_options as d
 from ..terminal import options
@@ -26,103 +26,120 @@ def _known_trackers(wanted: list[str] | None) -> list[str] | None:
     return wanted
 
 
+_RECIPES = ", ".join(names(RecipeName))
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What `train` and `fine-tune` are told alike: each field is an option of both.
+    """The options of both commands; those named like a field of `Recipe` change it."""
 
-    Those that are called as a field of `Recipe` change it.
-    """
-
-    data: d.Data
+    data: d.Data = ""
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The run's folder.", metavar="RUN")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Folder of the run. Default: runs/ and a name that is free.",
+            metavar="RUN",
+        ),
     ] = None
     recipe: Annotated[
-        str, typer.Option("--recipe", help="quick, paper-finetune, paper-imagenet, ...")
+        str, typer.Option("--recipe", help=f"Training recipe: {_RECIPES}.", metavar="NAME")
     ] = ""
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", help="A TOML file with fields of the recipe.", exists=True, dir_okay=False
+            "--config", help="TOML file with fields of the recipe.", exists=True, dir_okay=False
         ),
     ] = None
     image_size: Annotated[
-        str | None, typer.Option("--image-size", help="Height x width.", metavar="HxW")
+        str | None,
+        typer.Option(
+            "--image-size", help="Image size, height x width, e.g. 224 or 224x320.", metavar="HxW"
+        ),
     ] = None
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Times through the images.")
-    ] = None
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Training epochs.")] = None
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Updates, in place of epochs.")
+        int | None, typer.Option("--steps", min=1, help="Training steps, instead of epochs.")
     ] = None
     batch_size: Annotated[
-        int | None, typer.Option("-b", "--batch-size", min=1, help="Images of one update.")
+        int | None, typer.Option("-b", "--batch-size", min=1, help="Batch size of one update.")
     ] = None
     accumulation: Annotated[
         int | None,
         typer.Option(
-            "--accumulation", min=1, help="Compute a batch in so many parts: less memory."
+            "--grad-accum",
+            min=1,
+            help="Compute each batch in N parts, to save memory.",
+            metavar="N",
         ),
     ] = None
     optimizer: Annotated[
         Optimizer | None,
-        typer.Option("--optimizer", help="Muon is for the blocks' matrices, AdamW for the rest."),
+        typer.Option(
+            "--optimizer", help="Optimizer; muon uses AdamW for all but the blocks' matrices."
+        ),
     ] = None
-    lr: Annotated[float | None, typer.Option("--lr", min=0, help="Learning rate.")] = None
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Of everything that is drawn.")
-    ] = None
+    lr: Annotated[float | None, typer.Option("--lr", min=0, help="Peak learning rate.")] = None
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Random seed.")] = None
     dtype: Annotated[
         DType | None,
-        typer.Option("--dtype", help="Number format to compute in; weights are float32."),
+        typer.Option("--dtype", help="Number format to compute in; the weights stay float32."),
     ] = None
     gradient_checkpointing: Annotated[
         bool | None,
         typer.Option(
             "--gradient-checkpointing",
-            help="Compute blocks twice: a third slower, far less memory.",
+            help="Recompute activations for gradients: a third slower, far less memory.",
         ),
     ] = None
     flip: Annotated[
         bool | None,
-        typer.Option("--flip/--no-flip", help="Mirror images at random; not for what has a side."),
+        typer.Option(
+            "--flip/--no-flip", help="Mirror images at random; disable if orientation matters."
+        ),
     ] = None
     rand_augment: Annotated[
         str | None,
         typer.Option(
             "--rand-augment",
-            help="So many random operations on each image, of a magnitude of 0 to 30; or none.",
+            help="RandAugment: operations per image x magnitude (0-30), e.g. 2x15; or none.",
             metavar="LAYERSxMAGNITUDE",
         ),
     ] = None
     mixup: Annotated[
         float | None,
-        typer.Option("--mixup", min=0, help="Blend images, by Beta(P, P).", metavar="P"),
+        typer.Option(
+            "--mixup",
+            min=0,
+            help="Mixup: blend pairs of images, with weights from Beta(P, P).",
+            metavar="P",
+        ),
     ] = None
     cutmix: Annotated[
         float | None,
         typer.Option(
             "--cutmix",
             min=0,
-            help="Paste boxes of other images, sized by Beta(P, P).",
+            help="CutMix: paste boxes from other images, sized by Beta(P, P).",
             metavar="P",
         ),
     ] = None
     erasing: Annotated[
         float | None,
         typer.Option(
-            "--erasing",
+            "--random-erasing",
             min=0,
             max=1,
-            help="Share of the images of which a box is erased.",
-            metavar="SHARE",
+            help="Probability of erasing a box of an image.",
+            metavar="P",
         ),
     ] = None
     balance: Annotated[
         Balance | None,
         typer.Option(
             "--balance",
-            help="Make up for classes with few images: weight their loss, or draw them more often.",
+            help="Compensate for rare classes: weight their loss, or sample them more often.",
         ),
     ] = None
     layer_decay: Annotated[
@@ -131,18 +148,18 @@ class TrainingOptions:
             "--layer-decay",
             min=0.001,
             max=1,
-            help="Each layer's learning rate is this many times that of the one after it.",
+            help="Learning-rate factor per layer, towards the stem.",
             metavar="X",
         ),
     ] = None
     save_every: Annotated[
         int | None,
-        typer.Option("--save-every", min=1, help="Save the state every so many steps, too."),
+        typer.Option("--save-every", min=1, help="Also save the state every N steps.", metavar="N"),
     ] = None
     patience: Annotated[
         int | None,
         typer.Option(
-            "--patience", min=1, help="Stop after so many epochs without a better result."
+            "--patience", min=1, help="Stop after N epochs without improvement.", metavar="N"
         ),
     ] = None
     train_split: d.TrainSplit = None
@@ -153,28 +170,34 @@ class TrainingOptions:
             "--val-fraction",
             min=0.01,
             max=0.9,
-            help="Validate on this share of each class, held back; by default 0.2, where DATA has "
-            "no part for that.",
+            help="Hold back this fraction of each class for validation. Default: 0.2 if DATA has "
+            "no validation split.",
         ),
     ] = None
     image_column: d.ImageColumn = None
     label_column: d.LabelColumn = None
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at an image that can't be read.")
+        bool, typer.Option("--strict", help="Stop at the first image that can't be read.")
     ] = False
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the interrupted run in RUN.")] = (
+        False
+    )
     force: options.Force = False
     show_recipe: Annotated[
-        bool, typer.Option("--show-recipe", help="Print the recipe and leave.")
+        bool,
+        typer.Option("--show-recipe", help="Print the recipe as TOML and exit; DATA isn't needed."),
     ] = False
     plan: Annotated[
-        bool, typer.Option("--plan", help="Measure a few steps, print memory and time, and leave.")
+        bool,
+        typer.Option(
+            "--plan", help="Measure a few steps, print the time and memory of the run, and exit."
+        ),
     ] = False
     preview: Annotated[
         Path | None,
         typer.Option(
             "--preview",
-            help="Draw the first batch as the model will see it, and leave.",
+            help="Draw the first batch as the model will see it, and exit.",
             metavar="FILE.png",
             dir_okay=False,
         ),
@@ -183,8 +206,8 @@ class TrainingOptions:
         Path | None,
         typer.Option(
             "--find-lr",
-            help="Try rising learning rates for up to 100 steps, draw the loss, suggest one, and "
-            "leave.",
+            help="Try rising learning rates for up to 100 steps, plot the loss, suggest one, and "
+            "exit.",
             metavar="PLOT.png",
             dir_okay=False,
         ),
@@ -193,7 +216,7 @@ class TrainingOptions:
         list[str] | None,
         typer.Option(
             "--report-to",
-            help="tensorboard, wandb or trackio: send it the numbers of the run; once for each.",
+            help="Log metrics to tensorboard, wandb or trackio; repeatable.",
             metavar="TRACKER",
             callback=_known_trackers,
         ),
@@ -202,13 +225,20 @@ class TrainingOptions:
         bool,
         typer.Option(
             "--report/--no-report",
-            help="Write report.html in the end, by one more pass over the validation images.",
+            help="Write report.html at the end, after one more pass over the validation images.",
         ),
     ] = True
     quiet: options.Quiet = False
 
+    def check_usage(self) -> None:
+        """Raises BadParameter for options that don't go together."""
+        if not self.data:
+            raise typer.BadParameter("name the images to train on: DATA.")
+        if self.resume and not self.out:
+            raise typer.BadParameter("--resume needs the folder of the run: -o RUN.")
+
     @property
-    def looks(self) -> bool:
+    def is_dry_run(self) -> bool:
         """Whether something is asked for in place of a training."""
         return bool(self.plan or self.preview or self.find_lr)
 
@@ -228,8 +258,8 @@ class TrainingOptions:
         given["rand_augment"] = parse_rand_augment(self.rand_augment)
         return recipe.replace(**{k: v for k, v in given.items() if v is not None})
 
-    def images(self, seed: int) -> "tuple[Dataset, Dataset]":
-        """To train on, and to validate on."""
+    def datasets(self, seed: int) -> "tuple[Dataset, Dataset]":
+        """Images to train on, and to validate on."""
         return d.read_splits(
             self.data,
             self.train_split,
@@ -250,9 +280,7 @@ def parse_rand_augment(text: str | None) -> tuple[int, int] | bool | None:
         return False
     found = re.fullmatch("([0-9]{1,3})x([0-9]{1,3})", text.lower())
     if not found:
-        raise typer.BadParameter(
-            f"{text!r} is no RandAugment; write layers x magnitude, as 2x15, or none."
-        )
+        raise typer.BadParameter(f"Expected LAYERSxMAGNITUDE, e.g. 2x15, or none, not {text!r}.")
     return int(found[1]), int(found[2])
 
 

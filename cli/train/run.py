@@ -1,13 +1,12 @@
 """The work of `train` and `fine-tune`: prepare, train, show how it goes and how it went."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import typer
 
 from mixer_mlx.errors import ConfigError, ImageError
 
@@ -28,26 +27,34 @@ if TYPE_CHECKING:
     from mixer_mlx.training.recipe import Recipe
     from mixer_mlx.training.run import Run, Start
 
+_EPOCH_LINES = 20
+"""Of a run with more epochs, every n-th is shown."""
+
 Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 """(classes, recipe) -> the model to train."""
 
 
-def train(command: str, told: TrainingOptions, recipe: "Recipe", build: Build, origin: str) -> None:
-    """Train what `build` gives on the images in `told.data`; or do what else was asked for."""
-    if told.show_recipe:
-        show_recipe(told.recipe, recipe)
+def train(
+    command: str, asked: TrainingOptions, recipe: "Recipe", build: Build, origin: str
+) -> None:
+    """Train what `build` gives on the images in `asked.data`; or do what else was asked for."""
+    if asked.show_recipe:
+        show_recipe(asked.recipe, recipe)
         return
-    if told.looks:
-        refuse_several("--plan, --preview and --find-lr are for one process alone.")
-    with joined("give the same command with --resume to go on from what is saved.") as ranks:
+    asked.check_usage()
+    if asked.is_dry_run:
+        refuse_several("--plan, --preview and --find-lr work in a single process only.")
+    with joined(
+        "run the same command again with --resume to continue from what is saved."
+    ) as ranks:
         if ranks.rank:
-            told = replace(told, quiet=True, report_to=None)
-        _train(command, told, recipe, build, origin, ranks)
+            asked = replace(asked, quiet=True, report_to=None)
+        _train(command, asked, recipe, build, origin, ranks)
 
 
 def _train(
     command: str,
-    told: TrainingOptions,
+    asked: TrainingOptions,
     recipe: "Recipe",
     build: Build,
     origin: str,
@@ -56,35 +63,33 @@ def _train(
     from mixer_mlx.training import prepare
     from mixer_mlx.training.run import Start
 
-    _check(told)
-    train, val = told.images(recipe.seed)
-    if not told.quiet:
+    _check(asked)
+    train, val = asked.datasets(recipe.seed)
+    if not asked.quiet:
         _say_classes(train, recipe)
     recipe = _bounded(recipe, len(train), ranks)
     model, info = build(train.classes, recipe)
     if ranks.size == 1:  # else the machines might come to different recipes
-        recipe = _fitted(recipe, info, quiet=told.quiet)
-    on_bad = _refuse if told.strict else _say_bad
+        recipe = _fitted(recipe, info, quiet=asked.quiet)
+    on_bad = _refuse if asked.strict else _say_bad
     batches = prepare.training_batches(train, recipe, info.preprocess, on_bad, ranks)
-    if told.looks:
-        _look(told, model, info, recipe, batches)
+    if asked.is_dry_run:
+        _dry_run(asked, model, info, recipe, batches)
         return
-    start = Start(command, recipe, told.recipe, info, train, val, origin)
+    start = Start(command, recipe, asked.recipe, info, train, val, origin)
     validate = prepare.validation(val, info, recipe.batch_size, on_bad, ranks)
-    _run(start, told, model, batches, validate, ranks)
+    _run(start, asked, model, batches, validate, ranks)
 
 
-def _check(told: TrainingOptions) -> None:
+def _check(asked: TrainingOptions) -> None:
     """Raises what can be known to fail before any image is looked for."""
     from mixer_mlx.training import trackers
 
-    if not (told.out or told.looks):
-        raise typer.BadParameter("give the run's folder: -o RUN.")
-    if told.preview:
-        sheet.check(told.preview, force=told.force)
-    if told.find_lr:
-        check_plot(told.find_lr, force=told.force)
-    trackers.check(told.report_to or ())
+    if asked.preview:
+        sheet.check(asked.preview, force=asked.force)
+    if asked.find_lr:
+        check_plot(asked.find_lr, force=asked.force)
+    trackers.check(asked.report_to or ())
 
 
 def _bounded(recipe: "Recipe", examples: int, ranks: "Ranks") -> "Recipe":
@@ -95,8 +100,8 @@ def _bounded(recipe: "Recipe", examples: int, ranks: "Ranks") -> "Recipe":
     return recipe.replace(batch_size=size, batch_fraction=1.0)
 
 
-def _look(
-    told: TrainingOptions,
+def _dry_run(
+    asked: TrainingOptions,
     model: "MlpMixer",
     info: "ModelInfo",
     recipe: "Recipe",
@@ -106,11 +111,11 @@ def _look(
     from mixer_mlx.training import prepare
     from mixer_mlx.training.find_lr import STEPS, try_rates
 
-    if told.preview:
-        write_preview(told.preview, batches, info.labels, quiet=told.quiet)
-    elif told.find_lr:
+    if asked.preview:
+        write_preview(asked.preview, batches, info.labels, quiet=asked.quiet)
+    elif asked.find_lr:
         trials = try_rates(model, batches, recipe, info.preprocess)
-        find_rate(told.find_lr, trials, bar(quiet=told.quiet, total=STEPS), quiet=told.quiet)
+        find_rate(asked.find_lr, trials, bar(quiet=asked.quiet, total=STEPS), quiet=asked.quiet)
     else:
         total = recipe.total_steps(len(batches))
         _print_plan(prepare.plan(model, info.preprocess, recipe, total))
@@ -118,32 +123,36 @@ def _look(
 
 def _run(
     start: "Start",
-    told: TrainingOptions,
+    asked: TrainingOptions,
     model: "MlpMixer",
     batches: "TrainingBatches",
     validate: "Validate",
     ranks: "Ranks",
 ) -> None:
-    """Begin the run or go on with it, on all `ranks`."""
+    """Begin the run or resume it, on all `ranks`."""
     from mixer_mlx.training import trackers
     from mixer_mlx.training.loop import fit
     from mixer_mlx.training.run import Run
 
-    run = Run(Path(str(told.out)), start, report=told.report)
+    run = Run(asked.out or _free_folder(asked.data), start, report=asked.report)
     if ranks.size > 1:
         record = {key: json.dumps(value) for key, value in start.record().items()}
         images = {"training images": record["train"], "validation images": record["val"]}
         ranks.same({**images, **record})
-    state = run.resumed(model) if told.resume and ranks.rank == 0 else None
+    state = run.resumed(model) if asked.resume and ranks.rank == 0 else None
     if state is None and ranks.rank == 0:
-        run.begin(force=told.force or told.resume)
+        run.begin(force=asked.force or asked.resume)
+        if asked.resume:
+            output.say(f"{run.folder} has no saved state to resume from; starting anew.")
+        elif not (asked.out or asked.quiet):
+            output.say(f"The run goes to {run.folder} (-o).")
     if ranks.share(bool(state and state.progress.end and run.complete())):
         if ranks.rank == 0:
-            output.say(f"The run in {run.folder} is finished; its best model is {run.folder}/best.")
+            output.say(f"{run.folder} is finished; use its best model with -m {run.folder}.")
         return
     total = start.recipe.total_steps(len(batches))
     done = state.progress.step if state else 0
-    if not told.quiet:
+    if not asked.quiet:
         _say_start(start, total, done)
     events = fit(
         model,
@@ -156,11 +165,11 @@ def _run(
         ranks=ranks,
     )
     with trackers.opened(
-        told.report_to or (), run.folder, start.settings(), done=done, quiet=told.quiet
+        asked.report_to or (), run.folder, start.settings(), done=done, quiet=asked.quiet
     ) as report:
         if ranks.rank == 0:
             events = run.follow(events, model, report)
-        follow(run, events, total, ranks, quiet=told.quiet)
+        follow(run, events, total, -(-total // len(batches)), ranks, quiet=asked.quiet)
 
 
 def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
@@ -170,8 +179,8 @@ def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
     found = fitted(info.config, recipe, backend.memory_bytes())
     if found.accumulation > recipe.accumulation and not quiet:
         output.say(
-            f"A batch is computed in {found.accumulation} parts, to stay under {MEMORY_SHARE:.0%} "
-            "of the memory (--accumulation)."
+            f"Each batch is computed in {found.accumulation} parts, to stay under "
+            f"{MEMORY_SHARE:.0%} of the memory (--grad-accum)."
         )
     return found
 
@@ -182,18 +191,18 @@ def _say_classes(train: "Dataset", recipe: "Recipe") -> None:
 
     for finding in class_findings(train.counts()):
         if finding.kind == "few":
-            output.say(f"Classes of fewer than {FEW} training images: {finding.detail}.")
+            output.say(f"Classes with fewer than {FEW} training images: {finding.detail}.")
         elif recipe.balance == "none":
-            output.say(f"Uneven classes: {finding.detail}; --balance makes up for that.")
+            output.say(f"Uneven classes: {finding.detail}; --balance compensates.")
 
 
 def _say_start(start: "Start", total: int, step: int) -> None:
     config = start.info.config
-    begun = f", {step} done" if step else ""
+    begun = f", {step:,} of them done" if step else ""
     output.say(
-        f"{len(start.train)} images of {len(start.train.classes)} classes, {len(start.val)} to "
-        f"validate; {config.num_parameters:,} parameters; {total} steps of "
-        f"{start.recipe.batch_size}{begun}."
+        f"{len(start.train):,} training and {len(start.val):,} validation images of "
+        f"{len(start.train.classes):,} classes; {config.num_parameters:,} parameters; {total:,} "
+        f"steps of {start.recipe.batch_size} images{begun}."
     )
 
 
@@ -208,13 +217,13 @@ def _print_plan(plan: "Estimate") -> None:
     print(f"peak memory        {plan.peak_memory / 2**30:.2f} GiB of {memory / 2**30:.1f} GiB")
     if plan.peak_memory > MEMORY_SHARE * memory:
         print(
-            f"advice             over {MEMORY_SHARE:.0%} of the memory: take a smaller -b, "
-            "--accumulation, or --gradient-checkpointing"
+            f"advice             over {MEMORY_SHARE:.0%} of the memory: use a smaller -b, "
+            "--grad-accum, or --gradient-checkpointing"
         )
 
 
 def _say_bad(path: "Entry", error: ImageError) -> None:
-    output.say(f"{path} is left out: {error}")
+    output.say(f"Skipped {path}: {error}")
 
 
 def _refuse(path: "Entry", error: ImageError) -> None:
@@ -222,18 +231,28 @@ def _refuse(path: "Entry", error: ImageError) -> None:
 
 
 def follow(
-    run: "Run", events: Iterator["Event"], total: int, ranks: "Ranks", *, quiet: bool
+    run: "Run",
+    events: Iterator["Event"],
+    total: int,
+    epochs: int,
+    ranks: "Ranks",
+    *,
+    quiet: bool,
 ) -> None:
-    """Show a run as it goes; Ctrl-C and SIGTERM save it first. Says in the end what there is."""
+    """Show a run as it goes, and its result; Ctrl-C and SIGTERM save it first."""
     from mixer_mlx.training.loop import EpochDone, StepDone, save
+    from mixer_mlx.training.run import REPORT_FILE
 
+    every = -(-epochs // _EPOCH_LINES)
     with signals.deferred() as stopped, bar(quiet=quiet, total=total) as show:
         for event in events:
             if isinstance(event, StepDone):
                 rate = f"{event.images_per_second:,.0f} images/s"
                 show(event.step, f"{event.step}/{total}  loss {event.loss:.3f}  {rate}")
-            elif isinstance(event, EpochDone) and not quiet:
-                output.say(_epoch_line(event, total))
+            elif isinstance(event, EpochDone):
+                shown = event.epoch % every == 0 or event.step == total
+                if shown and not quiet:
+                    output.say(_epoch_line(event, total))
             if ranks.agree(stopped()):
                 save(event.state, run.state_folder, ranks)
                 if ranks.size > 1:
@@ -241,23 +260,31 @@ def follow(
                     signals.heed()
                 interrupted = signals.Interrupted("Interrupted.")
                 interrupted.add_note(
-                    f"Step {event.state.progress.step} of {total} is saved; give the same command "
-                    "with --resume to go on."
+                    f"Step {event.state.progress.step} of {total} is saved; run the same command "
+                    "with --resume to continue."
                 )
                 raise interrupted
     best = run.log.best()
     if best and not quiet:
-        weights = "average" if best.weights == "ema" else "raw weights"
+        weights = "EMA" if best.weights == "ema" else "raw"
         output.say(
-            f"Wrote {run.folder}: its best model has top-1 {best.metrics['top1']:.1%} on the "
-            f"validation images ({weights} of epoch {best.epoch + 1}); use it with "
-            f"-m {run.folder}."
+            f"Wrote {run.folder}: best validation accuracy {best.metrics['top1']:.1%} "
+            f"({weights} weights of epoch {best.epoch + 1})."
         )
+        report = f"open {run.folder / REPORT_FILE}, or " if run.report else ""
+        output.say(f"Next: {report}mixer predict IMAGE -m {run.folder}")
+
+
+def _free_folder(data: str) -> Path:
+    """runs/NAME-1, or the first number that is free; NAME is that of the data."""
+    name = Path(data.rstrip("/")).name.partition("@")[0].partition(".")[0] or "run"
+    numbers = itertools.count(1)
+    return next(path for n in numbers if not (path := Path("runs", f"{name}-{n}")).exists())
 
 
 def _epoch_line(event: "EpochDone", total: int) -> str:
     parts = [f"epoch {event.epoch + 1}", f"step {event.step} of {total}"]
-    for name, metrics in (("validation", event.raw), ("average", event.ema)):
+    for name, metrics in (("validation", event.raw), ("EMA", event.ema)):
         if metrics:
             parts.append(f"{name} {metrics.top1:.1%} (loss {metrics.loss:.3f})")
     return "  ".join([*parts, "best so far"] if event.best else parts)

@@ -54,7 +54,7 @@ def test_fine_tune_an_archive_with_a_test_part(mixer, archive: Path, tmp_path: P
     assert "--val-split test" in refused.err
     done = mixer(*command, "--val-split", "test")
     assert done.code == 0, done.err
-    assert "8 images of 2 classes, 8 to validate" in done.err
+    assert "8 training and 8 validation images of 2 classes" in done.err
     assert "photos.zip/photos/test/dog/3.png is left out" in done.err
     archive.write_bytes(archive.read_bytes().replace(b"0.png", b"9.png"))
     changed = mixer(*command, "--val-split", "test", "--resume")
@@ -79,4 +79,4 @@ def test_fine_tune_from_the_hub(mixer, hub: HubServer, photos: Path, tmp_path: P
     assert "kind, note; choose one with --label-column" in refused.err
     done = mixer(*command, "-o", tmp_path / "run", "--label-column", "kind")
     assert done.code == 0, done.err
-    assert "6 images of 2 classes, 2 to validate" in done.err
+    assert "6 training and 2 validation images of 2 classes" in done.err

@@ -70,7 +70,7 @@ def test_an_existing_file_is_left_alone(mixer, labelled: Path, tmp_path: Path) -
     assert "--force" in run.err
     assert file.read_text() == "mine"
     assert mixer(*command, tmp_path / "report.png").code == 1
-    assert "no folder" in mixer(*command, tmp_path / "no" / "r.html").err
+    assert "doesn't exist; create it first" in mixer(*command, tmp_path / "no" / "r.html").err
     assert mixer(*command, file, "--force").code == 0
     assert Page(file.read_text("utf-8")).tables["matrix"]
 
@@ -112,8 +112,8 @@ def test_a_run_without_a_report_and_what_is_said_of_its_classes(  # type: ignore
     run = mixer(*command, "-o", tmp_path / "run", "--no-report")
     assert run.code == 0, run.err
     assert not (tmp_path / "run" / "report.html").exists()
-    assert "Classes of fewer than 10 training images: few (3)." in run.err
-    assert "many has 48 images, few has 3; --balance makes up for that." in run.err
+    assert "Classes with fewer than 10 training images: few (3)." in run.err
+    assert "many has 48 images, few has 3; --balance compensates." in run.err
     balanced = mixer(*command, "-o", tmp_path / "run", "--force", "--balance", "loss")
     assert "--balance" not in balanced.err
     assert (tmp_path / "run" / "report.html").exists()

@@ -98,7 +98,7 @@ def test_a_sheet_has_pages(mixer, album: Path, cat: Path, tmp_path: Path) -> Non
     sheet.unlink()
     run = mixer(*args)
     assert run.code == 1
-    assert "sheet-2.png exists" in run.err
+    assert "sheet-2.png already exists" in run.err
     assert "--force" in run.err
     (tmp_path / "sheet-2.png").write_text("old")
     mixer("predict", cat, "-m", "cifar10", "--sheet", sheet, "--force")

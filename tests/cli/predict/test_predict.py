@@ -79,7 +79,7 @@ def test_folders_give_their_images_sorted(mixer, tmp_path: Path) -> None:  # typ
 def test_an_empty_folder_is_said(mixer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     run = mixer("predict", tmp_path, "-m", "cifar10")
     assert run.code == 1
-    assert "no images" in run.err
+    assert "No images found" in run.err
 
 
 def png_header(width: int, height: int) -> bytes:

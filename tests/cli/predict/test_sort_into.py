@@ -61,7 +61,7 @@ def test_nothing_is_overwritten_and_nothing_copied_twice(  # type: ignore[no-unt
     mixer(*args)
     assert tree(there) == {"cat.png": b"precious", "cat-3.png": cat.read_bytes()}
     run = mixer(*args)
-    assert f"{cat} is already there, as {there}/cat-3.png." in run.err
+    assert f"{cat} is already there as {there}/cat-3.png." in run.err
     assert sorted(os.listdir(there)) == ["cat-2.png", "cat-3.png", "cat.png"]
     assert os.stat(there / "cat-3.png").st_mtime == cat.stat().st_mtime
 
@@ -106,7 +106,7 @@ def test_images_of_an_archive_are_copied_not_linked(  # type: ignore[no-untyped-
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(cat, "some/cat.png")
     args = ("predict", tmp_path / "a.zip", "-m", "cifar10", "--sort-into", tmp_path / "out")
-    assert "Left out as no files of their own: 1 image" in mixer(*args, "--link").err
+    assert "Skipped as not files of their own: 1 image" in mixer(*args, "--link").err
     mixer(*args)
     mixer(*args)
     assert tree(tmp_path / "out") == {"cat/cat.png": cat.read_bytes()}

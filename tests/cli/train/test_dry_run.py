@@ -67,7 +67,7 @@ def test_train_has_it_and_options_are_checked(mixer, photos: Path, tmp_path: Pat
 
 
 def test_options_reach_the_recipe(mixer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    options = ("--rand-augment", "3x9", "--mixup", 0.2, "--cutmix", 1, "--erasing", 0.25)
+    options = ("--rand-augment", "3x9", "--mixup", 0.2, "--cutmix", 1, "--random-erasing", 0.25)
     more = ("--balance", "sampling", "--layer-decay", 0.75, "--optimizer", "muon")
     shown = mixer("fine-tune", tmp_path, "--show-recipe", *options, *more).out.splitlines()
     for line in (
@@ -80,6 +80,6 @@ def test_options_reach_the_recipe(mixer, tmp_path: Path) -> None:  # type: ignor
         'optimizer = "muon"',
     ):
         assert line in shown
-    none = ("train", tmp_path, "--show-recipe", "--rand-augment", "none")
-    assert "rand_augment" not in mixer(*none).out
-    assert "rand_augment = [2, 15]" in mixer("train", tmp_path, "--show-recipe").out
+    paper = ("train", "--show-recipe", "--recipe", "paper-imagenet")
+    assert "rand_augment" not in mixer(*paper, "--rand-augment", "none").out
+    assert "rand_augment = [2, 15]" in mixer(*paper).out

@@ -31,7 +31,7 @@ def test_find_lr(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[n
     assert again.code == 1
     assert "--force" in again.err
     plot.unlink()
-    assert "lr.json exists" in mixer(*args).err
+    assert "lr.json already exists" in mixer(*args).err
     assert mixer(*args, "--force", "-q") == (0, run.out, "")
     assert plot.read_bytes() == before
     assert "lr.png" in mixer(*args[:-1], tmp_path / "lr.jpg").err

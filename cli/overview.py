@@ -1,0 +1,29 @@
+"""What `mixer` alone prints: the commands by what one wants to do, with an example each."""
+
+OVERVIEW = """\
+mixer classifies images with MLP-Mixer, on Apple silicon and Linux.
+
+Classify
+  mixer predict photo.jpg album/              classify files and folders
+  mixer evaluate photos/ -m my-model          measure its accuracy
+
+Teach it your own classes
+  mixer check photos/                         find duplicates, leaks, broken files
+  mixer fine-tune photos/ -o my-model         with one folder per class
+  mixer train photos/ --variant S/16          train from scratch
+
+Models
+  mixer models                                list the published models
+  mixer info cifar10                          show architecture and source
+  mixer convert hf://user/repo my-model       import timm or JAX weights
+  mixer export my-model back/ --format timm   and give them back
+  mixer resize my-model large --image-size 448
+                                              make a model take larger images
+  mixer cache list                            downloaded and converted models
+
+This machine
+  mixer benchmark --variant B/16              measure speed and memory
+  mixer env                                   versions, device and performance tips
+
+mixer COMMAND --help explains a command, mixer --help lists all of them.
+"""
