@@ -233,7 +233,7 @@ def test_a_repository_of_timms(golden: Path, tmp_path: Path) -> None:
     assert info.source["license"] == "apache-2.0"
     assert info.source["layout"] == "timm"
     expected = np.load(golden / "timm_cifar10" / "expected.npz")
-    images = mx.array(expected["images"]) / 127.5 - 1
+    images = mx.array(expected["pictures"]) / 127.5 - 1
     logits = np.array(model(images))
     assert abs(logits - expected["logits"]).max() < 1e-4
     assert (logits.argmax(1) == expected["logits"].argmax(1)).all()

@@ -305,7 +305,7 @@ def test_a_repository_with_a_pytorch_file(golden: Path, made: Path, tmp_path: Pa
     assert imported.assumed == ("weights of state_dict_ema, not of state_dict",)
     assert imported.info.source["file"] == "pytorch_model.bin"
     expected = np.load(golden / "timm_cifar10" / "expected.npz")
-    logits = np.array(imported.model(mx.array(expected["images"]) / 127.5 - 1))
+    logits = np.array(imported.model(mx.array(expected["pictures"]) / 127.5 - 1))
     assert abs(logits - expected["logits"]).max() < 1e-4
 
 
