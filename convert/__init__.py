@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -12,15 +11,13 @@ from mixer_mlx.classify import Classifier
 from mixer_mlx.runtime import backend
 
 from . import exporter, locate
+from .fetch.listener import SILENT, Listener
 from .importer import NOTHING, Imported, import_model, read_info
-from .locate import Talk, silent
 from .timm_config import Settings
-
-if TYPE_CHECKING:
-    from .fetch.download import Progress
 
 __all__ = [
     "Imported",
+    "Listener",
     "Settings",
     "convert",
     "describe",
@@ -39,8 +36,7 @@ def load(
     *,
     dtype: str | None = None,
     device: str | None = None,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Classifier:
     """A Classifier from a name, an address (`hf://user/repo`, `https://...`) or a path.
 
@@ -51,19 +47,17 @@ def load(
     chosen = backend.device(device)
     number = backend.dtype_name(backend.dtype(dtype, chosen))
     with mx.stream(chosen):
-        imported = open_model(model, dtype=number, talk=talk, progress=progress)
+        imported = open_model(model, dtype=number, listener=listener)
     return Classifier(imported.model, imported.info, chosen)
 
 
-def open_model(
-    model: ModelName, *, dtype: str, talk: Talk = silent, progress: "Progress | None" = None
-) -> Imported:
+def open_model(model: ModelName, *, dtype: str, listener: Listener = SILENT) -> Imported:
     """The model itself, which need not have a head, and what is known of it; as `load` else."""
     address = locate.resolve(model)
-    path = address.path or locate.ensure(address, dtype, talk=talk, progress=progress)
+    path = address.path or locate.ensure(address, dtype, listener=listener)
     imported = import_model(path, dtype=backend.dtype(dtype, backend.device()))
     for sentence in imported.assumed:
-        talk(f"Assumed: {sentence}.")
+        listener.message(f"Assumed: {sentence}.")
     return imported
 
 
@@ -74,8 +68,7 @@ def convert(
     dtype: str | None = None,
     settings: Settings = NOTHING,
     force: bool = False,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Imported:
     """Write `source`, whatever `load` takes, as the native folder `out`; returns what was written.
 
@@ -84,7 +77,7 @@ def convert(
     """
     checkpoint.check_target(out, force=force)
     chosen = None if dtype is None else backend.dtype(dtype, backend.device())
-    imported = _import(source, chosen, settings, talk, progress)
+    imported = _import(source, chosen, settings, listener)
     checkpoint.save(out, imported.model, imported.info, force=force)
     return imported
 
@@ -95,15 +88,14 @@ def export(
     *,
     format: str,
     force: bool = False,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Imported:
     """Write a model as timm ("timm", a folder) or the official JAX code ("jax", a file) reads it.
 
     In float32, bit for bit where the model came from float32. Raises MixerError.
     """
     exporter.check_target(out, format, force=force)
-    imported = _import(model, mx.float32, NOTHING, talk, progress)
+    imported = _import(model, mx.float32, NOTHING, listener)
     exporter.export(imported.model, imported.info, out, format=format, force=force)
     return imported
 
@@ -115,8 +107,7 @@ def resize(
     image_size: tuple[int, int],
     dtype: str | None = None,
     force: bool = False,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Imported:
     """Write a model for larger images, (height, width), as the native folder `out`.
 
@@ -124,7 +115,7 @@ def resize(
     """
     checkpoint.check_target(out, force=force)
     chosen = None if dtype is None else backend.dtype(dtype, backend.device())
-    trained = _import(model, chosen, NOTHING, talk, progress)
+    trained = _import(model, chosen, NOTHING, listener)
     large = resolution.resize(trained.model, image_size)
     old = trained.info
     info = ModelInfo(
@@ -153,11 +144,10 @@ def _import(
     model: ModelName,
     dtype: mx.Dtype | None,
     settings: Settings,
-    talk: Talk,
-    progress: "Progress | None",
+    listener: Listener,
 ) -> Imported:
     address = locate.resolve(model)
     if address.path is not None:
         return import_model(address.path, dtype=dtype, settings=settings)
-    fetched = locate.fetch(address, talk=talk, progress=progress)
+    fetched = locate.fetch(address, listener=listener)
     return locate.import_fetched(address, fetched, dtype=dtype, settings=settings)

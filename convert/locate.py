@@ -8,10 +8,8 @@ a path                                a name wins over it: write ./name for the 
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -22,22 +20,12 @@ from mixer_mlx.errors import ConversionError, SourceError
 from mixer_mlx.runtime import backend
 
 from .fetch import hub_address
+from .fetch.listener import SILENT, Listener
 from .importer import NOTHING, Imported, import_model
 from .timm_config import Settings
 
 # cache, download and hub are imported where they are used: a model on this machine needs none of
 # them, and they would add a tenth of a prediction's time.
-if TYPE_CHECKING:
-    from .fetch.download import Progress
-
-Talk = Callable[[str], None]
-"""Called with sentences for the user, such as what is about to be fetched."""
-
-
-def silent(_: str) -> None:
-    """A Talk that tells nobody."""
-
-
 BUCKET = "https://storage.googleapis.com/mixer_models"
 """Google's files; `MIXER_MLX_BUCKET` names another place that has them."""
 
@@ -106,17 +94,17 @@ def _source_address(source: str) -> str:
     return f"{os.environ.get('MIXER_MLX_BUCKET') or BUCKET}/{source}"
 
 
-def fetch(address: Address, *, talk: Talk = silent, progress: "Progress | None" = None) -> Fetched:
+def fetch(address: Address, *, listener: Listener = SILENT) -> Fetched:
     """Bring an address that is elsewhere to this machine. Raises SourceError."""
     from .fetch import cache, download, hub
 
     size = f" ({address.entry.download_bytes / 2**20:.0f} MiB)" if address.entry else ""
-    talk(f"Fetching {address.text}{size}.")
+    listener.message(f"Fetching {address.text}{size}.")
     if place := hub_address.parse(address.text):
-        found = hub.fetch(place.repo, file=place.file, revision=place.revision, progress=progress)
+        found = hub.fetch(place.repo, file=place.file, revision=place.revision, listener=listener)
         return Fetched(found.path, found.revision)
     folder = cache.downloads(address.text)
-    path = download.download(address.text, folder, progress=progress)
+    path = download.download(address.text, folder, listener=listener)
     record = download.recorded(path)
     revision = (record and (record.etag or record.sha256)) or "unknown"
     return Fetched(path, revision.strip('"'))
@@ -126,8 +114,7 @@ def ensure(
     address: Address,
     dtype: str,
     *,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Path:
     """The native folder of an address that is elsewhere: from the cache, or fetched and converted.
 
@@ -140,11 +127,11 @@ def ensure(
     with cache.lock(address.text):
         if found := cache.find(address.text, dtype):  # another process was faster
             return found
-        fetched = fetch(address, talk=talk, progress=progress)
+        fetched = fetch(address, listener=listener)
         chosen = backend.dtype(dtype, backend.device("cpu"))
         imported = import_fetched(address, fetched, dtype=chosen)
         for sentence in imported.assumed:
-            talk(f"Assumed: {sentence}.")
+            listener.message(f"Assumed: {sentence}.")
         return cache.store(address.text, dtype, fetched.revision, imported.model, imported.info)
 
 

@@ -15,6 +15,7 @@ from .lines import PredictFormat, chosen_format
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier
+    from mixer_mlx.convert import Listener
     from mixer_mlx.images.decode import LazyImage
 
 
@@ -121,8 +122,8 @@ def predict(
     with joined(job.go_on) as ranks:
         if ranks.rank == 0:
             job.check()
-        with output.fetching(quiet=quiet) as listeners:
-            classifier = _load(model, dtype, device, listeners)
+        with output.fetching(quiet=quiet) as listener:
+            classifier = _load(model, dtype, device, listener)
         tally = run(job, classifier, _images(images, null=null), ranks)
     if tally.failed:
         output.say(f"{tally.failed} of {tally.found} images can't be read.")
@@ -141,13 +142,11 @@ def _images(images: list[str], *, null: bool) -> "Iterator[str | LazyImage]":
     return find_images(images, listed=listed, fetch=fetch)
 
 
-def _load(
-    model: str, dtype: str | None, device: str | None, listeners: output.Listeners
-) -> "Classifier":
+def _load(model: str, dtype: str | None, device: str | None, listener: "Listener") -> "Classifier":
     from mixer_mlx.convert import load
 
     try:
-        return load(model, dtype=dtype, device=device, **listeners)
+        return load(model, dtype=dtype, device=device, listener=listener)
     except SourceError as error:
         if model != options.DEFAULT_MODEL:
             raise

@@ -55,7 +55,7 @@ def read_splits(
     """Images to train on, and to validate on."""
     from mixer_mlx.convert.fetch.datasets import read_splits as read
 
-    with output.fetching(quiet=quiet) as listeners:
+    with output.fetching(quiet=quiet) as listener:
         return read(
             data,
             val_fraction=val_fraction,
@@ -63,7 +63,7 @@ def read_splits(
             train_split=train_split,
             val_split=val_split,
             columns=_columns(image, label),
-            **listeners,
+            listener=listener,
         )
 
 
@@ -73,8 +73,8 @@ def read_split(
     """Images to evaluate on, and the part of DATA that they are, or ""."""
     from mixer_mlx.convert.fetch.datasets import read_split as read
 
-    with output.fetching(quiet=quiet) as listeners:
-        return read(data, split, columns=_columns(image, label), **listeners)
+    with output.fetching(quiet=quiet) as listener:
+        return read(data, split, columns=_columns(image, label), listener=listener)
 
 
 def _columns(image: str | None, label: str | None) -> "Columns":

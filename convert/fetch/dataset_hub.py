@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from mixer_mlx.data.parquet import group_files
 from mixer_mlx.data.table import METADATA
@@ -20,13 +19,10 @@ from mixer_mlx.images.archives import ARCHIVE_SUFFIXES
 from mixer_mlx.images.find import SUFFIXES
 from mixer_mlx.runtime.atomic import replacing_file
 
-from ..locate import Talk
 from . import cache
 from .hub_address import COMMIT, HubAddress, cache_folder, check_address
 from .hub_errors import may_pass
-
-if TYPE_CHECKING:
-    from .download import Progress
+from .listener import Listener
 
 CONVERTED = "refs/convert/parquet"
 """The branch in which the Hub keeps its own conversion of a dataset."""
@@ -53,9 +49,7 @@ class Selection:
     path: str
 
 
-def fetch(
-    address: HubAddress, choose: Choose, talk: Talk, progress: "Progress | None" = None
-) -> Path:
+def fetch(address: HubAddress, choose: Choose, listener: Listener) -> Path:
     """Bring the parts of a dataset that `choose` wants to this machine: a folder, or a file.
 
     `address.file` is a folder or a file of the repository. Raises SourceError, and what `choose`
@@ -69,27 +63,26 @@ def fetch(
     if missing:
         total = sum(listing.sizes[name] for name in missing)
         what = f"{len(missing)} file{'s' * (len(missing) > 1)}, {total / 2**20:,.1f} MiB"
-        talk(f"Fetching hf://datasets/{listing.repo} ({what}).")
-        _get_all(listing, missing, total, progress)
+        listener.message(f"Fetching hf://datasets/{listing.repo} ({what}).")
+        _get_all(listing, missing, total, listener)
     if any("partial-" in name for name in selection.files):
-        talk(f"The Hub converted only the beginning of {listing.repo}; that is all there is.")
+        listener.message(
+            f"The Hub converted only the beginning of {listing.repo}; that is all there is."
+        )
     return snapshot / selection.path
 
 
-def _get_all(
-    listing: Listing, names: Iterable[str], total: int, progress: "Progress | None"
-) -> None:
+def _get_all(listing: Listing, names: Iterable[str], total: int, listener: Listener) -> None:
     from . import hub
 
     done = 0
 
     def report(now: int, _: int | None) -> None:
-        if progress:
-            progress(done + now, total)
+        listener.progress(done + now, total)
 
     for name in names:
         with hub.in_sentences(HubAddress(f"datasets/{listing.repo}", name)):
-            hub.get(listing.repo, name, listing.commit, report, kind="dataset")
+            hub.get(listing.repo, name, listing.commit, Listener(progress=report), kind="dataset")
         done += listing.sizes[name]
 
 

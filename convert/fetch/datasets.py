@@ -3,20 +3,16 @@
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mixer_mlx.data import read
 from mixer_mlx.data.dataset import part_for_evaluation, parts_for_training
 from mixer_mlx.data.read import Dataset
 from mixer_mlx.errors import SourceError
 
-from ..locate import Talk, silent
 from . import hub_address
 from .dataset_hub import Choose, fetch
 from .hub_address import HubAddress
-
-if TYPE_CHECKING:
-    from .download import Progress
+from .listener import SILENT, Listener
 
 PREFIX = "hf://datasets/"
 
@@ -29,15 +25,14 @@ def read_splits(
     train_split: str | None = None,
     val_split: str | None = None,
     columns: read.Columns | None = None,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> tuple[Dataset, Dataset]:
     """`mixer_mlx.data.read.read_splits`, for an address on the Hub too. Raises MixerError."""
 
     def choose(parts: Collection[str]) -> Collection[str | None]:
         return parts_for_training(parts, train_split, val_split, val_fraction, str(data))
 
-    path = locate(data, choose, talk=talk, progress=progress)
+    path = locate(data, choose, listener=listener)
     return read.read_splits(
         path,
         val_fraction=val_fraction,
@@ -53,15 +48,14 @@ def read_split(
     part: str | None = None,
     *,
     columns: read.Columns | None = None,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> tuple[Dataset, str]:
     """`mixer_mlx.data.read.read_split`, for an address on the Hub too. Raises MixerError."""
 
     def choose(parts: Collection[str]) -> Collection[str | None]:
         return (part_for_evaluation(parts, part, str(data)),)
 
-    path = locate(data, choose, talk=talk, progress=progress)
+    path = locate(data, choose, listener=listener)
     return read.read_split(path, part, columns=columns)
 
 
@@ -69,8 +63,7 @@ def locate(
     data: str | os.PathLike[str],
     choose: Choose,
     *,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Path:
     """The path of a dataset on this machine; what is on the Hub is fetched first.
 
@@ -79,7 +72,7 @@ def locate(
     text = os.fspath(data)
     if not text.startswith("hf://"):
         return Path(text)
-    return fetch(parse(text), choose, talk, progress)
+    return fetch(parse(text), choose, listener)
 
 
 def parse(text: str) -> HubAddress:

@@ -16,7 +16,6 @@ import re
 import ssl
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -30,10 +29,8 @@ from mixer_mlx import __version__
 from mixer_mlx.errors import SourceError
 from mixer_mlx.runtime import atomic
 
+from .listener import SILENT, Listener
 from .web import Redirects, TryAgainError, check_url, chunks, cut, file_name, refusal
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are here, and those expected or None if the server doesn't say."""
 
 WAITS = (0.5, 1.0, 2.0, 4.0)
 """Seconds before each new try. They start again whenever a try came `_WORTHWHILE` bytes further."""
@@ -61,7 +58,7 @@ class Record:
 
 
 def download(
-    url: str, folder: Path, *, size: int | None = None, progress: Progress | None = None
+    url: str, folder: Path, *, size: int | None = None, listener: Listener = SILENT
 ) -> Path:
     """The file behind an http(s) URL, in `folder` under its own name; fetched once.
 
@@ -70,7 +67,7 @@ def download(
     replaces it. Raises SourceError; a download that was cut is then kept to be resumed.
     """
     check_url(url)
-    transfer = _Transfer(url, folder / file_name(url), size, progress)
+    transfer = _Transfer(url, folder / file_name(url), size, listener)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         transfer.run()
@@ -95,8 +92,8 @@ def recorded(path: Path) -> Record | None:
 class _Transfer:
     """One call of `download`: what it wants, and how far into the file it has come."""
 
-    def __init__(self, url: str, target: Path, size: int | None, progress: Progress | None) -> None:
-        self.url, self.target, self.size, self.progress = url, target, size, progress
+    def __init__(self, url: str, target: Path, size: int | None, listener: Listener) -> None:
+        self.url, self.target, self.size, self.listener = url, target, size, listener
         self.note = _beside(target, ".part.json")
         self.reached = 0
 
@@ -220,8 +217,7 @@ class _Transfer:
                 file.write(chunk)
                 done += len(chunk)
                 self.reached = max(self.reached, done)
-                if self.progress:
-                    self.progress(done, total)
+                self.listener.progress(done, total)
             if total is not None and done < total:
                 short = ConnectionError("ended early")
                 raise cut(self.url, f"{done:,} of {total:,} bytes") from short

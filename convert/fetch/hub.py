@@ -16,7 +16,6 @@ from typing import Any
 from mixer_mlx.errors import SourceError
 from mixer_mlx.runtime import atomic
 
-from .download import Progress
 from .hub_address import (
     COMMIT,
     HubAddress,
@@ -28,6 +27,7 @@ from .hub_address import (
     repo_folder,
 )
 from .hub_errors import may_pass, sentence
+from .listener import SILENT, Listener
 from .web import check_url
 
 __all__ = ["Fetched", "HubAddress", "choose", "fetch", "get", "in_sentences", "look_up", "parse"]
@@ -61,19 +61,19 @@ def fetch(
     *,
     file: str | None = None,
     revision: str | None = None,
-    progress: Progress | None = None,
+    listener: Listener = SILENT,
 ) -> Fetched:
     """One file of a repository, or the weights and `config.json` of a model, in the Hub's cache.
 
     `repo` is `user/repo`; `revision` a branch, a tag or a commit. Without `file` the weights are
     `model.safetensors`, else the only `.safetensors`, else the only `.npz`, else
-    `pytorch_model.bin`, all at the top of the repository. `progress` is told of the weights alone.
+    `pytorch_model.bin`, all at the top of the repository. the listener hears of the bytes of the weights alone.
     Raises SourceError, with the Hub library's exception as its cause.
     """
     address = HubAddress(repo, file, revision)
     check_address(address)
     with in_sentences(address):
-        return _fetch(address, progress)
+        return _fetch(address, listener)
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def in_sentences(address: HubAddress) -> Iterator[None]:
             raise SourceError(sentence(address, error)) from error
 
 
-def _fetch(address: HubAddress, progress: Progress | None) -> Fetched:
+def _fetch(address: HubAddress, listener: Listener) -> Fetched:
     revision = address.revision or "main"
     if COMMIT.fullmatch(revision) and (cached := _cached(address, complete=True)):
         return cached
@@ -102,7 +102,7 @@ def _fetch(address: HubAddress, progress: Progress | None) -> Fetched:
         raise
     wanted = (address.file,) if address.file else choose(address.repo, names)
     paths = [
-        get(address.repo, name, commit, None if name == _CONFIG else progress) for name in wanted
+        get(address.repo, name, commit, SILENT if name == _CONFIG else listener) for name in wanted
     ]
     if revision != commit:
         _remember(address.repo, revision, commit)
@@ -162,7 +162,7 @@ def look_up(repo: str, revision: str | None, kind: str = "model") -> tuple[str, 
     return str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings}
 
 
-def get(repo: str, name: str, commit: str, progress: Progress | None, kind: str = "model") -> Path:
+def get(repo: str, name: str, commit: str, listener: Listener, kind: str = "model") -> Path:
     """A file of a commit in the Hub's cache, from where it is taken if it is there.
 
     Raises what the Hub's library raises.
@@ -176,13 +176,13 @@ def get(repo: str, name: str, commit: str, progress: Progress | None, kind: str 
         revision=commit,
         cache_dir=cache_folder(),
         endpoint=endpoint(),
-        tqdm_class=_bar(progress),
+        tqdm_class=_bar(listener),
     )
     return Path(path)
 
 
-def _bar(progress: Progress | None) -> Any:
-    """A class that the Hub's library takes for tqdm's; it draws nothing and calls `progress`."""
+def _bar(listener: Listener) -> Any:
+    """A class that the Hub's library takes for tqdm's; it draws nothing and calls `listener.progress`."""
 
     class Bar:
         def __init__(self, total: int | None = None, initial: int = 0, **_: object) -> None:
@@ -196,8 +196,7 @@ def _bar(progress: Progress | None) -> Any:
 
         def update(self, n: float | None = 1) -> None:
             self.n += int(n or 0)
-            if progress:
-                progress(self.n, self.total)
+            listener.progress(self.n, self.total)
 
         def ignore(self, *_: object, **__: object) -> None:
             pass

@@ -18,6 +18,7 @@ from mixer_mlx.convert.fetch import hub as module
 from mixer_mlx.convert.fetch.dataset_hub import CONVERTED
 from mixer_mlx.convert.fetch.datasets import parse, read_split, read_splits
 from mixer_mlx.convert.fetch.hub_address import HubAddress
+from mixer_mlx.convert.fetch.listener import Listener
 
 NAME = "someone/pets"
 DATA = f"hf://datasets/{NAME}"
@@ -93,7 +94,7 @@ def test_what_is_no_address(text: str) -> None:
 def test_the_parts_that_are_needed(hub: HubServer, repo: Repo, files) -> None:  # type: ignore[no-untyped-def]
     said: list[str] = []
     bars: list[tuple[int, int | None]] = []
-    train, val = read_splits(DATA, talk=said.append, progress=lambda *at: bars.append(at))
+    train, val = read_splits(DATA, listener=Listener(said.append, lambda *at: bars.append(at)))
     assert train.counts() == {"dog": 4, "cat": 6}
     assert val.counts() == {"dog": 3, "cat": 3}
     assert train.paths[0].read() == files["train/cat/deep/0.png"]
@@ -106,7 +107,7 @@ def test_the_parts_that_are_needed(hub: HubServer, repo: Repo, files) -> None:  
         len(repo.files[f"data/{part}-00000-of-00001.parquet"]) for part in ("train", "validation")
     )
     assert bars[-1] == (total, total)
-    read_splits(DATA, talk=said.append)
+    read_splits(DATA, listener=Listener(said.append))
     assert len(said) == 1
     assert len(fetched(hub)) == 2
     found, part = read_split(DATA, "test")
@@ -135,7 +136,7 @@ def test_what_the_hub_converted(hub: HubServer, repo: Repo, files) -> None:  # t
     repo.files = {"README.md": b"", "images/train.zip": b"PK"}
     repo.others = (Repo(converted, OTHER, (CONVERTED,)),)
     said: list[str] = []
-    train, val = read_splits(DATA, talk=said.append)
+    train, val = read_splits(DATA, listener=Listener(said.append))
     assert (len(train), len(val)) == (10, 6)
     assert fetched(hub) == [
         f"{OTHER}/default/{part}/0000.parquet" for part in ("partial-train", "validation")

@@ -16,6 +16,7 @@ from hub_server import Fault, HubServer
 
 from mixer_mlx.convert.fetch import download as module
 from mixer_mlx.convert.fetch.download import Record, download, recorded
+from mixer_mlx.convert.fetch.listener import Listener
 from mixer_mlx.convert.fetch.web import Redirects
 from mixer_mlx.errors import SourceError
 
@@ -55,7 +56,9 @@ def refused(url: str, folder: Path, sentence: str, **options: int) -> BaseExcept
 
 def test_file_and_record(hub: HubServer, url: str, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    path = download(url, tmp_path / "new", progress=lambda *state: seen.append(state))
+    path = download(
+        url, tmp_path / "new", listener=Listener(progress=lambda *state: seen.append(state))
+    )
     assert path == tmp_path / "new" / "Mixer-B_16.npz"
     assert path.read_bytes() == DATA
     assert recorded(path) == Record(
@@ -164,9 +167,9 @@ def test_lasting_cut_is_resumed_by_a_killed_process_successor(
     """A process that is killed while it waits for more leaves what the next one starts from."""
     code = (
         "import os, signal, sys; from pathlib import Path;"
-        "from mixer_mlx.convert.fetch.download import download;"
+        "from mixer_mlx.convert.fetch.download import Listener, download;"
         "die = lambda done, total: done > 2_000_000 and os.kill(os.getpid(), signal.SIGKILL);"
-        "download(sys.argv[1], Path(sys.argv[2]), progress=die)"
+        "download(sys.argv[1], Path(sys.argv[2]), listener=Listener(progress=die))"
     )
     run = subprocess.run([sys.executable, "-c", code, url, tmp_path], capture_output=True)
     assert run.returncode == -9, run.stderr
@@ -374,7 +377,12 @@ def test_short_body(hub: HubServer, url: str, tmp_path: Path) -> None:
 
 def test_wrong_size_is_seen_before_anything_comes(hub: HubServer, url: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"has 3,000,000 bytes where 2,999,999 are expected"):
-        download(url, tmp_path, size=2_999_999, progress=lambda *_: pytest.fail("bytes came"))
+        download(
+            url,
+            tmp_path,
+            size=2_999_999,
+            listener=Listener(progress=lambda *_: pytest.fail("bytes came")),
+        )
     assert left(tmp_path) == []
 
 

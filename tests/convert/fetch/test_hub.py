@@ -14,6 +14,7 @@ from huggingface_hub.utils import _http
 
 from mixer_mlx.convert.fetch import hub as module
 from mixer_mlx.convert.fetch.hub import Fetched, HubAddress, choose, fetch, parse
+from mixer_mlx.convert.fetch.listener import Listener
 from mixer_mlx.errors import SourceError
 
 NAME = "timm/mixer_tiny"
@@ -124,7 +125,7 @@ def test_names_that_could_leave_the_cache(hub: HubServer, options: dict[str, str
 
 def test_model(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    found = fetch(NAME, progress=lambda *state: seen.append(state))
+    found = fetch(NAME, listener=Listener(progress=lambda *state: seen.append(state)))
     folder = tmp_path / "hf-home" / "hub" / "models--timm--mixer_tiny" / "snapshots" / COMMIT
     assert found == Fetched(folder, NAME, COMMIT, ("config.json", "model.safetensors"))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
