@@ -42,7 +42,7 @@ def load(
 
     What is elsewhere is fetched and converted once, and kept in the cache. `dtype` is "float32",
     "float16" or "bfloat16" (None: float16 on a GPU, float32 on CPU); `device` "cpu" or "gpu" (None:
-    MLX's default). `talk` and `progress` are told what is fetched. Raises MixerError.
+    MLX's default). `listener` follows the download. Raises MixerError.
     """
     chosen = backend.device(device)
     number = backend.dtype_name(backend.dtype(dtype, chosen))

@@ -10,6 +10,7 @@ a path                                a name wins over it: write ./name for the 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -26,6 +27,9 @@ from .timm_config import Settings
 
 # cache, download and hub are imported where they are used: a model on this machine needs none of
 # them, and they would add a tenth of a prediction's time.
+if TYPE_CHECKING:
+    from .fetch.download import Fetched
+
 BUCKET = "https://storage.googleapis.com/mixer_models"
 """Google's files; `MIXER_MLX_BUCKET` names another place that has them."""
 
@@ -58,14 +62,6 @@ class Address:
         )
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """A file or folder that was fetched, and which revision of it: a commit, or an ETag."""
-
-    path: Path
-    revision: str
-
-
 def resolve(model: str | os.PathLike[str]) -> Address:
     """Tell names, addresses and paths apart; no network. Raises SourceError for none of them."""
     text = os.fspath(model)
@@ -94,20 +90,17 @@ def _source_address(source: str) -> str:
     return f"{os.environ.get('MIXER_MLX_BUCKET') or BUCKET}/{source}"
 
 
-def fetch(address: Address, *, listener: Listener = SILENT) -> Fetched:
-    """Bring an address that is elsewhere to this machine. Raises SourceError."""
-    from .fetch import cache, download, hub
-
+def fetch(address: Address, *, listener: Listener = SILENT) -> "Fetched":
+    """Bring a remote address to this machine. Raises SourceError."""
     size = f" ({address.entry.download_bytes / 2**20:.0f} MiB)" if address.entry else ""
     listener.message(f"Fetching {address.text}{size}.")
     if place := hub_address.parse(address.text):
-        found = hub.fetch(place.repo, file=place.file, revision=place.revision, listener=listener)
-        return Fetched(found.path, found.revision)
-    folder = cache.downloads(address.text)
-    path = download.download(address.text, folder, listener=listener)
-    record = download.recorded(path)
-    revision = (record and (record.etag or record.sha256)) or "unknown"
-    return Fetched(path, revision.strip('"'))
+        from .fetch import hub
+
+        return hub.fetch(place.repo, file=place.file, revision=place.revision, listener=listener)
+    from .fetch import cache, download
+
+    return download.fetch(address.text, cache.downloads(address.text), listener=listener)
 
 
 def ensure(
@@ -136,7 +129,7 @@ def ensure(
 
 
 def import_fetched(
-    address: Address, fetched: Fetched, *, dtype: mx.Dtype | None, settings: Settings = NOTHING
+    address: Address, fetched: "Fetched", *, dtype: mx.Dtype | None, settings: Settings = NOTHING
 ) -> Imported:
     """Import what was fetched; `settings` come before the catalogue's. Raises MixerError.
 

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +67,24 @@ def find(source: str, dtype: str = "*") -> Path | None:
 def lock(source: str) -> Iterator[None]:
     """Held while a source is fetched and converted."""
     _models().mkdir(parents=True, exist_ok=True)
-    with FileLock(_models() / f".{_key(source)}.lock"):
+    with exclusive(_models() / f".{_key(source)}.lock"):
         yield
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, for one process at a time; do without if it can't be locked.
+
+    Some network file systems have no locks. Files appear whole either way, but work may be done
+    twice.
+    """
+    lock = FileLock(path)
+    with suppress(OSError, NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def store(source: str, dtype: str, revision: str, model: MlpMixer, info: ModelInfo) -> Path:
