@@ -1,10 +1,10 @@
 """A model's name, address or path -> a native folder, or foreign weights, on this machine.
 
-mixer_b16_224.sam                     a name of the catalogue
+mixer_b16_224.sam                     a published model, from the catalogue
 user/repo, hf://user/repo[/file][@revision]
 https://host/file.npz
-a path                                a name wins over it: write ./name for the path;
-                                      the folder of a training run means its best/
+a path                                (a name wins: write ./name for the path; the folder of a
+                                      training run means its best/)
 """
 
 import os
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from .fetch.download import Fetched
 
 BUCKET = "https://storage.googleapis.com/mixer_models"
-"""Google's files; `MIXER_MLX_BUCKET` names another place that has them."""
+"""Google's files; `MIXER_MLX_BUCKET` overrides it."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a model is: at `path`, or elsewhere, with its address as `text`.
+    """Where a model is: at `path`, or remote, with its address as `text`.
 
-    `entry` is the model's entry in the catalogue, if it has one.
+    `entry` is its entry in the catalogue, if it has one.
     """
 
     text: str
@@ -63,7 +63,7 @@ class Address:
 
 
 def resolve(model: str | os.PathLike[str]) -> Address:
-    """Tell names, addresses and paths apart; no network. Raises SourceError for none of them."""
+    """Tell names, addresses and paths apart, without the network. Raises SourceError."""
     text = os.fspath(model)
     if entry := catalog.CATALOG.get(text):
         if entry.source is None:
@@ -79,8 +79,8 @@ def resolve(model: str | os.PathLike[str]) -> Address:
     if hub_address.parse(text):
         return Address(f"hf://{text}")
     raise SourceError(
-        f"{text} is no file, no folder, no address and no model's name; "
-        "`mixer models` lists the names."
+        f"{text} isn't a file, a folder, an address or a published model; `mixer models` lists the "
+        "published models."
     )
 
 
@@ -109,9 +109,9 @@ def ensure(
     *,
     listener: Listener = SILENT,
 ) -> Path:
-    """The native folder of an address that is elsewhere: from the cache, or fetched and converted.
+    """The native folder of a remote address: from the cache, or fetched and converted.
 
-    What is in the cache is taken without asking the network for something newer.
+    What the cache holds is used without asking the network for something newer.
     """
     from .fetch import cache
 
@@ -131,9 +131,9 @@ def ensure(
 def import_fetched(
     address: Address, fetched: "Fetched", *, dtype: mx.Dtype | None, settings: Settings = NOTHING
 ) -> Imported:
-    """Import what was fetched; `settings` come before the catalogue's. Raises MixerError.
+    """Import what was fetched; `settings` override the catalogue's. Raises MixerError.
 
-    Weights of a model that has a name must have the architecture that the catalogue says.
+    The weights of a published model must have the architecture in the catalogue.
     """
     source = {"address": address.text, "revision": fetched.revision}
     if dtype is not None:
@@ -145,8 +145,8 @@ def import_fetched(
         hidden_act="gelu"
     ):
         raise ConversionError(
-            f"{address.text} holds other weights than those known as {entry.name}; "
-            "fetch it as what it is, by its address."
+            f"{address.text} holds other weights than those of {entry.name}; use its address in "
+            "place of the name."
         )
     return imported
 
@@ -160,14 +160,14 @@ def is_here(model: str) -> bool:
 
 
 def describe(address: Address) -> ModelInfo:
-    """What is known of an address without fetching it. Raises SourceError."""
+    """What is known of a remote address without fetching it. Raises SourceError."""
     from .fetch import cache
 
     if found := cache.find(address.text):
         return checkpoint.read_info(found)
     if address.entry is None:
         raise SourceError(
-            f"{address.text} was not fetched yet; `mixer convert {address.text} OUT` does that."
+            f"{address.text} hasn't been fetched yet; run `mixer convert {address.text} OUT`."
         )
     settings = address.settings
     source = {**settings.source, "address": address.text}

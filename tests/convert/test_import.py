@@ -123,7 +123,7 @@ def test_every_missing_tensor_is_named(golden: Path, tmp_path: Path) -> None:
             import_model(tmp_path / "w.npz", settings=Settings(image_size=SIZE))
         # Without the stem's kernel a file is not known to be a Mixer's; without the head's, its
         # bias is left over.
-        named = {"stem/kernel": "no known MLP-Mixer", "head/kernel": "head/bias is left over"}
+        named = {"stem/kernel": "a known MLP-Mixer", "head/kernel": "head/bias is left over"}
         assert named.get(name, f"{name} is missing") in str(caught.value)
 
 

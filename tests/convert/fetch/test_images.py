@@ -78,7 +78,7 @@ def test_the_bytes_come_as_they_are(url: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/nothing", "The server answers 404"),
+        ("/nothing", "The server answered 404"),
         ("/circle", "redirects in circles"),
         ("/elsewhere", "redirects in circles or to nowhere"),
         ("/cut", f"lacks its last {len(PNG) - 1000:,} bytes"),
