@@ -160,8 +160,8 @@ def _classifier(
     if variant:
         return random_classifier(MixerConfig.variant(variant), backend.device(device))
     try:
-        with output.fetching(quiet=quiet) as listeners:
-            return load(model, dtype=dtype, device=device, **listeners)
+        with output.fetching(quiet=quiet) as listener:
+            return load(model, dtype=dtype, device=device, listener=listener)
     except SourceError as error:
         error.add_note("Random weights are as fast and need no network: --variant B/16")
         raise

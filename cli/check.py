@@ -67,8 +67,8 @@ def check(
     size = options.parse_image_size(image_size)
     if sheet:
         sheets.check(sheet, force=force)
-    with output.fetching(quiet=quiet) as listeners:
-        path = locate(data, lambda parts: parts, **listeners)
+    with output.fetching(quiet=quiet) as listener:
+        path = locate(data, lambda parts: parts, listener=listener)
     parts = read_parts(path, Columns(image_column, label_column))
     with progress(not quiet, [], sum(map(len, parts.values()))) as tick:
         scanned = scan(parts, tick)

@@ -91,8 +91,8 @@ def convert(
     from mixer_mlx.convert import convert as run
 
     settings = _settings(size, labels, preprocess, activation)
-    with output.fetching(quiet=quiet) as listeners:
-        done = run(source, out, dtype=dtype, settings=settings, force=force, **listeners)
+    with output.fetching(quiet=quiet) as listener:
+        done = run(source, out, dtype=dtype, settings=settings, force=force, listener=listener)
     if quiet:
         return
     for sentence in done.assumed:

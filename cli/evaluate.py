@@ -58,8 +58,8 @@ def evaluate(
     with joined("run the command again.") as ranks:
         quiet = quiet or ranks.rank > 0
         dataset, part = d.read_split(data, split, image_column, label_column, quiet=quiet)
-        with output.fetching(quiet=quiet) as listeners:
-            classifier = load(model, dtype=dtype, device=device, **listeners)
+        with output.fetching(quiet=quiet) as listener:
+            classifier = load(model, dtype=dtype, device=device, listener=listener)
         classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
         mine = dataset.take(ranks.mine(len(dataset)))
         images = DecodedImages(mine, _say_bad, memory_bytes=0, exact=True)

@@ -31,8 +31,8 @@ def export(
     """
     from mixer_mlx.convert import export as run
 
-    with output.fetching(quiet=quiet) as listeners:
-        done = run(model, out, format=format, force=force, **listeners)
+    with output.fetching(quiet=quiet) as listener:
+        done = run(model, out, format=format, force=force, listener=listener)
     if quiet:
         return
     theirs = {"timm": "gelu", "jax": "gelu_tanh"}[format]

@@ -8,7 +8,7 @@ Classify
   mixer evaluate photos/ -m my-model          measure its accuracy
 
 Teach it your own classes
-  mixer check photos/                         find duplicates, leaks, broken files
+  mixer check photos/                         find duplicates and broken files
   mixer fine-tune photos/ -o my-model         with one folder per class
   mixer train photos/ --variant S/16          train from scratch
 
@@ -23,7 +23,7 @@ Models
 
 This machine
   mixer benchmark --variant B/16              measure speed and memory
-  mixer env                                   versions, device and performance tips
+  mixer env                                   versions and performance tips
 
 mixer COMMAND --help explains a command, mixer --help lists all of them.
 """

@@ -36,7 +36,7 @@ def resize(
     size = options.parse_image_size(image_size)
     from mixer_mlx.convert import resize as run
 
-    with output.fetching(quiet=quiet) as listeners:
-        done = run(model, out, image_size=size, dtype=dtype, force=force, **listeners)
+    with output.fetching(quiet=quiet) as listener:
+        done = run(model, out, image_size=size, dtype=dtype, force=force, listener=listener)
     if not quiet:
         output.say_written(out, done.info.config)

@@ -1,8 +1,7 @@
-"""Weights from elsewhere into native models, and back; `load` gives a Classifier."""
+"""Foreign weights into native models, and back; `load` gives a Classifier."""
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -12,15 +11,13 @@ from mixer_mlx.classify import Classifier
 from mixer_mlx.runtime import backend
 
 from . import exporter, locate
+from .fetch.listener import SILENT, Listener
 from .importer import NOTHING, Imported, import_model, read_info
-from .locate import Talk, silent
 from .timm_config import Settings
-
-if TYPE_CHECKING:
-    from .fetch.download import Progress
 
 __all__ = [
     "Imported",
+    "Listener",
     "Settings",
     "convert",
     "describe",
@@ -31,7 +28,7 @@ __all__ = [
 ]
 
 ModelName = str | os.PathLike[str]
-"""A name of the catalogue, an address, or a path; see `locate`."""
+"""A published model's name, an address, or a path; see `locate`."""
 
 
 def load(
@@ -39,31 +36,28 @@ def load(
     *,
     dtype: str | None = None,
     device: str | None = None,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Classifier:
     """A Classifier from a name, an address (`hf://user/repo`, `https://...`) or a path.
 
-    What is elsewhere is fetched and converted once, and kept in the cache. `dtype` is "float32",
-    "float16" or "bfloat16" (None: float16 on a GPU, float32 on CPU); `device` "cpu" or "gpu" (None:
-    MLX's default). `talk` and `progress` are told what is fetched. Raises MixerError.
+    Remote models are fetched and converted once, and kept in the cache. `dtype` is "float32",
+    "float16" or "bfloat16" (None: float16 on a GPU, float32 on the CPU); `device` "cpu" or "gpu"
+    (None: MLX's default); `listener` follows the download. Raises MixerError.
     """
     chosen = backend.device(device)
     number = backend.dtype_name(backend.dtype(dtype, chosen))
     with mx.stream(chosen):
-        imported = open_model(model, dtype=number, talk=talk, progress=progress)
+        imported = open_model(model, dtype=number, listener=listener)
     return Classifier(imported.model, imported.info, chosen)
 
 
-def open_model(
-    model: ModelName, *, dtype: str, talk: Talk = silent, progress: "Progress | None" = None
-) -> Imported:
-    """The model itself, which need not have a head, and what is known of it; as `load` else."""
+def open_model(model: ModelName, *, dtype: str, listener: Listener = SILENT) -> Imported:
+    """As `load`, but the model itself, which may have no head, and what is known of it."""
     address = locate.resolve(model)
-    path = address.path or locate.ensure(address, dtype, talk=talk, progress=progress)
+    path = address.path or locate.ensure(address, dtype, listener=listener)
     imported = import_model(path, dtype=backend.dtype(dtype, backend.device()))
     for sentence in imported.assumed:
-        talk(f"Assumed: {sentence}.")
+        listener.message(f"Assumed: {sentence}.")
     return imported
 
 
@@ -74,17 +68,15 @@ def convert(
     dtype: str | None = None,
     settings: Settings = NOTHING,
     force: bool = False,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Imported:
-    """Write `source`, whatever `load` takes, as the native folder `out`; returns what was written.
+    """Write `source`, anything that `load` takes, as the native folder `out`, and return it.
 
-    `dtype` None keeps the stored one. `settings` say what the weights leave open, and come before
-    what the source says of itself. Raises MixerError; then nothing is written.
+    `dtype` None keeps the stored one. `settings` give what the weights leave open, and override
+    what the source itself says. Raises MixerError; then nothing is written.
     """
     checkpoint.check_target(out, force=force)
-    chosen = None if dtype is None else backend.dtype(dtype, backend.device())
-    imported = _import(source, chosen, settings, talk, progress)
+    imported = _import(source, dtype, settings, listener)
     checkpoint.save(out, imported.model, imported.info, force=force)
     return imported
 
@@ -95,15 +87,14 @@ def export(
     *,
     format: str,
     force: bool = False,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Imported:
-    """Write a model as timm ("timm", a folder) or the official JAX code ("jax", a file) reads it.
+    """Write a model for timm ("timm", a folder) or the official JAX code ("jax", a file).
 
-    In float32, bit for bit where the model came from float32. Raises MixerError.
+    In float32, bit for bit if the model came from float32. Raises MixerError.
     """
     exporter.check_target(out, format, force=force)
-    imported = _import(model, mx.float32, NOTHING, talk, progress)
+    imported = _import(model, "float32", NOTHING, listener)
     exporter.export(imported.model, imported.info, out, format=format, force=force)
     return imported
 
@@ -115,16 +106,14 @@ def resize(
     image_size: tuple[int, int],
     dtype: str | None = None,
     force: bool = False,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Imported:
     """Write a model for larger images, (height, width), as the native folder `out`.
 
-    By the block-diagonal rule of the paper; see `mixer_mlx.resolution`. Raises MixerError.
+    Uses the block-diagonal rule of the paper; see `mixer_mlx.resolution`. Raises MixerError.
     """
     checkpoint.check_target(out, force=force)
-    chosen = None if dtype is None else backend.dtype(dtype, backend.device())
-    trained = _import(model, chosen, NOTHING, talk, progress)
+    trained = _import(model, dtype, NOTHING, listener)
     large = resolution.resize(trained.model, image_size)
     old = trained.info
     info = ModelInfo(
@@ -140,8 +129,8 @@ def resize(
 def describe(model: ModelName) -> tuple[ModelInfo, tuple[str, ...]]:
     """What is known of a model, and what `convert` would have to assume. No weights, no network.
 
-    What the catalogue has is known before it is fetched; for another address that was not fetched
-    yet, SourceError says how to do that.
+    A published model is known before it is fetched; for another address that wasn't fetched yet,
+    SourceError says how to fetch it.
     """
     address = locate.resolve(model)
     if address.path is not None:
@@ -151,13 +140,13 @@ def describe(model: ModelName) -> tuple[ModelInfo, tuple[str, ...]]:
 
 def _import(
     model: ModelName,
-    dtype: mx.Dtype | None,
+    dtype: str | None,
     settings: Settings,
-    talk: Talk,
-    progress: "Progress | None",
+    listener: Listener,
 ) -> Imported:
+    chosen = None if dtype is None else backend.dtype(dtype, backend.device())
     address = locate.resolve(model)
     if address.path is not None:
-        return import_model(address.path, dtype=dtype, settings=settings)
-    fetched = locate.fetch(address, talk=talk, progress=progress)
-    return locate.import_fetched(address, fetched, dtype=dtype, settings=settings)
+        return import_model(address.path, dtype=chosen, settings=settings)
+    fetched = locate.fetch(address, listener=listener)
+    return locate.import_fetched(address, fetched, dtype=chosen, settings=settings)

@@ -24,7 +24,7 @@ NOTHING = Settings()
 
 @dataclass(frozen=True)
 class Imported:
-    """A model in memory, what is known of it, and what had to be assumed, a sentence each."""
+    """A model in memory, what is known of it, and what had to be assumed, one phrase each."""
 
     model: MlpMixer
     info: ModelInfo
@@ -34,9 +34,9 @@ class Imported:
 def import_model(
     path: str | Path, *, dtype: mx.Dtype | None = None, settings: Settings = NOTHING
 ) -> Imported:
-    """Load a native folder, a foreign weights file, or a folder as timm's repositories are.
+    """Load a native folder, a foreign weights file, or a folder like a timm repository.
 
-    `dtype` None keeps the stored one. `settings` come before those that a folder brings along.
+    `dtype` None keeps the stored one. `settings` override those that a folder brings along.
     Raises SourceError, ConversionError or CheckpointError before memory is taken.
     """
     path = Path(path)
@@ -50,7 +50,7 @@ def import_model(
 
 
 def read_info(path: str | Path, settings: Settings = NOTHING) -> tuple[ModelInfo, tuple[str, ...]]:
-    """What `import_model` would say of a path and assume, without reading a tensor."""
+    """What `import_model` would find and assume, without reading a tensor."""
     path = Path(path)
     with _reading(path):
         if is_native(path):
@@ -87,10 +87,11 @@ def _inspect(path: Path, settings: Settings) -> tuple[Source, Plan, ModelInfo, t
 
 
 def _changed(info: ModelInfo, settings: Settings) -> ModelInfo:
-    """What a native folder says, with the user's settings in place of it."""
+    """What a native folder says, overridden by the user's settings."""
     if settings.image_size not in (None, info.config.image_size):
         raise ConversionError(
-            "A native model keeps its image size when it is converted; leave --image-size out."
+            "A native model keeps its image size when it is converted; leave out --image-size, or "
+            "use `mixer resize`."
         )
     act = settings.hidden_act or info.config.hidden_act
     return ModelInfo(
@@ -102,7 +103,7 @@ def _changed(info: ModelInfo, settings: Settings) -> ModelInfo:
 
 
 def _preprocess(config: MixerConfig, settings: Settings) -> tuple[Preprocess, list[str]]:
-    """The preprocessing that the source names, and timm's for the official weights elsewhere."""
+    """The preprocessing that the source names, completed by timm's for the official weights."""
     half = (0.5,) * config.in_channels
     defaults: dict[str, object] = {
         "resize_mode": "shorter",

@@ -1,14 +1,13 @@
 """A model's name, address or path -> a native folder, or foreign weights, on this machine.
 
-mixer_b16_224.sam                     a name of the catalogue
+mixer_b16_224.sam                     a published model, from the catalogue
 user/repo, hf://user/repo[/file][@revision]
 https://host/file.npz
-a path                                a name wins over it: write ./name for the path;
-                                      the folder of a training run means its best/
+a path                                (a name wins: write ./name for the path; the folder of a
+                                      training run means its best/)
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,31 +21,24 @@ from mixer_mlx.errors import ConversionError, SourceError
 from mixer_mlx.runtime import backend
 
 from .fetch import hub_address
+from .fetch.listener import SILENT, Listener
 from .importer import NOTHING, Imported, import_model
 from .timm_config import Settings
 
 # cache, download and hub are imported where they are used: a model on this machine needs none of
 # them, and they would add a tenth of a prediction's time.
 if TYPE_CHECKING:
-    from .fetch.download import Progress
-
-Talk = Callable[[str], None]
-"""Called with sentences for the user, such as what is about to be fetched."""
-
-
-def silent(_: str) -> None:
-    """A Talk that tells nobody."""
-
+    from .fetch.download import Fetched
 
 BUCKET = "https://storage.googleapis.com/mixer_models"
-"""Google's files; `MIXER_MLX_BUCKET` names another place that has them."""
+"""Google's files; `MIXER_MLX_BUCKET` overrides it."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a model is: at `path`, or elsewhere, with its address as `text`.
+    """Where a model is: at `path`, or remote, with its address as `text`.
 
-    `entry` is the model's entry in the catalogue, if it has one.
+    `entry` is its entry in the catalogue, if it has one.
     """
 
     text: str
@@ -70,16 +62,8 @@ class Address:
         )
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """A file or folder that was fetched, and which revision of it: a commit, or an ETag."""
-
-    path: Path
-    revision: str
-
-
 def resolve(model: str | os.PathLike[str]) -> Address:
-    """Tell names, addresses and paths apart; no network. Raises SourceError for none of them."""
+    """Tell names, addresses and paths apart, without the network. Raises SourceError."""
     text = os.fspath(model)
     if entry := catalog.CATALOG.get(text):
         if entry.source is None:
@@ -95,8 +79,8 @@ def resolve(model: str | os.PathLike[str]) -> Address:
     if hub_address.parse(text):
         return Address(f"hf://{text}")
     raise SourceError(
-        f"{text} is no file, no folder, no address and no model's name; "
-        "`mixer models` lists the names."
+        f"{text} isn't a file, a folder, an address or a published model; `mixer models` lists the "
+        "published models."
     )
 
 
@@ -106,32 +90,28 @@ def _source_address(source: str) -> str:
     return f"{os.environ.get('MIXER_MLX_BUCKET') or BUCKET}/{source}"
 
 
-def fetch(address: Address, *, talk: Talk = silent, progress: "Progress | None" = None) -> Fetched:
-    """Bring an address that is elsewhere to this machine. Raises SourceError."""
-    from .fetch import cache, download, hub
-
+def fetch(address: Address, *, listener: Listener = SILENT) -> "Fetched":
+    """Bring a remote address to this machine. Raises SourceError."""
     size = f" ({address.entry.download_bytes / 2**20:.0f} MiB)" if address.entry else ""
-    talk(f"Fetching {address.text}{size}.")
+    listener.message(f"Fetching {address.text}{size}.")
     if place := hub_address.parse(address.text):
-        found = hub.fetch(place.repo, file=place.file, revision=place.revision, progress=progress)
-        return Fetched(found.path, found.revision)
-    folder = cache.downloads(address.text)
-    path = download.download(address.text, folder, progress=progress)
-    record = download.recorded(path)
-    revision = (record and (record.etag or record.sha256)) or "unknown"
-    return Fetched(path, revision.strip('"'))
+        from .fetch import hub
+
+        return hub.fetch(place.repo, file=place.file, revision=place.revision, listener=listener)
+    from .fetch import cache, download
+
+    return download.fetch(address.text, cache.downloads(address.text), listener=listener)
 
 
 def ensure(
     address: Address,
     dtype: str,
     *,
-    talk: Talk = silent,
-    progress: "Progress | None" = None,
+    listener: Listener = SILENT,
 ) -> Path:
-    """The native folder of an address that is elsewhere: from the cache, or fetched and converted.
+    """The native folder of a remote address: from the cache, or fetched and converted.
 
-    What is in the cache is taken without asking the network for something newer.
+    What the cache holds is used without asking the network for something newer.
     """
     from .fetch import cache
 
@@ -140,20 +120,20 @@ def ensure(
     with cache.lock(address.text):
         if found := cache.find(address.text, dtype):  # another process was faster
             return found
-        fetched = fetch(address, talk=talk, progress=progress)
+        fetched = fetch(address, listener=listener)
         chosen = backend.dtype(dtype, backend.device("cpu"))
         imported = import_fetched(address, fetched, dtype=chosen)
         for sentence in imported.assumed:
-            talk(f"Assumed: {sentence}.")
+            listener.message(f"Assumed: {sentence}.")
         return cache.store(address.text, dtype, fetched.revision, imported.model, imported.info)
 
 
 def import_fetched(
-    address: Address, fetched: Fetched, *, dtype: mx.Dtype | None, settings: Settings = NOTHING
+    address: Address, fetched: "Fetched", *, dtype: mx.Dtype | None, settings: Settings = NOTHING
 ) -> Imported:
-    """Import what was fetched; `settings` come before the catalogue's. Raises MixerError.
+    """Import what was fetched; `settings` override the catalogue's. Raises MixerError.
 
-    Weights of a model that has a name must have the architecture that the catalogue says.
+    The weights of a published model must have the architecture in the catalogue.
     """
     source = {"address": address.text, "revision": fetched.revision}
     if dtype is not None:
@@ -165,8 +145,8 @@ def import_fetched(
         hidden_act="gelu"
     ):
         raise ConversionError(
-            f"{address.text} holds other weights than those known as {entry.name}; "
-            "fetch it as what it is, by its address."
+            f"{address.text} holds other weights than those of {entry.name}; use its address in "
+            "place of the name."
         )
     return imported
 
@@ -180,14 +160,14 @@ def is_here(model: str) -> bool:
 
 
 def describe(address: Address) -> ModelInfo:
-    """What is known of an address without fetching it. Raises SourceError."""
+    """What is known of a remote address without fetching it. Raises SourceError."""
     from .fetch import cache
 
     if found := cache.find(address.text):
         return checkpoint.read_info(found)
     if address.entry is None:
         raise SourceError(
-            f"{address.text} was not fetched yet; `mixer convert {address.text} OUT` does that."
+            f"{address.text} hasn't been fetched yet; run `mixer convert {address.text} OUT`."
         )
     settings = address.settings
     source = {**settings.source, "address": address.text}

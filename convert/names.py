@@ -1,7 +1,7 @@
-"""The names that other people give to a Mixer's weights, as tables.
+"""The names of a Mixer's weights in other code, as tables.
 
 A layout maps each of our names to the foreign name of the same tensor, and to the order of the
-foreign axes that makes our axes. Sources: google-research/vision_transformer `models_mixer.py`
+foreign axes that gives our axes. Sources: google-research/vision_transformer `models_mixer.py`
 ("jax"), google-research/big_vision `mlp_mixer.py` as of 2022, which still read the names of older
 checkpoints ("jax-old"), and pytorch-image-models `mlp_mixer.py` ("timm").
 """
@@ -24,10 +24,10 @@ NamesTable = Mapping[str, tuple[str, Axes]]
 
 @dataclass(frozen=True)
 class Layout:
-    """One convention of names; in `table` the letter {i} stands for the number of a block.
+    """One convention of names; in `table`, {i} stands for the number of a block.
 
-    `hidden_act` is the form of GELU that the code behind the layout runs. `squeeze`: axes of length
-    one are dropped before the others are ordered.
+    `hidden_act` is the form of GELU in the layout's own code. `squeeze`: axes of length one are
+    dropped before the others are ordered.
     """
 
     name: str
@@ -148,7 +148,7 @@ TIMM = Layout(
 LAYOUTS = (JAX, JAX_OLD, TIMM)
 
 PREFIXES = ("", "params/", "opt/target/", "model.")
-"""What training code puts before every name of the model; what lies outside is its own state."""
+"""What training code puts before the names of the model; other names are its own state."""
 
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
 
@@ -159,9 +159,9 @@ _SIBLINGS = (
 
 
 def detect(names: Collection[str]) -> tuple[Layout, str]:
-    """The layout of foreign names, and the prefix that stands before each of the model's.
+    """The layout of foreign names, and the prefix before each of the model's.
 
-    Raises ConversionError for names of a sibling (ResMLP, gMLP) or of something else.
+    Raises ConversionError for a sibling (ResMLP, gMLP) and for anything else.
     """
     for sibling, pattern in _SIBLINGS:
         if any(pattern.search(name) for name in names):
@@ -175,8 +175,8 @@ def detect(names: Collection[str]) -> tuple[Layout, str]:
                 return layout, prefix
     some = ", ".join(sorted(names)[:4]) or "none"
     raise ConversionError(
-        f"These weights have the names of no known MLP-Mixer (names such as {some}); "
-        "known are the official JAX files and timm's."
+        f"These weights don't have the names of a known MLP-Mixer (found {some}); supported are "
+        "the official JAX files and timm's."
     )
 
 

@@ -1,6 +1,6 @@
 """Foreign names and shapes -> our architecture, and which tensor goes where.
 
-Total: every tensor is used once, every parameter filled once, or there is no plan.
+Every tensor is used once and every parameter filled once, or there is no plan.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Plan:
 
 
 def make_plan(source: Source, settings: Settings) -> Plan:
-    """Match names and shapes without reading a tensor. Raises ConversionError that lists faults."""
+    """Match names and shapes without reading a tensor. Raises ConversionError with all faults."""
     layout, prefix = detect(source.shapes)
     shapes = {
         name.removeprefix(prefix): shape
@@ -63,7 +63,7 @@ def make_plan(source: Source, settings: Settings) -> Plan:
     expected = checkpoint.parameter_shapes(MlpMixer(config))
     _refuse(
         [
-            f"{names[name][0]} has shape {list(shapes[names[name][0]])} and can't be {name}, "
+            f"{names[name][0]} has shape {list(shapes[names[name][0]])}, but {name} has "
             f"{list(expected[name])}"
             for name in names
             if ours[name] != expected[name]
@@ -77,11 +77,11 @@ def make_plan(source: Source, settings: Settings) -> Plan:
 
 def _refuse(faults: list[str]) -> None:
     if faults:
-        raise ConversionError(f"The weights make no MLP-Mixer: {summarize(faults)}.")
+        raise ConversionError(f"The weights don't form an MLP-Mixer: {summarize(faults)}.")
 
 
 def _our_shape(layout: Layout, axes: Axes, foreign: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that `Plan.apply` will give; as it is where the number of axes is wrong."""
+    """The shape that `Plan.apply` will give; unchanged if the number of axes is wrong."""
     shape = tuple(side for side in foreign if side != 1) if layout.squeeze else foreign
     return tuple(shape[axis] for axis in axes) if axes and len(axes) == len(shape) else shape
 
@@ -89,7 +89,7 @@ def _our_shape(layout: Layout, axes: Axes, foreign: tuple[int, ...]) -> tuple[in
 def _config(
     shapes: Shapes, num_blocks: int, layout: Layout, settings: Settings
 ) -> tuple[MixerConfig, list[str]]:
-    """The architecture that the shapes (ours) tell, and what had to be assumed."""
+    """The architecture that our shapes imply, and what had to be assumed."""
     stem, tokens, channels = (shapes[name] for name in _TELLING)
     if (len(stem), len(tokens), len(channels)) != (4, 2, 2) or stem[1] != stem[2]:
         _refuse([f"{name} would have shape {list(shapes[name])}" for name in _TELLING])
@@ -99,9 +99,9 @@ def _config(
     size = settings.image_size
     if size is None:
         size = _square(tokens[1], stem[1])
-        assumed.append(f"images of {size[0]}x{size[1]}, since {tokens[1]} patches make a square")
+        assumed.append(f"image size {size[0]}x{size[1]}, a square of {tokens[1]} patches")
     if settings.hidden_act is None:
-        assumed.append(f"activation {layout.hidden_act}, as {layout.origin} runs")
+        assumed.append(f"activation {layout.hidden_act}, as in {layout.origin}")
     config = MixerConfig(
         image_size=size,
         patch_size=stem[1],
@@ -116,7 +116,7 @@ def _config(
     if config.num_tokens != tokens[1]:
         raise ConversionError(
             f"An image of {size[0]}x{size[1]} has {config.num_tokens} patches of "
-            f"{stem[1]}x{stem[1]}, the weights are made for {tokens[1]}; give their image size."
+            f"{stem[1]}x{stem[1]}, but the weights are made for {tokens[1]}; give their image size."
         )
     return config, assumed
 
@@ -133,6 +133,6 @@ def _square(num_tokens: int, patch_size: int) -> tuple[int, int]:
     if side * side != num_tokens:
         raise ConversionError(
             f"The weights are made for {num_tokens} patches of {patch_size}x{patch_size}, which "
-            "make no square; give the image size (--image-size HxW)."
+            "don't form a square; give the image size (--image-size HxW)."
         )
     return side * patch_size, side * patch_size

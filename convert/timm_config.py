@@ -1,4 +1,4 @@
-"""What weights leave open, and what the `config.json` of a timm repository says of it.
+"""What weights leave open, and how the `config.json` of a timm repository fills it in.
 
 The keys are those that pytorch-image-models writes (`timm/models/_hub.py`) and reads
 (`timm/data/config.py`).
@@ -12,7 +12,7 @@ from mixer_mlx.errors import ConfigError, ConversionError
 
 @dataclass(frozen=True)
 class Settings:
-    """What is known of a model beside its weights; None or empty where nothing is.
+    """What is known of a model besides its weights; None or empty if unknown.
 
     `image_size` is (H, W); `hidden_act` "gelu" or "gelu_tanh"; `labels` one name for each class;
     `preprocess` some of the fields of `Preprocess`; `source` provenance for `ModelInfo`.
@@ -25,7 +25,7 @@ class Settings:
     source: Mapping[str, object] = field(default_factory=dict)
 
     def updated(self, other: "Settings") -> "Settings":
-        """These settings, with `other`'s in place of them wherever it has any."""
+        """These settings, overridden by those that `other` has."""
         return Settings(
             image_size=other.image_size or self.image_size,
             hidden_act=other.hidden_act or self.hidden_act,
@@ -71,7 +71,7 @@ def _table(config: Mapping[str, object], key: str) -> Mapping[str, object]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigError(f"config.json has {key!r} that is no table.")
+        raise ConfigError(f"config.json: {key} must be a table.")
     return value
 
 
@@ -80,16 +80,16 @@ def _image_size(cfg: Mapping[str, object]) -> tuple[int, int] | None:
     if size is None:
         return None
     if not isinstance(size, list) or len(size) != 3 or not all(type(side) is int for side in size):
-        raise ConfigError(f"config.json has input_size {size!r}; it must be [channels, H, W].")
+        raise ConfigError(f"config.json: input_size must be [channels, H, W], not {size!r}.")
     return size[1], size[2]
 
 
 def _hidden_act(config: Mapping[str, object]) -> str | None:
-    """timm runs the erf form, unless its model is built with another; we note ours beside it."""
+    """timm runs the erf form, unless its model was built with another; ours is in `hidden_act`."""
     name = config.get("hidden_act", config.get("act_layer", "gelu"))
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise ConversionError(
-            f"The model runs the activation {name!r}; only {' and '.join(_ACTIVATIONS)} are known."
+            f"The model has activation {name!r}; supported are {' and '.join(_ACTIVATIONS)}."
         )
     return _ACTIVATIONS[name]
 
@@ -107,17 +107,15 @@ def _preprocess(cfg: Mapping[str, object]) -> dict[str, object]:
 
 def _known(key: str, value: object, names: Mapping[str, str]) -> str:
     if not isinstance(value, str) or value not in names:
-        raise ConversionError(
-            f"config.json asks for {key} {value!r}; known are {', '.join(names)}."
-        )
+        raise ConversionError(f"config.json has {key} {value!r}; supported are {', '.join(names)}.")
     return names[value]
 
 
 def _labels(cfg: Mapping[str, object]) -> tuple[str, ...]:
     names = cfg.get("label_names") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError("config.json has label_names that are no list of names.")
+        raise ConfigError("config.json: label_names must be a list of names.")
     descriptions = cfg.get("label_descriptions") or {}
     if not isinstance(descriptions, dict):
-        raise ConfigError("config.json has label_descriptions that are no table.")
+        raise ConfigError("config.json: label_descriptions must be a table.")
     return tuple(str(descriptions.get(name, name)) for name in names)

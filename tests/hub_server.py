@@ -6,6 +6,7 @@ A conftest.py makes a fixture of it with `hub = pytest.fixture(serving)`.
 import hashlib
 import json
 import re
+import runpy
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from types import TracebackType
 from urllib.parse import unquote
 
 import pytest
+from huggingface_hub import constants
 
 TOKEN = "hf_right"  # noqa: S105  # what opens private and gated repositories
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -100,12 +102,20 @@ def serving(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServ
     with HubServer() as server:
         for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+        set_hub(monkeypatch, HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "hf-home"))
         monkeypatch.setenv("MIXER_MLX_BUCKET", f"{server.url}/mixer_models")
         monkeypatch.setenv("NO_PROXY", "*")
         monkeypatch.setenv("no_proxy", "*")
         yield server
+
+
+def set_hub(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    """Set environment variables that the Hub's library reads once, when it is imported."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    fresh = runpy.run_path(constants.__file__)
+    for name in ("ENDPOINT", "HUGGINGFACE_CO_URL_TEMPLATE", "HF_HUB_CACHE", "HF_HUB_OFFLINE"):
+        monkeypatch.setattr(constants, name, fresh[name])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -113,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(self.path.partition("?")[0])
-        self.server.requests.append((self.command, path, dict(self.headers)))
+        if path != "/api/agent-harnesses":  # the library asks once in a process, when it wants
+            self.server.requests.append((self.command, path, dict(self.headers)))
         self.fault = self.server.take_fault(path)
         if self.fault.delay:
             time.sleep(self.fault.delay)

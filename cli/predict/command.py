@@ -55,8 +55,8 @@ def _load(asked: PredictOptions) -> "Classifier":
     from mixer_mlx.convert import load
 
     try:
-        with output.fetching(quiet=asked.quiet) as listeners:
-            return load(asked.model, dtype=asked.dtype, device=asked.device, **listeners)
+        with output.fetching(quiet=asked.quiet) as listener:
+            return load(asked.model, dtype=asked.dtype, device=asked.device, listener=listener)
     except SourceError as error:
         if asked.model != DEFAULT_MODEL:
             raise

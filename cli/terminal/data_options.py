@@ -58,7 +58,7 @@ def read_splits(
     """Images to train on, and to validate on."""
     from mixer_mlx.convert.fetch.datasets import read_splits as read
 
-    with output.fetching(quiet=quiet) as listeners:
+    with output.fetching(quiet=quiet) as listener:
         return read(
             data,
             val_fraction=val_fraction,
@@ -66,7 +66,7 @@ def read_splits(
             train_split=train_split,
             val_split=val_split,
             columns=_columns(image, label),
-            **listeners,
+            listener=listener,
         )
 
 
@@ -76,8 +76,8 @@ def read_split(
     """Images to evaluate on, and the name of their split, or ""."""
     from mixer_mlx.convert.fetch.datasets import read_split as read
 
-    with output.fetching(quiet=quiet) as listeners:
-        return read(data, split, columns=_columns(image, label), **listeners)
+    with output.fetching(quiet=quiet) as listener:
+        return read(data, split, columns=_columns(image, label), listener=listener)
 
 
 def _columns(image: str | None, label: str | None) -> "Columns":

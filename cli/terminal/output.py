@@ -9,15 +9,16 @@ import io
 import json
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from mixer_mlx.choices import Format
 
 if TYPE_CHECKING:
     from mixer_mlx.config import MixerConfig
+    from mixer_mlx.convert import Listener
 
 _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 _SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -88,19 +89,14 @@ def say_written(path: Path, config: "MixerConfig") -> None:
     )
 
 
-class Listeners(TypedDict):
-    """What the library tells while it fetches: `mixer_mlx.convert.load(..., **listeners)`."""
-
-    talk: Callable[[str], None]
-    progress: Callable[[int, int | None], None]
-
-
 @contextmanager
-def fetching(*, quiet: bool) -> Iterator[Listeners]:
-    """Listeners that announce a download, and draw a bar where stderr is a terminal."""
+def fetching(*, quiet: bool) -> Iterator["Listener"]:
+    """A listener that writes messages, and draws a progress bar if stderr is a terminal."""
+    from mixer_mlx.convert import Listener
+
     quiet = quiet or bool(_speaker)
     if quiet or not sys.stderr.isatty():
-        yield {"talk": (lambda _: None) if quiet else say, "progress": lambda *_: None}
+        yield Listener() if quiet else Listener(message=say)
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
@@ -110,12 +106,10 @@ def fetching(*, quiet: bool) -> Iterator[Listeners]:
     columns = (BarColumn(), DownloadColumn(), Speed(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         bar = bars.add_task("", visible=False)
-        yield {
-            "talk": lambda text: console.print(printable(text), markup=False, highlight=False),
-            "progress": lambda done, total: bars.update(
-                bar, completed=done, total=total, visible=True
-            ),
-        }
+        yield Listener(
+            lambda text: console.print(printable(text), markup=False, highlight=False),
+            lambda done, total: bars.update(bar, completed=done, total=total, visible=True),
+        )
 
 
 def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:

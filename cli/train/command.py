@@ -94,8 +94,8 @@ def fine_tune(
         from mixer_mlx.convert import open_model
         from mixer_mlx.training.prepare import adapted
 
-        with output.fetching(quiet=asked.quiet) as listeners:
-            trained = open_model(model, dtype="float32", **listeners)
+        with output.fetching(quiet=asked.quiet) as listener:
+            trained = open_model(model, dtype="float32", listener=listener)
         return adapted(trained.model, trained.info, classes, recipe, size)
 
     run.train("fine-tune", asked, chosen, build, model)

@@ -1,1 +1,1 @@
-"""What comes over the network: from the Hub, from Google's bucket, from any URL; and its cache."""
+"""What is fetched over the network (from the Hub, Google's bucket, any URL), and its cache."""

@@ -1,9 +1,9 @@
 """Converted models on disk, so that each source is fetched and converted once.
 
 `MIXER_MLX_CACHE` (default `~/.cache/mixer-mlx`) holds `models/`, a native folder for each source,
-dtype and revision, with the checksums of its files; and `downloads/`, files that came from a URL.
-Folders appear whole (`mixer_mlx.runtime.atomic`); the lock only keeps processes from
-doing the same work twice.
+dtype and revision, with the checksums of its files; `downloads/`, files from URLs; and `datasets/`,
+the names of files on the Hub. Folders appear whole (`mixer_mlx.runtime.atomic`); locks only keep
+processes from doing the same work twice.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def listing(dataset: str, revision: str) -> Path:
 
 
 def find(source: str, dtype: str = "*") -> Path | None:
-    """The newest converted model of a source, in a dtype or in any."""
+    """The newest converted model of a source, in the given dtype or in any."""
     found = [path for path in _models().glob(f"{_key(source)}--{dtype}--*") if path.is_dir()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
@@ -67,8 +67,24 @@ def find(source: str, dtype: str = "*") -> Path | None:
 def lock(source: str) -> Iterator[None]:
     """Held while a source is fetched and converted."""
     _models().mkdir(parents=True, exist_ok=True)
-    with FileLock(_models() / f".{_key(source)}.lock"):
+    with exclusive(_models() / f".{_key(source)}.lock"):
         yield
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, for one process at a time; do without if it can't be locked.
+
+    Some network file systems have no locks. Files appear whole either way, but work may be done
+    twice.
+    """
+    lock = FileLock(path)
+    with suppress(OSError, NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def store(source: str, dtype: str, revision: str, model: MlpMixer, info: ModelInfo) -> Path:
@@ -84,7 +100,7 @@ def store(source: str, dtype: str, revision: str, model: MlpMixer, info: ModelIn
 
 
 def entries() -> list[Cached]:
-    """All converted models, by name of their folder."""
+    """All converted models, in order of their folders' names."""
     found = []
     for path in sorted(_models().glob("[!.]*")):
         if path.is_dir():
@@ -104,19 +120,19 @@ def remove(entry: Cached) -> None:
 
 
 def remove_downloads() -> None:
-    """Delete all that came from a URL."""
+    """Delete all downloads from URLs."""
     shutil.rmtree(root() / "downloads", ignore_errors=True)
 
 
 def verify(entry: Cached) -> str | None:
-    """None when every file has the checksum recorded at conversion, otherwise what is wrong."""
+    """None if every file has the checksum recorded at conversion, otherwise what is wrong."""
     try:
         recorded = (entry.path / _SUMS).read_text("utf-8")
         if recorded == _sums(entry.path):
             return None
     except OSError as error:
         return f"{error.filename or entry.path} can't be read ({error.strerror})"
-    return "its files have other checksums than at conversion"
+    return "the checksums of its files aren't those of the conversion"
 
 
 def _models() -> Path:

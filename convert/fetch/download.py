@@ -1,23 +1,18 @@
-"""One file from the web: resumed where it was cut, checked, and there whole or not at all.
+"""One file from the web: resumed after an interruption, checked, and there whole or not at all.
 
-While a file comes it lies in `name.<key>.part`; the key is made from the URL and the server's
-validator (a strong ETag, or Last-Modified), which `name.part.json` keeps. So the same part always
-holds the same bytes at the same places: a later process resumes it, and two processes at once write
-over each other without harm, with no lock to rely on. Once complete and checked it is renamed to
-`name`, and `name.json` records where it came from.
+Until it is complete and checked, the file is `name.part`; `name.part.json` records its URL and the
+server's validator (a strong ETag, or Last-Modified), so that the server sends the rest only if the
+file is still the same. Then it is renamed to `name`, and `name.json` records where it came from.
+One process at a time fetches into a folder; another waits, and finds the file.
 """
 
 import base64
-import glob
 import hashlib
 import json
-import os
 import re
 import ssl
 import time
-import uuid
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from http.client import HTTPException, HTTPMessage, HTTPResponse
@@ -30,17 +25,29 @@ from mixer_mlx import __version__
 from mixer_mlx.errors import SourceError
 from mixer_mlx.runtime import atomic
 
-from .web import Redirects, TryAgainError, check_url, chunks, cut, file_name, refusal
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are here, and those expected or None if the server doesn't say."""
+from .cache import exclusive
+from .listener import SILENT, Listener
+from .web import Redirects, TryAgainError, check_url, chunks, file_name, interrupted, refusal
 
 WAITS = (0.5, 1.0, 2.0, 4.0)
-"""Seconds before each new try. They start again whenever a try came `_WORTHWHILE` bytes further."""
+"""Seconds before each retry. They start again whenever a try came `_WORTHWHILE` bytes further."""
 TIMEOUT = 30.0
 """Seconds until a connection, or a silence within one, counts as failed."""
 
 _WORTHWHILE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file on this machine, or a folder with `files`, and its revision (a commit or an ETag).
+
+    `files` are what was fetched: weights, and before them `config.json` if there is one. The folder
+    may hold files of earlier fetches too.
+    """
+
+    path: Path
+    revision: str
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,26 +67,37 @@ class Record:
         return self.last_modified if weak else self.etag
 
 
+def fetch(url: str, folder: Path, *, listener: Listener = SILENT) -> Fetched:
+    """As `download`, with the revision: the file's ETag, else its SHA-256."""
+    path = download(url, folder, listener=listener)
+    record = recorded(path)
+    revision = (record and (record.etag or record.sha256)) or "unknown"
+    return Fetched(path, revision.strip('"'), (path.name,))
+
+
 def download(
-    url: str, folder: Path, *, size: int | None = None, progress: Progress | None = None
+    url: str, folder: Path, *, size: int | None = None, listener: Listener = SILENT
 ) -> Path:
     """The file behind an http(s) URL, in `folder` under its own name; fetched once.
 
-    What an earlier call finished is returned without any network. `size` is the number of bytes it
-    must have, if known. One folder holds one file of a name: another URL that ends in the same name
-    replaces it. Raises SourceError; a download that was cut is then kept to be resumed.
+    A file that an earlier call finished is returned without any network. `size` is the number of
+    bytes it must have, if known. A folder holds one file of a name: another URL that ends in the
+    same name replaces it. Raises SourceError; an interrupted download is kept, to be resumed.
     """
     check_url(url)
-    transfer = _Transfer(url, folder / file_name(url), size, progress)
+    transfer = _Transfer(url, folder / file_name(url), size, listener)
+    if transfer.finished():
+        return transfer.target
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        transfer.run()
+        with exclusive(folder.parent / f".{folder.name}.lock"):
+            transfer.run()
     except OSError as error:  # those of the network have become SourceError before
         with suppress(OSError):
             transfer.discard()
         raise SourceError(
-            f"{url} can't be stored in {folder}: {error.strerror or error}; make room there, or "
-            "choose a folder that can be written to."
+            f"{url} can't be stored in {folder} ({error.strerror or error}); free some space "
+            "there, or set MIXER_MLX_CACHE to a folder that you can write to."
         ) from error
     return transfer.target
 
@@ -95,14 +113,12 @@ def recorded(path: Path) -> Record | None:
 class _Transfer:
     """One call of `download`: what it wants, and how far into the file it has come."""
 
-    def __init__(self, url: str, target: Path, size: int | None, progress: Progress | None) -> None:
-        self.url, self.target, self.size, self.progress = url, target, size, progress
-        self.note = _beside(target, ".part.json")
+    def __init__(self, url: str, target: Path, size: int | None, listener: Listener) -> None:
+        self.url, self.target, self.size, self.listener = url, target, size, listener
+        self.part, self.note = _beside(target, ".part"), _beside(target, ".part.json")
         self.reached = 0
 
     def run(self) -> None:
-        if self.finished():
-            return
         waits = list(WAITS)
         while not self.finished():
             before = self.reached
@@ -125,30 +141,22 @@ class _Transfer:
         record = _read(self.note)
         if record is None or record.url != self.url:
             record = Record(self.url)
-        part = self.part(record)
-        start = _size(part)
-        with ExitStack() as stack:
-            response = stack.enter_context(self.open(record, start))
-            if response.status != 206:  # not the rest: the file changed, or there was no part
+        start = _size(self.part) if record.validator else 0
+        with self.open(record, start) as response:
+            if response.status != 206:  # the whole: the file changed, or there was no part
                 start, headers = 0, response.headers
                 record = Record(self.url, headers["ETag"], headers["Last-Modified"])
-                part = self.part(record)
             total = self.total(response, start)
-            if record.validator:
-                _write(self.note, record)
-            else:  # can't be resumed
-                stack.callback(part.unlink, missing_ok=True)
             try:
-                done = self.store(response, part, start, total)
-                self.finish(part, done, record, response.headers)
-            except FileNotFoundError as error:  # another process was faster
-                raise TryAgainError(f"{part} has disappeared; run this again.") from error
-
-    def part(self, record: Record) -> Path:
-        key = uuid.uuid4().hex
-        if record.validator:
-            key = hashlib.sha256(f"{record.url}\n{record.validator}".encode()).hexdigest()
-        return _beside(self.target, f".{key[:16]}.part")
+                done = self.store(response, record, start, total)
+                self.finish(done, record, response.headers)
+            except FileNotFoundError as error:
+                raise TryAgainError(
+                    f"{self.part} was removed during the download; run this again."
+                ) from error
+            finally:
+                if not record.validator:  # can't be resumed
+                    self.discard()
 
     def open(self, record: Record, start: int) -> HTTPResponse:
         headers = {"User-Agent": f"mixer-mlx/{__version__}"}
@@ -165,7 +173,7 @@ class _Transfer:
         except URLError as error:
             raise self.unreachable(error) from error
         except (OSError, HTTPException, ValueError) as error:
-            raise cut(self.url, str(error)) from error
+            raise interrupted(self.url, str(error)) from error
         return response
 
     def unreachable(self, error: URLError) -> Exception:
@@ -180,12 +188,12 @@ class _Transfer:
         return TryAgainError(text) if self.reached else SourceError(text)
 
     def total(self, response: HTTPResponse, start: int) -> int | None:
-        """How long the whole file is, as far as the server says; refuse what can't be it."""
+        """The size of the whole file, if the server gives it; refuse what can't be the file."""
         headers = response.headers
         encoding, kind = headers["Content-Encoding"], headers.get_content_type()
         if encoding not in (None, "identity") or kind == "text/html":
             raise SourceError(
-                f"{self.url} answers with a {encoding or 'web'} page instead of a file; check the "
+                f"{self.url} returned a {encoding or 'web'} page instead of a file; check the "
                 "address, and whether this network asks for a login."
             )
         length = re.fullmatch(r"(\d+)", headers["Content-Length"] or "")
@@ -194,7 +202,9 @@ class _Transfer:
             length = re.fullmatch(rf"bytes {start}-\d+/(\d+)", span)
             if length is None:
                 self.discard()
-                raise TryAgainError(f"{self.url} sends another part than asked for: {span}.")
+                raise TryAgainError(
+                    f"{self.url} sent a range that wasn't asked for ({span}); run this again."
+                )
         total = int(length[1]) if length else None
         if total is not None:
             self.check_size(total)
@@ -204,49 +214,47 @@ class _Transfer:
         if self.size not in (None, size):
             self.discard()
             raise SourceError(
-                f"{self.url} has {size:,} bytes where {self.size:,} are expected; it isn't the "
-                "file that is meant: check the address."
+                f"{self.url} has {size:,} bytes instead of {self.size:,}; check the address."
             )
 
-    def store(self, response: HTTPResponse, part: Path, start: int, total: int | None) -> int:
-        """Write what comes to where it belongs; return the length of the whole."""
+    def store(self, response: HTTPResponse, record: Record, start: int, total: int | None) -> int:
+        """Append what comes to the part; return the size of the whole."""
         done = start
-        part.touch()
-        with part.open("r+b") as file:
-            if file.seek(0, os.SEEK_END) < start:  # the part that was seen has gone
-                raise FileNotFoundError(part)
-            file.seek(start)
+        if not start:
+            self.note.unlink(missing_ok=True)  # before the part that it describes is emptied
+        with self.part.open("ab" if start else "wb") as file:
+            if file.tell() != start:  # the part that was seen is gone
+                raise FileNotFoundError(self.part)
+            if not start and record.validator:
+                _write(self.note, record)
             for chunk in chunks(self.url, response):
                 file.write(chunk)
                 done += len(chunk)
                 self.reached = max(self.reached, done)
-                if self.progress:
-                    self.progress(done, total)
-            if total is not None and done < total:
-                short = ConnectionError("ended early")
-                raise cut(self.url, f"{done:,} of {total:,} bytes") from short
-            file.truncate()
+                self.listener.progress(done, total)
+        if total is not None and done < total:
+            short = ConnectionError("ended early")
+            raise interrupted(self.url, f"{done:,} of {total:,} bytes") from short
         return done
 
-    def finish(self, part: Path, size: int, record: Record, headers: HTTPMessage) -> None:
-        """Check the part as a whole, and put it where it belongs."""
+    def finish(self, size: int, record: Record, headers: HTTPMessage) -> None:
+        """Check the part as a whole, and put it in place."""
         self.check_size(size)
-        if _size(part) != size:  # not the part that was written, but a new one
-            raise FileNotFoundError(part)
-        if not _matches_hash(part, headers):
+        if _size(self.part) != size:  # not what was written, or not that alone
+            raise FileNotFoundError(self.part)
+        if not _matches_hash(self.part, headers):
             self.discard()
-            raise SourceError(f"{self.url} came damaged (its MD5 is wrong); run this again.")
-        record = replace(record, size=size, sha256=_digest(part))
-        atomic.sync(part)
+            raise SourceError(f"{self.url} arrived damaged (its MD5 is wrong); run this again.")
+        record = replace(record, size=size, sha256=_digest(self.part))
+        atomic.sync(self.part)
         _beside(self.target, ".json").unlink(missing_ok=True)
-        part.replace(self.target)
+        self.part.replace(self.target)
         _write(_beside(self.target, ".json"), record)
 
     def discard(self) -> None:
-        """Forget what an unfinished download has left."""
-        for path in self.target.parent.glob(f"{glob.escape(self.target.name)}.*.part"):
-            path.unlink(missing_ok=True)
+        """Remove an unfinished download."""
         self.note.unlink(missing_ok=True)
+        self.part.unlink(missing_ok=True)
 
 
 def _matches_hash(path: Path, headers: HTTPMessage) -> bool:

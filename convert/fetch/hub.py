@@ -1,7 +1,7 @@
 """Weights from the Hugging Face Hub, through its own library and into its own cache.
 
-The revision is turned into a commit first, and every file comes from that commit. What the cache
-holds is used when the Hub can't be reached, and without asking for a commit that is given in full.
+The revision is resolved to a commit first, and every file comes from that commit. What the cache
+holds is used if the Hub can't be reached, and without a request if the commit is given in full.
 """
 
 import logging
@@ -9,51 +9,29 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import HfApi, constants, errors, hf_hub_download, snapshot_download
+from huggingface_hub import logging as hub_logging
+from huggingface_hub.file_download import repo_folder_name
 
 from mixer_mlx.errors import SourceError
 from mixer_mlx.runtime import atomic
 
-from .download import Progress
-from .hub_address import (
-    COMMIT,
-    HubAddress,
-    cache_folder,
-    check_address,
-    endpoint,
-    offline,
-    parse,
-    repo_folder,
-)
-from .hub_errors import may_pass, sentence
+from .download import Fetched
+from .hub_address import COMMIT, HubAddress, check_address
+from .listener import SILENT, Listener
 from .web import check_url
 
-__all__ = ["Fetched", "HubAddress", "choose", "fetch", "get", "in_sentences", "look_up", "parse"]
-
 WAITS = (0.5, 1.0, 2.0)
-"""Seconds before each new try when the Hub answers that it is busy or broken."""
+"""Seconds before each retry when the Hub answers that it is busy or broken."""
 TIMEOUT = 10.0
 
 _CONFIG = "config.json"
 _BEST = "model.safetensors"
 _PICKLE = "pytorch_model.bin"
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """Files of one commit that lie in the Hub's cache.
-
-    `path` is the file asked for, or the folder of `files`: the weights, and before them
-    `config.json` where there is one. The folder may hold what was fetched at other times too.
-    `revision` is the commit, 40 hexadecimal digits.
-    """
-
-    path: Path
-    repo: str
-    revision: str
-    files: tuple[str, ...]
+_HTTP_ERROR: Any = errors.HTTPError  # type: ignore[attr-defined]  # that of the library's client
 
 
 def fetch(
@@ -61,57 +39,42 @@ def fetch(
     *,
     file: str | None = None,
     revision: str | None = None,
-    progress: Progress | None = None,
+    listener: Listener = SILENT,
 ) -> Fetched:
-    """One file of a repository, or the weights and `config.json` of a model, in the Hub's cache.
+    """One file of a repository, or a model's weights and `config.json`, in the Hub's cache.
 
     `repo` is `user/repo`; `revision` a branch, a tag or a commit. Without `file` the weights are
     `model.safetensors`, else the only `.safetensors`, else the only `.npz`, else
-    `pytorch_model.bin`, all at the top of the repository. `progress` is told of the weights alone.
+    `pytorch_model.bin`, all in the top folder. The listener gets the progress of the weights only.
     Raises SourceError, with the Hub library's exception as its cause.
     """
     address = HubAddress(repo, file, revision)
     check_address(address)
     with in_sentences(address):
-        return _fetch(address, progress)
+        return _fetch(address, listener)
 
 
-@contextmanager
-def in_sentences(address: HubAddress) -> Iterator[None]:
-    """What the Hub's library raises as SourceError about `address`, and nothing from its log."""
-    check_url(endpoint())
-    from huggingface_hub import errors
-
-    reasons = (errors.HTTPError, OSError, ValueError, TypeError, KeyError)  # type: ignore[attr-defined]
-    with _quiet():
-        try:
-            yield
-        except reasons as error:
-            raise SourceError(sentence(address, error)) from error
-
-
-def _fetch(address: HubAddress, progress: Progress | None) -> Fetched:
-    revision = address.revision or "main"
+def _fetch(address: HubAddress, listener: Listener) -> Fetched:
+    repo, revision = address.repo, address.revision or constants.DEFAULT_REVISION
     if COMMIT.fullmatch(revision) and (cached := _cached(address, complete=True)):
         return cached
     try:
-        commit, names = look_up(address.repo, address.revision)
+        commit, names = look_up(repo, address.revision)
     except Exception as error:
         if may_pass(error) and (cached := _cached(address)):
             return cached
         raise
-    wanted = (address.file,) if address.file else choose(address.repo, names)
-    paths = [
-        get(address.repo, name, commit, None if name == _CONFIG else progress) for name in wanted
-    ]
+    wanted = (address.file,) if address.file else choose(repo, names)
+    for name in wanted:
+        get(repo, name, commit, SILENT if name == _CONFIG else listener)
+    folder = snapshot(repo, commit)
     if revision != commit:
-        _remember(address.repo, revision, commit)
-    path = paths[-1] if address.file else paths[-1].parent
-    return Fetched(path, address.repo, commit, wanted)
+        _remember(folder, revision)
+    return Fetched(folder / (address.file or ""), commit, wanted)
 
 
 def choose(repo: str, names: Collection[str]) -> tuple[str, ...]:
-    """Which files of a repository make the model: `config.json` if there, and last the weights."""
+    """Which files of a repository make the model: `config.json` if it exists, last the weights."""
     config = (_CONFIG,) if _CONFIG in names else ()
     if _BEST in names:
         return (*config, _BEST)
@@ -121,37 +84,31 @@ def choose(repo: str, names: Collection[str]) -> tuple[str, ...]:
             return (*config, found[0])
         if found:
             raise SourceError(
-                f"{repo} holds {len(found)} files that could be the weights; give one, like "
+                f"{repo} has {len(found)} files that could be the weights; name one, e.g. "
                 f"hf://{repo}/{found[0]}."
             )
     if _PICKLE in names:
         return (*config, _PICKLE)
     raise SourceError(
-        f"{repo} holds no weights (.safetensors or .npz) at its top; look at "
-        f"{endpoint()}/{repo}/tree/main and give a file as hf://{repo}/path/file."
+        f"{repo} has no weights (.safetensors or .npz) in its top folder; choose a file at "
+        f"{constants.ENDPOINT}/{repo}/tree/main and name it as hf://{repo}/path/file."
     )
 
 
 def look_up(repo: str, revision: str | None, kind: str = "model") -> tuple[str, dict[str, int]]:
-    """The commit behind a revision, and its files with their sizes: one request.
+    """The commit behind a revision, and the sizes of its files in bytes (of a model 0).
 
-    `kind` is "model" or "dataset"; sizes are asked for and known of a dataset alone, else 0. Raises
-    what the Hub's library raises.
+    `kind` is "model" or "dataset". One request; raises what the Hub's library raises.
     """
-    from huggingface_hub import HfApi, errors
-
-    if offline():
-        raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
-    api = HfApi(endpoint=endpoint())
-    info: Any
     for wait in (*WAITS, None):
         try:
-            if kind == "dataset":
-                info = api.dataset_info(
-                    repo, revision=revision, timeout=TIMEOUT, files_metadata=True
-                )
-            else:
-                info = api.model_info(repo, revision=revision, timeout=TIMEOUT)
+            info: Any = HfApi().repo_info(
+                repo,
+                repo_type=kind,
+                revision=revision,
+                timeout=TIMEOUT,
+                files_metadata=kind == "dataset",
+            )
             break
         except errors.HfHubHTTPError as error:
             if wait is None or not may_pass(error):
@@ -162,27 +119,22 @@ def look_up(repo: str, revision: str | None, kind: str = "model") -> tuple[str, 
     return str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings}
 
 
-def get(repo: str, name: str, commit: str, progress: Progress | None, kind: str = "model") -> Path:
-    """A file of a commit in the Hub's cache, from where it is taken if it is there.
+def get(repo: str, name: str, commit: str, listener: Listener, kind: str = "model") -> None:
+    """Bring a file of a commit into the Hub's cache, unless it is there.
 
     Raises what the Hub's library raises.
     """
-    from huggingface_hub import hf_hub_download
-
-    path = hf_hub_download(
-        repo,
-        name,
-        repo_type=kind,
-        revision=commit,
-        cache_dir=cache_folder(),
-        endpoint=endpoint(),
-        tqdm_class=_bar(progress),
-    )
-    return Path(path)
+    hf_hub_download(repo, name, repo_type=kind, revision=commit, tqdm_class=_bar(listener))
 
 
-def _bar(progress: Progress | None) -> Any:
-    """A class that the Hub's library takes for tqdm's; it draws nothing and calls `progress`."""
+def snapshot(repo: str, commit: str, kind: str = "model") -> Path:
+    """The folder of the Hub's cache for the files of a commit."""
+    folder = repo_folder_name(repo_id=repo, repo_type=kind)
+    return Path(constants.HF_HUB_CACHE, folder, "snapshots", commit)
+
+
+def _bar(listener: Listener) -> Any:
+    """Stands in for tqdm's class in the Hub's library; draws nothing and calls the listener."""
 
     class Bar:
         def __init__(self, total: int | None = None, initial: int = 0, **_: object) -> None:
@@ -196,8 +148,7 @@ def _bar(progress: Progress | None) -> Any:
 
         def update(self, n: float | None = 1) -> None:
             self.n += int(n or 0)
-            if progress:
-                progress(self.n, self.total)
+            listener.progress(self.n, self.total)
 
         def ignore(self, *_: object, **__: object) -> None:
             pass
@@ -208,13 +159,59 @@ def _bar(progress: Progress | None) -> Any:
     return Bar
 
 
+def _cached(address: HubAddress, *, complete: bool = False) -> Fetched | None:
+    """What the cache holds of an address, or None.
+
+    The weights are chosen among the files that are there; with `complete`, only those count that
+    no other file of the repository could replace.
+    """
+    try:
+        folder = Path(
+            snapshot_download(
+                address.repo, revision=address.revision, local_files_only=True, allow_patterns=[]
+            )
+        )
+    except OSError:
+        return None
+    if address.file:
+        path = folder / address.file
+        return Fetched(path, folder.name, (address.file,)) if path.is_file() else None
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    if complete and not names >= {_CONFIG, _BEST}:
+        return None
+    with suppress(SourceError):
+        return Fetched(folder, folder.name, choose(address.repo, names))
+    return None
+
+
+def _remember(folder: Path, revision: str) -> None:
+    """Record in the cache the commit of a branch or tag, for when the Hub can't be reached."""
+    ref = folder.parents[1] / "refs" / revision
+    with suppress(OSError):  # a cache that can only be read
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing_file(ref) as temporary:
+            temporary.write_text(folder.name, encoding="utf-8")
+
+
+# Errors
+
+
+@contextmanager
+def in_sentences(address: HubAddress) -> Iterator[None]:
+    """Turn what the Hub's library raises into SourceErrors about `address`, and mute its log."""
+    check_url(constants.ENDPOINT)
+    with _quiet():
+        try:
+            yield
+        except (_HTTP_ERROR, OSError, ValueError, TypeError, KeyError) as error:
+            raise SourceError(_sentence(address, error)) from error
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The Hub's library logs each retry and some advice to stderr; not unless it was asked to."""
-    from huggingface_hub import logging as hub_logging
-
+    """Keep retries and advice off stderr, unless the user asked for the Hub library's log."""
     level = hub_logging.get_verbosity()
-    if not os.environ.get("HF_HUB_VERBOSITY") and not os.environ.get("HF_DEBUG"):
+    if not os.environ.get("HF_HUB_VERBOSITY") and not constants.HF_DEBUG:
         hub_logging.set_verbosity(logging.ERROR)
     try:
         yield
@@ -222,35 +219,61 @@ def _quiet() -> Iterator[None]:
         hub_logging.set_verbosity(level)
 
 
-def _cached(address: HubAddress, *, complete: bool = False) -> Fetched | None:
-    """What the cache holds of an address, or None; read as the Hub documents its layout.
-
-    A repository's names aren't cached, so the weights are chosen among the files that are there.
-    With `complete` only what no other file could outdo counts.
-    """
-    folder, revision = repo_folder(address.repo), address.revision or "main"
-    if not COMMIT.fullmatch(revision):
-        with suppress(OSError, ValueError):
-            revision = (folder / "refs" / revision).read_text(encoding="utf-8").strip()
-    snapshot = folder / "snapshots" / revision
-    if not COMMIT.fullmatch(revision) or not snapshot.is_dir():
-        return None
-    if address.file:
-        path = snapshot / address.file
-        found = Fetched(path, address.repo, revision, (address.file,))
-        return found if path.is_file() else None
-    names = {path.name for path in snapshot.iterdir() if path.is_file()}
-    if complete and not names >= {_CONFIG, _BEST}:
-        return None
-    with suppress(SourceError):
-        return Fetched(snapshot, address.repo, revision, choose(address.repo, names))
-    return None
+def may_pass(error: Exception) -> bool:
+    """Whether the Hub wasn't reached, or could answer otherwise another time."""
+    if isinstance(error, errors.HfHubHTTPError):
+        return error.response.status_code == 429 or error.response.status_code >= 500
+    return isinstance(error, (errors.OfflineModeIsEnabled, _HTTP_ERROR))
 
 
-def _remember(repo: str, revision: str, commit: str) -> None:
-    """Note in the cache what a branch or tag was, for the time when the Hub can't be reached."""
-    ref = repo_folder(repo) / "refs" / revision
-    with suppress(OSError):  # a cache that can only be read
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing_file(ref) as temporary:
-            temporary.write_text(commit, encoding="utf-8")
+def _sentence(address: HubAddress, error: BaseException) -> str:
+    """What went wrong and what to do, in one sentence."""
+    repo, page = address.repo, f"{constants.ENDPOINT}/{address.repo}"
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
+        return _sentence(address, error.__cause__)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return (
+            f"{address.file or 'The model'} of {repo} isn't in the Hub's cache, and HF_HUB_OFFLINE "
+            "forbids downloads; unset HF_HUB_OFFLINE and run this again."
+        )
+    if isinstance(error, errors.GatedRepoError):
+        return f"{repo} is gated; accept its terms at {page} and set HF_TOKEN to your token."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {address.revision!r}; choose one listed at {page}/refs."
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return f"{repo} has no file {address.file!r}; choose one listed at {page}/tree/main."
+    if isinstance(error, errors.HfHubHTTPError):
+        return _http_sentence(repo, error)
+    if isinstance(error, _HTTP_ERROR):
+        detail = str(error).partition("\n")[0] or type(error).__name__
+        return (
+            f"The connection to {constants.ENDPOINT} failed ({detail}); check the network and try "
+            "again."
+        )
+    if isinstance(error, errors.FileMetadataError) or not isinstance(error, OSError):
+        return f"{constants.ENDPOINT} didn't answer like the Hub ({error!r}); check HF_ENDPOINT."
+    if error.errno is None:  # the library's own check of the size
+        return f"A file of {repo} arrived incomplete; run this again."
+    return (
+        f"The files of {repo} can't be stored in {constants.HF_HUB_CACHE} ({error.strerror}); free "
+        "some space there, or set HF_HOME to a folder that you can write to."
+    )
+
+
+def _http_sentence(repo: str, error: Any) -> str:
+    code = error.response.status_code
+    if code == 401 and "Invalid credentials" in str(error):
+        page = f"{constants.ENDPOINT}/settings/tokens"
+        return f"The Hub doesn't accept the token in HF_TOKEN; create a new one at {page}."
+    if code == 401:  # without a token, the Hub doesn't say which
+        return (
+            f"There is no repository {repo} on the Hub, or it is private; check the spelling, or "
+            "set HF_TOKEN to a token that may read it."
+        )
+    if code == 404:
+        return f"There is no repository {repo} on the Hub that you may read; check the spelling."
+    if code == 403:
+        return f"The Hub denies access to {repo} (403); set HF_TOKEN to a token that may read it."
+    if code == 429:
+        return "The Hub is limiting requests (429); wait a few minutes, or set HF_TOKEN."
+    return f"The Hub failed to serve {repo} ({code}); try again later."

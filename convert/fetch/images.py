@@ -1,4 +1,4 @@
-"""One image from the web into memory; `mixer_mlx.images.find.find_images` is handed `fetch`."""
+"""One image from the web into memory, for `mixer_mlx.images.find.find_images`."""
 
 import time
 from http.client import HTTPException, HTTPResponse
@@ -14,7 +14,7 @@ MAX_BYTES = 2**28
 TIMEOUT = 15.0
 """Seconds until a connection, or a silence within one, counts as failed."""
 DEADLINE = 120.0
-"""Seconds that an image may take altogether."""
+"""Seconds that an image may take in total."""
 
 _CHUNK = 2**18
 
@@ -22,8 +22,8 @@ _CHUNK = 2**18
 def fetch(url: str) -> bytes:
     """The file behind an http(s) URL; a redirect from https to http is refused.
 
-    Raises ImageError, once: nothing is tried again. Its text doesn't name the URL, except where it
-    is the URL or a redirect that is refused.
+    Raises ImageError, without a retry. Its text doesn't name the URL, unless the URL itself or a
+    redirect is refused.
     """
     try:
         check_url(url)
@@ -43,7 +43,7 @@ def fetch(url: str) -> bytes:
 def _refusal(error: HTTPError) -> str:
     if 300 <= error.code < 400:
         return f"The server redirects in circles or to nowhere ({error.code})"
-    return f"The server answers {error.code} ({' '.join(str(error.reason).split())})"
+    return f"The server answered {error.code} ({' '.join(str(error.reason).split())})"
 
 
 def _content(response: HTTPResponse) -> bytes:
@@ -54,7 +54,7 @@ def _content(response: HTTPResponse) -> bytes:
         if len(content) + (response.length or 0) > MAX_BYTES:
             raise ImageError(f"The file has more than {MAX_BYTES:,} bytes; use a smaller one.")
         if time.monotonic() > end:
-            raise ImageError(f"The file takes over {DEADLINE:g} seconds; fetch it in another way.")
-    if response.length:  # what the server promised and did not send
+            raise ImageError(f"The file takes over {DEADLINE:g} seconds; download it yourself.")
+    if response.length:  # what the server announced and didn't send
         raise ImageError(f"The file lacks its last {response.length:,} bytes; try again.")
     return bytes(content)

@@ -18,21 +18,25 @@ def check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, a broken [IPv6] address
+    except ValueError:  # a port that isn't a number, a broken [IPv6] address
         usable = False
     if not usable or not re.fullmatch(r"[!-~]+", url):
         raise SourceError(
-            f"{url!r} is no URL that can be fetched; give one like https://host/folder/file.npz, "
-            "with %-codes for blanks and accents."
+            f"{url!r} isn't a URL that can be fetched; give one like https://host/folder/file.npz, "
+            "with %-codes for spaces and accents."
         )
 
 
-class TryAgainError(Exception):
-    """A failure that may pass; its text is the user's sentence in case it doesn't."""
+def file_name(url: str) -> str:
+    """The last part of a URL, if it can be a file's name. Raises SourceError."""
+    name = unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+    if not re.fullmatch(r"\w[\w.+,=@() -]*", name):
+        raise SourceError(f"{url} doesn't end in a file name; give the address of the file itself.")
+    return name
 
 
 class Redirects(HTTPRedirectHandler):
-    """Follows redirects, but from https to https alone."""
+    """Follows redirects, but from https only to https."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -41,32 +45,37 @@ class Redirects(HTTPRedirectHandler):
         if scheme != "https" and (req.type, scheme) != ("http", "http"):
             fp.close()
             raise SourceError(
-                f"{req.full_url} redirects to {newurl}, where nobody can vouch for the file; give "
-                "an https address."
+                f"{req.full_url} redirects to {newurl}, which isn't secure; give an https address."
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class TryAgainError(Exception):
+    """A failure that may pass; its text is the user's sentence in case it doesn't."""
 
 
 def refusal(url: str, error: HTTPError) -> Exception:
     """A server's answer as TryAgainError or SourceError."""
     code = error.code
     if code in (408, 416, 429) or code >= 500:
-        return TryAgainError(f"{url}: the server fails ({code} {error.reason}); try again later.")
+        return TryAgainError(f"{url}: the server failed ({code} {error.reason}); try again later.")
     if code in (404, 410):
         return SourceError(f"{url} doesn't exist ({code}); check the address.")
     if code in (401, 403):
         return SourceError(
-            f"{url} may not be read by everybody ({code}); fetch it where you are logged in, and "
-            "give the file's path."
+            f"{url} isn't public ({code}); download it where you are logged in, and give the "
+            "file's path."
         )
     if code in (301, 302, 303, 307, 308):
         return SourceError(f"{url} redirects in circles or to nowhere; check the address.")
     return SourceError(f"{url} can't be fetched ({code} {error.reason}); check the address.")
 
 
-def cut(url: str, detail: str) -> TryAgainError:
-    """What is raised when a connection breaks in the middle of a file."""
-    return TryAgainError(f"The download of {url} was cut ({detail}); run this again to go on.")
+def interrupted(url: str, detail: str) -> TryAgainError:
+    """What to raise if a connection breaks in the middle of a file."""
+    return TryAgainError(
+        f"The download of {url} was interrupted ({detail}); run this again to resume it."
+    )
 
 
 def chunks(url: str, response: HTTPResponse) -> Iterator[bytes]:
@@ -75,12 +84,4 @@ def chunks(url: str, response: HTTPResponse) -> Iterator[bytes]:
         while chunk := response.read1(_CHUNK):
             yield chunk
     except (OSError, HTTPException, ValueError) as error:
-        raise cut(url, str(error)) from error
-
-
-def file_name(url: str) -> str:
-    """The last part of a URL, if a file may be called that. Raises SourceError."""
-    name = unquote(urlsplit(url).path.rsplit("/", 1)[-1])
-    if not re.fullmatch(r"\w[\w.+,=@() -]*", name):
-        raise SourceError(f"{url} doesn't end in the name of a file; give the file's own address.")
-    return name
+        raise interrupted(url, str(error)) from error

@@ -1,1 +1,1 @@
-"""Foreign weights files, opened safely: names and shapes first, tensors when they are asked for."""
+"""Foreign weights files, opened safely: names and shapes first, tensors on request."""

@@ -1,7 +1,7 @@
 """Read foreign `.npz` files: NumPy's parser, no pickle, sizes checked before memory is taken.
 
 A 179-byte archive can claim an array of 400 GB, and a few MB of zeros can unpack to as much. So
-every member's header is read first and held against the member's size; nothing is unpacked until
+every member's header is read first and compared with the member's size; nothing is unpacked until
 the caller has checked the shapes against a model.
 """
 
@@ -60,7 +60,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Member]:
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of an `.npz` file; the two bytes of a bfloat16 come widened to float32.
 
-    Call `read_header` first and check what it says. Raises SourceError.
+    Call `read_header` first and check its shapes. Raises SourceError.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -80,7 +80,7 @@ def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     if len(set(names)) != len(names):
         raise ValueError("two members have the same name")
     if others := [name for name in names if not name.endswith(".npy")]:
-        raise ValueError(f"its member {others[0]} is no array")
+        raise ValueError(f"its member {others[0]} isn't an array")
     return members
 
 
@@ -96,12 +96,12 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
 def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     version = npy.read_magic(file)
     if version not in _READ_HEADER:
-        raise ValueError(f"version {version} of the array format is not known")
+        raise ValueError(f"version {version} of the array format isn't supported")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # for headers that Python 2 wrote
             shape, fortran_order, dtype = _READ_HEADER[version](file)
-    except Exception as error:  # NumPy runs parsers of Python on it, which raise anything at all
+    except Exception as error:  # NumPy runs Python's parsers on it, which raise anything at all
         raise ValueError(f"the header of an array can't be read ({error})") from error
     if dtype.kind != "f" and dtype != np.dtype("V2"):
         raise ValueError(f"it holds {dtype}, not floating-point numbers")
@@ -120,4 +120,4 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 def _unreadable(path: str | os.PathLike[str], error: BaseException) -> SourceError:
     reason = str(error) or type(error).__name__
-    return SourceError(f"{os.fspath(path)} is no readable .npz file: {reason}.")
+    return SourceError(f"{os.fspath(path)} isn't a readable .npz file: {reason}.")

@@ -1,4 +1,4 @@
-"""Where weights come from: a file or a folder -> names, shapes, and a way to read them."""
+"""A file or a folder of weights -> names, shapes, and a way to read them."""
 
 import hashlib
 import zipfile
@@ -21,11 +21,11 @@ _WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
 
 @dataclass(frozen=True)
 class Source:
-    """Foreign weights that lie on this machine, opened but not read.
+    """Foreign weights on this machine, opened but not read.
 
     `shapes` are the foreign names and shapes; `settings` the content of a `config.json` beside the
-    weights, as timm's repositories on the Hub have one, or empty. `notes` says what was chosen
-    among the content, a sentence each. `converted` is a copy that can be read, where `path` can't.
+    weights, as in timm's repositories on the Hub, or empty. `notes` say what was chosen from the
+    content, one phrase each. `converted` is a copy to read if `path` can't be read itself.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Source:
 def open_source(path: Path) -> Source:
     """Open a weights file, or a folder that holds one and its `config.json`.
 
-    What a file is, its content says and not its name. Raises SourceError.
+    The format is found from the content, not the name. Raises SourceError.
     """
     if path.is_dir():
         return _open_folder(path)
@@ -68,7 +68,7 @@ def open_source(path: Path) -> Source:
     if torch_file.is_legacy(start):
         return _open_torch(path)
     raise SourceError(
-        f"{path} is no .npz, .safetensors or PyTorch file; give official JAX weights or timm's."
+        f"{path} isn't a .npz, .safetensors or PyTorch file; give official JAX weights or timm's."
     )
 
 
@@ -87,8 +87,8 @@ def _open_folder(folder: Path) -> Source:
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise SourceError(
-            f"{folder} must hold one weights file ({', '.join(_WEIGHTS_SUFFIXES)}), "
-            f"it holds {names}; give the file itself."
+            f"{folder} must contain one weights file ({', '.join(_WEIGHTS_SUFFIXES)}), but has "
+            f"{names}; give the file itself."
         )
     source = open_source(found[0])
     config = folder / checkpoint.CONFIG_FILE
@@ -110,7 +110,7 @@ def _open_archive(path: Path) -> Source:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise SourceError(f"{path} is no readable .npz or PyTorch file: {error}.") from error
+        raise SourceError(f"{path} isn't a readable .npz or PyTorch file: {error}.") from error
     if any(name.endswith("data.pkl") for name in names):
         return _open_torch(path)
     header = npz.read_header(path)
@@ -136,7 +136,7 @@ def _open_safetensors(path: Path) -> Source:
             raise SourceError(f"{path}: {name} holds {dtype}, not floating-point numbers.")
     if {"F64", "BF16"} <= {dtype for _, dtype in header.values()}:
         # MLX reads no float64, NumPy no bfloat16.
-        raise SourceError(f"{path} holds both float64 and bfloat16; store it in one of them.")
+        raise SourceError(f"{path} holds both float64 and bfloat16; store it in only one of them.")
     return Source(path, "safetensors", {name: shape for name, (shape, _) in header.items()})
 
 

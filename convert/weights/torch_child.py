@@ -1,9 +1,9 @@
 """A script that reads one PyTorch file and writes its weights as .safetensors.
 
 `torch_file` runs it in a process of its own, so that a hostile file meets PyTorch's weights-only
-loader, a memory limit and a timeout, and none of it in the user's process. It imports nothing of
-this package. Arguments: the file, the .safetensors to write. The last line on stdout is a JSON
-object: {"notes": [sentences]}, or {"fault": what is wrong, as it goes on after the file's name}.
+loader, a memory limit and a timeout, outside of the user's process. It imports nothing from this
+package. Arguments: the file, and the .safetensors to write. The last line on stdout is a JSON
+object: {"notes": [phrases]}, or {"fault": what is wrong, to follow the file's name}.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 STATE_DICTS = ("state_dict_ema", "state_dict", "model")
-"""Where training code puts the state dict; the first that is there is taken."""
+"""Where training code puts the state dict; the first that exists is used."""
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -26,7 +26,7 @@ save_file: Any = importlib.import_module("safetensors.torch").save_file
 
 
 class Refused(Exception):  # noqa: N818  # an answer, not an error
-    """What is wrong with the file, as it goes on after the file's name."""
+    """What is wrong with the file, to follow the file's name in a sentence."""
 
 
 def main(source: str, target: str) -> None:
@@ -47,7 +47,7 @@ def main(source: str, target: str) -> None:
 
 
 def _limit_memory(more: int) -> None:
-    """Allow `more` bytes than PyTorch has taken to start. Linux alone: macOS has no such limit."""
+    """Allow `more` bytes beyond what PyTorch took to start. Linux only: macOS has no such limit."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return
@@ -60,18 +60,17 @@ def _limit_memory(more: int) -> None:
 def _load(source: str) -> object:
     """The content of the file, in memory.
 
-    Not memory-mapped: then PyTorch doesn't hold the size of a tensor against that of its record,
-    and reads what lies behind it. An open file, since a path that ends in .safetensors is taken
-    for one.
+    Not memory-mapped: then PyTorch doesn't compare the size of a tensor with its record's, and
+    reads what lies behind it. An open file, since a path that ends in .safetensors is read as one.
     """
     with open(source, "rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _state_dict(content: object) -> tuple[dict[Any, Any], list[str]]:
-    """Names -> tensors, and what had to be chosen."""
+    """Names -> tensors, and what was chosen."""
     if not isinstance(content, dict):
-        raise Refused(f"holds no state dict but a value of type {type(content).__name__}")
+        raise Refused(f"holds a value of type {type(content).__name__} instead of a state dict")
     found = [key for key in STATE_DICTS if isinstance(content.get(key), dict)]
     if not found:
         return content, []
@@ -80,21 +79,21 @@ def _state_dict(content: object) -> tuple[dict[Any, Any], list[str]]:
 
 
 def _check(weights: dict[Any, Any], most: int) -> None:
-    """Refuse all but plain tensors of floats that take no more than `most` bytes together."""
+    """Refuse all but plain tensors of floats that take at most `most` bytes together."""
     if not weights:
         raise Refused("holds no tensors")
     for name, value in weights.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise Refused(
                 f"holds {name!r} of type {type(value).__name__} where a state dict has named "
-                f"tensors; it may stand under {', '.join(STATE_DICTS)}, or be the whole file"
+                f"tensors; it must be the whole file, or be under {', '.join(STATE_DICTS)}"
             )
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype not in FLOATS:
             raise Refused(f"can't be used: {name} holds {dtype}, not floating-point numbers")
         if value.layout is not torch.strided or value.device.type != "cpu":
-            raise Refused(f"can't be used: {name} is no dense tensor with values")
-    # Steps of 0 let a tensor of any shape lie on a single number.
+            raise Refused(f"can't be used: {name} isn't a dense tensor with values")
+    # With strides of 0, a tensor of any shape is stored as a single number.
     if sum(value.nbytes for value in weights.values()) > most:
         raise Refused("can't be used: its tensors are larger than the file")
 
@@ -117,14 +116,14 @@ def _explain(error: Exception) -> str:
     # PyTorch takes "builtins." off the names.
     if found := re.search(r"GLOBAL (.+?) (?:was not an allowed|whose module)", text):
         return (
-            f"holds {found[1][:300]}, which is code, and no code of a file is run; give a file "
-            "that holds a state dict alone (torch.save(model.state_dict(), ...))"
+            f"holds {found[1][:300]}, which is code, and code in a file is never run; give a "
+            "file that holds only a state dict (torch.save(model.state_dict(), ...))"
         )
     # The loader's own message stands between an introduction and a link to the manual.
     parts = text.split("\n\n")
     reason = parts[-2] if text.startswith("Weights only load failed") else parts[0]
     sentence = re.split(r"\n|\. ", reason.strip())[0].removesuffix(".")[:300]
-    return f"is no readable PyTorch file: {sentence or type(error).__name__}"
+    return f"isn't a readable PyTorch file: {sentence or type(error).__name__}"
 
 
 if __name__ == "__main__":

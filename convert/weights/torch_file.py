@@ -1,8 +1,8 @@
-"""Read foreign PyTorch files: by PyTorch's weights-only loader, in a process of its own.
+"""Read foreign PyTorch files by PyTorch's weights-only loader, in a process of its own.
 
-What comes back is a .safetensors file in a temporary folder, which is then read as any other.
-PyTorch is never imported here. The other process (`torch_child`) has a timeout, and on Linux a
-memory limit that grows with the file; macOS doesn't enforce one.
+That process (`torch_child`) writes a .safetensors file to a temporary folder, which is then read
+like any other. It has a timeout, and on Linux a memory limit that grows with the file; macOS
+doesn't enforce one. PyTorch is never imported here.
 """
 
 import json
@@ -31,7 +31,7 @@ _UNREADABLE = (zipfile.BadZipFile, struct.error, OSError, EOFError, ValueError, 
 class Converted:
     """`path` is a .safetensors file that is removed with this object.
 
-    `notes` says what was chosen among the content of the PyTorch file, a sentence each.
+    `notes` say what was chosen from the content of the PyTorch file, one phrase each.
     """
 
     def __init__(self) -> None:
@@ -42,14 +42,14 @@ class Converted:
 
 
 def is_legacy(start: bytes) -> bool:
-    """Whether a file that starts with these 32 bytes is PyTorch's from before its zip format."""
+    """Whether a file that starts with these 32 bytes is in PyTorch's format before zip."""
     return start.startswith(b"\x80") and _MAGIC in start
 
 
 def to_safetensors(path: Path) -> Converted:
     """Write the state dict of a PyTorch file, in zip or legacy format, as .safetensors.
 
-    Floats keep their format; anything else is refused, and code never runs. Raises SourceError.
+    Floats keep their dtype; anything else is refused, and code never runs. Raises SourceError.
     """
     if not is_legacy(_start(path)):
         _check_archive(path)
@@ -71,7 +71,7 @@ def _start(path: Path) -> bytes:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse damage, which PyTorch doesn't look for, and what unpacks to more than is there."""
+    """Refuse damage, which PyTorch doesn't look for, and members that unpack to more bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -84,7 +84,7 @@ def _check_archive(path: Path) -> None:
                 raise ValueError(f"its member {bad} is damaged")
     except _UNREADABLE as error:
         reason = str(error) or type(error).__name__
-        raise SourceError(f"{path} is no readable PyTorch file: {reason}.") from error
+        raise SourceError(f"{path} isn't a readable PyTorch file: {reason}.") from error
 
 
 def _check_torch(path: Path) -> None:
@@ -97,13 +97,13 @@ def _check_torch(path: Path) -> None:
     if numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
         raise SourceError(
-            f"{path} needs PyTorch {oldest} or later to be read safely, here is {version}; "
+            f"{path} needs PyTorch {oldest} or later to be read safely, not {version}; "
             f"update it {advice}."
         )
 
 
 def _run(path: Path, target: Path) -> dict[str, list[str]]:
-    # -P: no module of this folder, or of the user's, takes the place of an installed one.
+    # -P: no module in this folder, or in the user's, takes the place of an installed one.
     command = [sys.executable, "-P", "-W", "ignore", str(_CHILD), str(path), str(target)]
     seconds = _SECONDS + path.stat().st_size / _BYTES_PER_SECOND
     try:
@@ -111,7 +111,9 @@ def _run(path: Path, target: Path) -> dict[str, list[str]]:
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds
         )
     except subprocess.TimeoutExpired as error:
-        raise SourceError(f"{path} was not read within {seconds:.0f} seconds.") from error
+        raise SourceError(
+            f"{path} was not read within {seconds:.0f} seconds; give the .safetensors file."
+        ) from error
     except OSError as error:
         raise SourceError(f"{path} can't be read: no process starts ({error}).") from error
     if run.returncode < 0:
@@ -120,6 +122,6 @@ def _run(path: Path, target: Path) -> dict[str, list[str]]:
             f"{-run.returncode}, as happens when memory runs out."
         )
     if run.returncode:
-        said = run.stderr.decode(errors="replace").strip().split("\n")[-1]
-        raise SourceError(f"{path} can't be read: the process that reads it failed ({said}).")
+        last = run.stderr.decode(errors="replace").strip().split("\n")[-1]
+        raise SourceError(f"{path} can't be read: the process that reads it failed ({last}).")
     return json.loads(run.stdout.splitlines()[-1])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_server import COMMIT, Fault, HubServer, Repo, serving
+from hub_server import COMMIT, Fault, HubServer, Repo, serving, set_hub
 from safetensors.numpy import save
 
 from mixer_mlx import MixerConfig
@@ -107,7 +107,7 @@ def test_addresses_on_the_hub(mixer, tiny: HubServer, cat: Path, address: str) -
 
 
 def test_the_bucket_by_name(mixer, hub: HubServer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """Of Google's files the bucket's layout is tested; other weights than the named are refused."""
+    """Only the bucket's layout is tested; weights of another architecture are refused."""
     hub.files["/mixer_models/gsam/Mixer-S_32.npz"] = (
         Path(__file__).parents[1] / "golden" / "jax_square.npz"
     ).read_bytes()
@@ -131,7 +131,7 @@ def test_convert_records_the_commit(mixer, tiny: HubServer, tmp_path: Path) -> N
 def test_offline_with_nothing_on_disk_names_the_built_in_model(  # type: ignore[no-untyped-def]
     mixer, hub: HubServer, cat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    set_hub(monkeypatch, HF_HUB_OFFLINE="1")
     run = mixer("predict", cat)
     assert run.code == 1
     assert "-m cifar10" in run.err
@@ -143,7 +143,7 @@ def test_offline_with_nothing_on_disk_names_the_built_in_model(  # type: ignore[
     [
         (Fault(status=500), "500"),
         (Fault(status=404), "doesn't exist"),
-        (Fault(cut=1000), "cut"),
+        (Fault(cut=1000), "interrupted"),
         (Fault(longer=10), "again"),
     ],
 )
@@ -191,7 +191,7 @@ def test_cache_list_verify_remove(mixer, tiny: HubServer, cat: Path, cache: Path
     weights.write_bytes(content)
     run = mixer("cache", "verify")
     assert run.code == 1
-    assert "other checksums" in run.out
+    assert "checksums of its files" in run.out
     assert mixer("cache", "remove", "user/nothing").code == 1
     assert mixer("cache", "remove").code == 2
     assert mixer("cache", "remove", "user/tiny").code == 0

@@ -123,7 +123,7 @@ def test_every_missing_tensor_is_named(golden: Path, tmp_path: Path) -> None:
             import_model(tmp_path / "w.npz", settings=Settings(image_size=SIZE))
         # Without the stem's kernel a file is not known to be a Mixer's; without the head's, its
         # bias is left over.
-        named = {"stem/kernel": "no known MLP-Mixer", "head/kernel": "head/bias is left over"}
+        named = {"stem/kernel": "a known MLP-Mixer", "head/kernel": "head/bias is left over"}
         assert named.get(name, f"{name} is missing") in str(caught.value)
 
 
@@ -233,7 +233,7 @@ def test_a_repository_of_timms(golden: Path, tmp_path: Path) -> None:
     assert info.source["license"] == "apache-2.0"
     assert info.source["layout"] == "timm"
     expected = np.load(golden / "timm_cifar10" / "expected.npz")
-    images = mx.array(expected["images"]) / 127.5 - 1
+    images = mx.array(expected["pictures"]) / 127.5 - 1
     logits = np.array(model(images))
     assert abs(logits - expected["logits"]).max() < 1e-4
     assert (logits.argmax(1) == expected["logits"].argmax(1)).all()

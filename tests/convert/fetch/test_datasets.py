@@ -9,15 +9,15 @@ import pytest
 from data.conftest import files as _files
 from data.conftest import pack as _pack
 from data.conftest import parquet
-from hub_server import COMMIT, HubServer, Repo
+from hub_server import COMMIT, HubServer, Repo, set_hub
 from huggingface_hub import file_download
 from huggingface_hub.utils import _http
 
 from mixer_mlx import ConfigError, SourceError
 from mixer_mlx.convert.fetch import hub as module
-from mixer_mlx.convert.fetch.dataset_hub import CONVERTED
-from mixer_mlx.convert.fetch.datasets import parse, read_split, read_splits
+from mixer_mlx.convert.fetch.datasets import CONVERTED, parse, read_split, read_splits
 from mixer_mlx.convert.fetch.hub_address import HubAddress
+from mixer_mlx.convert.fetch.listener import Listener
 
 NAME = "someone/pets"
 DATA = f"hf://datasets/{NAME}"
@@ -43,7 +43,7 @@ def gone(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def close() -> None:
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
-            monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{bound.getsockname()[1]}")
+            set_hub(monkeypatch, HF_ENDPOINT=f"http://127.0.0.1:{bound.getsockname()[1]}")
 
     return close
 
@@ -86,14 +86,16 @@ def test_addresses(text: str, address: HubAddress) -> None:
     "text", ["hf://someone/pets", "hf://datasets/pets", f"{DATA}/../x", f"{DATA}@"]
 )
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(SourceError, match=r"no dataset on the Hub; write hf://datasets/user/name"):
+    with pytest.raises(
+        SourceError, match=r"isn't a dataset on the Hub; write hf://datasets/user/name"
+    ):
         read_splits(text)
 
 
 def test_the_parts_that_are_needed(hub: HubServer, repo: Repo, files) -> None:  # type: ignore[no-untyped-def]
     said: list[str] = []
     bars: list[tuple[int, int | None]] = []
-    train, val = read_splits(DATA, talk=said.append, progress=lambda *at: bars.append(at))
+    train, val = read_splits(DATA, listener=Listener(said.append, lambda *at: bars.append(at)))
     assert train.counts() == {"dog": 4, "cat": 6}
     assert val.counts() == {"dog": 3, "cat": 3}
     assert train.paths[0].read() == files["train/cat/deep/0.png"]
@@ -106,7 +108,7 @@ def test_the_parts_that_are_needed(hub: HubServer, repo: Repo, files) -> None:  
         len(repo.files[f"data/{part}-00000-of-00001.parquet"]) for part in ("train", "validation")
     )
     assert bars[-1] == (total, total)
-    read_splits(DATA, talk=said.append)
+    read_splits(DATA, listener=Listener(said.append))
     assert len(said) == 1
     assert len(fetched(hub)) == 2
     found, part = read_split(DATA, "test")
@@ -135,7 +137,7 @@ def test_what_the_hub_converted(hub: HubServer, repo: Repo, files) -> None:  # t
     repo.files = {"README.md": b"", "images/train.zip": b"PK"}
     repo.others = (Repo(converted, OTHER, (CONVERTED,)),)
     said: list[str] = []
-    train, val = read_splits(DATA, talk=said.append)
+    train, val = read_splits(DATA, listener=Listener(said.append))
     assert (len(train), len(val)) == (10, 6)
     assert fetched(hub) == [
         f"{OTHER}/default/{part}/0000.parquet" for part in ("partial-train", "validation")
@@ -151,7 +153,7 @@ def test_archives_and_images_as_they_are(hub: HubServer, repo: Repo, files, pack
     repo.files = {"README.md": b"", "all.zip": packed}
     assert [len(some) for some in read_splits(DATA)] == [10, 6]
     repo.files |= {"more.tar.gz": b""}
-    with pytest.raises(SourceError, match=f"several archives; name one, as {DATA}/all.zip"):
+    with pytest.raises(SourceError, match=f"several archives; name one, e.g. {DATA}/all.zip"):
         read_splits(DATA)
     assert len(read_splits(f"{DATA}/all.zip")[0]) == 10
     loose = {
@@ -172,7 +174,7 @@ def test_several_datasets_in_one_repository(hub: HubServer, repo: Repo, files) -
         for name in ("a", "b")
         for part in ("train", "val")
     }
-    with pytest.raises(SourceError, match=rf"several datasets \(a, b\); name one, as {DATA}/a\."):
+    with pytest.raises(SourceError, match=rf"several datasets \(a, b\); name one, e.g. {DATA}/a\."):
         read_splits(DATA)
     assert len(read_splits(f"{DATA}/b")[0]) == 10
     assert all("/b/" in name for name in fetched(hub))
@@ -182,11 +184,14 @@ def test_without_the_network_all_or_nothing(
     repo: Repo, gone, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]
     read_splits(DATA)
-    for close in (gone, lambda: monkeypatch.setenv("HF_HUB_OFFLINE", "1")):
+    for close, advice in (
+        (gone, "check the network and try again"),
+        (lambda: set_hub(monkeypatch, HF_HUB_OFFLINE="1"), "unset HF_HUB_OFFLINE"),
+    ):
         close()
         assert [len(some) for some in read_splits(DATA)] == [10, 6]
         assert [len(some) for some in read_splits(f"{DATA}@main", val_fraction=0.2)] == [8, 2]
-        with pytest.raises(SourceError, match="check the network and try again"):
+        with pytest.raises(SourceError, match=advice):
             read_split(DATA, "test")
     with pytest.raises(
         SourceError, match="of datasets/some/other isn't in the Hub's cache, and HF_"

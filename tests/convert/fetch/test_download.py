@@ -1,21 +1,25 @@
 """Downloads against a server on this machine: what comes is right, or there is one sentence."""
 
+import errno
 import hashlib
 import random
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request
 
 import pytest
+from filelock import FileLock
 from hub_server import Fault, HubServer
 
 from mixer_mlx.convert.fetch import download as module
 from mixer_mlx.convert.fetch.download import Record, download, recorded
+from mixer_mlx.convert.fetch.listener import Listener
 from mixer_mlx.convert.fetch.web import Redirects
 from mixer_mlx.errors import SourceError
 
@@ -55,7 +59,8 @@ def refused(url: str, folder: Path, sentence: str, **options: int) -> BaseExcept
 
 def test_file_and_record(hub: HubServer, url: str, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    path = download(url, tmp_path / "new", progress=lambda *state: seen.append(state))
+    listener = Listener(progress=lambda *state: seen.append(state))
+    path = download(url, tmp_path / "new", listener=listener)
     assert path == tmp_path / "new" / "Mixer-B_16.npz"
     assert path.read_bytes() == DATA
     assert recorded(path) == Record(
@@ -79,7 +84,7 @@ def test_second_call_needs_no_network(hub: HubServer, url: str, tmp_path: Path) 
 
 def test_finished_file_of_another_size_than_expected(url: str, tmp_path: Path) -> None:
     download(url, tmp_path)
-    with pytest.raises(SourceError, match=r"3,000,000 bytes where 7 are expected"):
+    with pytest.raises(SourceError, match=r"3,000,000 bytes instead of 7"):
         download(url, tmp_path, size=7)
 
 
@@ -164,9 +169,9 @@ def test_lasting_cut_is_resumed_by_a_killed_process_successor(
     """A process that is killed while it waits for more leaves what the next one starts from."""
     code = (
         "import os, signal, sys; from pathlib import Path;"
-        "from mixer_mlx.convert.fetch.download import download;"
+        "from mixer_mlx.convert.fetch.download import Listener, download;"
         "die = lambda done, total: done > 2_000_000 and os.kill(os.getpid(), signal.SIGKILL);"
-        "download(sys.argv[1], Path(sys.argv[2]), progress=die)"
+        "download(sys.argv[1], Path(sys.argv[2]), listener=Listener(progress=die))"
     )
     run = subprocess.run([sys.executable, "-c", code, url, tmp_path], capture_output=True)
     assert run.returncode == -9, run.stderr
@@ -179,7 +184,7 @@ def test_lasting_cut_is_resumed_by_a_killed_process_successor(
 @pytest.mark.usefixtures("one_try")
 def test_changed_file_is_fetched_from_the_start(hub: HubServer, url: str, tmp_path: Path) -> None:
     hub.faults[PATH] = Fault(cut=2_000_000)
-    refused(url, tmp_path, r"was cut")
+    refused(url, tmp_path, r"was interrupted")
     hub.faults.clear()
     hub.files[PATH] = DATA[::-1]
     assert download(url, tmp_path).read_bytes() == DATA[::-1]
@@ -193,7 +198,7 @@ def test_part_longer_than_the_file_is_dropped(
     with monkeypatch.context() as patch:
         patch.setattr(module, "WAITS", ())
         hub.faults[PATH] = Fault(cut=2_000_000, times=1)
-        refused(url, tmp_path, r"was cut")
+        refused(url, tmp_path, r"was interrupted")
     (part,) = tmp_path.glob("*.part")
     part.write_bytes(DATA + b"too much")
     assert download(url, tmp_path).read_bytes() == DATA
@@ -211,7 +216,7 @@ def test_server_that_ignores_ranges(
     hub.ranges = False
     monkeypatch.setattr(module, "WAITS", ())
     hub.faults[PATH] = Fault(cut=2_000_000, times=1)
-    refused(url, tmp_path, r"was cut")
+    refused(url, tmp_path, r"was interrupted")
     (part,) = tmp_path.glob("*.part")
     if rest:
         part.write_bytes(DATA + rest)
@@ -222,7 +227,7 @@ def test_server_that_ignores_ranges(
 def test_part_of_another_url_is_not_resumed(hub: HubServer, url: str, tmp_path: Path) -> None:
     hub.files["/mirror/Mixer-B_16.npz"] = DATA
     hub.faults[PATH] = Fault(cut=2_000_000, times=1)
-    refused(url, tmp_path, r"was cut")
+    refused(url, tmp_path, r"was interrupted")
     path = download(hub.url + "/mirror/Mixer-B_16.npz", tmp_path)
     assert path.read_bytes() == DATA
     assert hub.count() == 2
@@ -244,7 +249,7 @@ def test_part_that_another_process_takes_away(
     with monkeypatch.context() as patch:
         patch.setattr(module, "WAITS", ())
         hub.faults[PATH] = Fault(cut=2_000_000, times=1)
-        refused(url, tmp_path, r"was cut")
+        refused(url, tmp_path, r"was interrupted")
     step = getattr(module._Transfer, moment)
     stolen: list[str] = []
     waited: list[float] = []
@@ -280,7 +285,7 @@ def test_validators(
     hub: HubServer, url: str, tmp_path: Path, etag: str, modified: str, resumed: bool
 ) -> None:
     hub.faults[PATH] = Fault(cut=1_000_000, headers={"ETag": etag, "Last-Modified": modified})
-    refused(url, tmp_path, r"was cut")
+    refused(url, tmp_path, r"was interrupted")
     assert len(left(tmp_path)) == (2 if resumed else 0)
     hub.faults.clear()
     assert download(url, tmp_path).read_bytes() == DATA
@@ -294,14 +299,14 @@ def test_range_that_was_not_asked_for(
     with monkeypatch.context() as patch:
         patch.setattr(module, "WAITS", ())
         hub.faults[PATH] = Fault(cut=1_000_000, times=1)
-        refused(url, tmp_path, r"was cut")
+        refused(url, tmp_path, r"was interrupted")
     hub.faults[PATH] = Fault(headers={"Content-Range": span}, times=1)
     assert download(url, tmp_path).read_bytes() == DATA
     assert hub.count() == 3
 
 
 def test_two_at_once(hub: HubServer, url: str, tmp_path: Path) -> None:
-    """Without any lock: both write the same part, and both end with the right file."""
+    """One fetches, the others wait for it, and all end with the right file."""
     hub.faults[PATH] = Fault(cut=700_000, times=3)
     hub.files[PATH] = DATA * 3
     both = threading.Barrier(4)
@@ -320,7 +325,42 @@ def test_two_at_once(hub: HubServer, url: str, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert results == [DATA * 3] * 4
+    assert hub.count() == 4  # three that were cut, and the rest
     assert left(tmp_path) == ["Mixer-B_16.npz", "Mixer-B_16.npz.json"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks"), NotImplementedError])
+def test_file_system_without_locks(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(_: FileLock) -> None:
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert download(url, tmp_path).read_bytes() == DATA
+
+
+def test_two_at_once_without_locks(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the two do to each other's part, none ends with a wrong file."""
+    monkeypatch.setattr(module, "exclusive", lambda _: nullcontext())
+    hub.files[PATH] = DATA * 3
+    results: list[bytes | BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(download(url, tmp_path).read_bytes())
+        except SourceError as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {found for found in results if isinstance(found, bytes)} <= {DATA * 3}
+    assert download(url, tmp_path).read_bytes() == DATA * 3
 
 
 # Failures
@@ -336,11 +376,11 @@ def test_passing_failure(hub: HubServer, url: str, tmp_path: Path, status: int) 
 @pytest.mark.parametrize(
     ("status", "sentence", "requests"),
     [
-        (500, r"the server fails \(500 Internal Server Error\); try again later", 5),
-        (429, r"the server fails \(429 Too Many Requests\); try again later", 5),
+        (500, r"the server failed \(500 Internal Server Error\); try again later", 5),
+        (429, r"the server failed \(429 Too Many Requests\); try again later", 5),
         (404, r"doesn't exist \(404\); check the address", 1),
-        (401, r"may not be read by everybody \(401\); fetch it where you are logged in", 1),
-        (403, r"may not be read by everybody \(403\)", 1),
+        (401, r"isn't public \(401\); download it where you are logged in", 1),
+        (403, r"isn't public \(403\)", 1),
         (418, r"can't be fetched \(418", 1),
     ],
 )
@@ -362,25 +402,30 @@ def test_waits_grow_and_end(
     monkeypatch.setattr(module, "WAITS", (0.5, 1.0, 2.0, 4.0))
     monkeypatch.setattr(module.time, "sleep", waits.append)
     hub.faults[PATH] = Fault(status=503)
-    refused(url, tmp_path, "the server fails")
+    refused(url, tmp_path, "the server failed")
     assert waits == [0.5, 1.0, 2.0, 4.0]
 
 
 def test_short_body(hub: HubServer, url: str, tmp_path: Path) -> None:
     hub.faults[PATH] = Fault(longer=10)
-    cause = refused(url, tmp_path, r"was cut \(3,000,000 of 3,000,010 bytes\); run this again")
+    cause = refused(url, tmp_path, r"was interrupted \(3,000,000 of 3,000,010 bytes\); run")
     assert isinstance(cause, ConnectionError)
 
 
 def test_wrong_size_is_seen_before_anything_comes(hub: HubServer, url: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"has 3,000,000 bytes where 2,999,999 are expected"):
-        download(url, tmp_path, size=2_999_999, progress=lambda *_: pytest.fail("bytes came"))
+    with pytest.raises(SourceError, match=r"has 3,000,000 bytes instead of 2,999,999"):
+        download(
+            url,
+            tmp_path,
+            size=2_999_999,
+            listener=Listener(progress=lambda *_: pytest.fail("bytes came")),
+        )
     assert left(tmp_path) == []
 
 
 def test_wrong_size_without_a_length(hub: HubServer, url: str, tmp_path: Path) -> None:
     hub.faults[PATH] = Fault(headers={"Content-Length": ""})
-    refused(url, tmp_path, r"has 3,000,000 bytes where 4,000,000 are expected", size=4_000_000)
+    refused(url, tmp_path, r"has 3,000,000 bytes instead of 4,000,000", size=4_000_000)
     assert left(tmp_path) == []
     assert download(url, tmp_path, size=3_000_000).read_bytes() == DATA
 
@@ -388,8 +433,8 @@ def test_wrong_size_without_a_length(hub: HubServer, url: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("headers", "sentence"),
     [
-        ({"Content-Type": "text/html; charset=utf-8"}, "answers with a web page instead"),
-        ({"Content-Encoding": "gzip"}, "answers with a gzip page instead"),
+        ({"Content-Type": "text/html; charset=utf-8"}, "returned a web page instead"),
+        ({"Content-Encoding": "gzip"}, "returned a gzip page instead"),
     ],
 )
 def test_page_instead_of_a_file(
@@ -404,7 +449,7 @@ def test_stated_md5(hub: HubServer, url: str, tmp_path: Path) -> None:
     hub.files[PATH] = b"hello"  # the example of RFC 1321's successors: 5d41402abc4b2a76b9719d91...
     right = "crc32c=mnG7TA==,md5=XUFAKrxLKna5cZ2REBfFkg=="
     hub.faults[PATH] = Fault(headers={"x-goog-hash": right.replace("XUFA", "AAAA")})
-    refused(url, tmp_path, "came damaged")
+    refused(url, tmp_path, "arrived damaged")
     assert left(tmp_path) == []
     hub.faults[PATH] = Fault(headers={"x-goog-hash": right})
     assert download(url, tmp_path).read_bytes() == b"hello"
@@ -437,7 +482,7 @@ def test_silence(hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "WAITS", ())
     monkeypatch.setattr(module, "TIMEOUT", 0.05)
     hub.faults[PATH] = Fault(delay=0.3)
-    assert isinstance(refused(url, tmp_path, r"was cut \(timed out\)"), TimeoutError)
+    assert isinstance(refused(url, tmp_path, r"was interrupted \(timed out\)"), TimeoutError)
 
 
 @pytest.mark.parametrize(
@@ -457,7 +502,7 @@ def test_silence(hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_bad_url(tmp_path: Path, bad: str) -> None:
-    with pytest.raises(SourceError, match=r"is no URL that can be fetched; give one like https"):
+    with pytest.raises(SourceError, match=r"isn't a URL that can be fetched; give one like https"):
         download(bad, tmp_path)
 
 
@@ -465,7 +510,7 @@ def test_bad_url(tmp_path: Path, bad: str) -> None:
     "end", ["", "/", "/folder/", "/%2e%2e", "/.hidden", "/a%2Fb", "/a%00b", "/%1b"]
 )
 def test_url_without_a_file_name(tmp_path: Path, end: str) -> None:
-    with pytest.raises(SourceError, match=r"doesn't end in the name of a file"):
+    with pytest.raises(SourceError, match=r"doesn't end in a file name"):
         download("http://127.0.0.1" + end, tmp_path)
 
 
@@ -484,7 +529,7 @@ def test_redirect_loop(hub: HubServer, url: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a"])
 def test_redirect_out_of_the_web(hub: HubServer, url: str, tmp_path: Path, target: str) -> None:
     hub.faults[PATH] = Fault(status=302, headers={"Location": target})
-    refused(url, tmp_path, r"where nobody can vouch for the file|check the address")
+    refused(url, tmp_path, r"which isn't secure|check the address")
     assert left(tmp_path) == []
 
 
@@ -496,23 +541,21 @@ def test_no_redirect_from_https_to_http() -> None:
         return new.full_url
 
     assert follow("https://127.0.0.1/b.npz") == "https://127.0.0.1/b.npz"
-    with pytest.raises(SourceError, match="where nobody can vouch for the file"):
+    with pytest.raises(SourceError, match="which isn't secure"):
         follow("http://127.0.0.1/a.npz")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT RUN: needs /dev/full")
-def test_disk_full(
-    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full = tmp_path / "Mixer-B_16.npz.full.part"
-    full.symlink_to("/dev/full")
-    monkeypatch.setattr(module._Transfer, "part", lambda *_: full)
-    cause = refused(url, tmp_path, r"can't be stored in .*: No space left on device; make room")
+def test_disk_full(hub: HubServer, url: str, tmp_path: Path) -> None:
+    (tmp_path / "Mixer-B_16.npz.part").symlink_to("/dev/full")
+    cause = refused(url, tmp_path, r"can't be stored in .* \(No space left on device\); free")
     assert isinstance(cause, OSError)
     assert left(tmp_path) == []
 
 
 def test_folder_that_is_a_file(hub: HubServer, url: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SourceError, match=r"can't be stored in .*: (File exists|Not a directory)"):
+    with pytest.raises(
+        SourceError, match=r"can't be stored in .* \((File exists|Not a directory)\)"
+    ):
         download(url, tmp_path / "file")

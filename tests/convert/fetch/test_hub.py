@@ -8,12 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hub_server import COMMIT, TOKEN, Fault, HubServer, Repo
+from hub_server import COMMIT, TOKEN, Fault, HubServer, Repo, set_hub
 from huggingface_hub import errors, file_download
 from huggingface_hub.utils import _http
 
 from mixer_mlx.convert.fetch import hub as module
-from mixer_mlx.convert.fetch.hub import Fetched, HubAddress, choose, fetch, parse
+from mixer_mlx.convert.fetch.download import Fetched
+from mixer_mlx.convert.fetch.hub import choose, fetch
+from mixer_mlx.convert.fetch.hub_address import HubAddress, parse
+from mixer_mlx.convert.fetch.listener import Listener
 from mixer_mlx.errors import SourceError
 
 NAME = "timm/mixer_tiny"
@@ -54,7 +57,7 @@ def gone(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
             port = bound.getsockname()[1]
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+        set_hub(monkeypatch, HF_ENDPOINT=f"http://127.0.0.1:{port}")
 
     return close
 
@@ -106,7 +109,7 @@ def test_what_is_no_address(text: str) -> None:
      "hf://a--b/c", "hf://a/b.git", "hf://a/-b"],
 )  # fmt: skip
 def test_malformed_address(text: str) -> None:
-    with pytest.raises(SourceError, match=r"no address on the Hub; write|can't be the name of a"):
+    with pytest.raises(SourceError, match=r"isn't an address on the Hub; write|isn't a valid"):
         parse(text)
 
 
@@ -114,8 +117,8 @@ def test_malformed_address(text: str) -> None:
     "options", [{"file": "../x"}, {"file": "/x"}, {"revision": "../../x"}, {"revision": ""}]
 )
 def test_names_that_could_leave_the_cache(hub: HubServer, options: dict[str, str]) -> None:
-    refused("can't be the name of a", **options)
-    refused("can't be the name of a repository", repo="user/../x")
+    refused("isn't a valid", **options)
+    refused("isn't a valid repository name", repo="user/../x")
     assert hub.count() == 0
 
 
@@ -124,9 +127,9 @@ def test_names_that_could_leave_the_cache(hub: HubServer, options: dict[str, str
 
 def test_model(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    found = fetch(NAME, progress=lambda *state: seen.append(state))
+    found = fetch(NAME, listener=Listener(progress=lambda *state: seen.append(state)))
     folder = tmp_path / "hf-home" / "hub" / "models--timm--mixer_tiny" / "snapshots" / COMMIT
-    assert found == Fetched(folder, NAME, COMMIT, ("config.json", "model.safetensors"))
+    assert found == Fetched(folder, COMMIT, ("config.json", "model.safetensors"))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         name: FILES[name] for name in found.files
     }
@@ -170,8 +173,8 @@ def test_choice_of_weights(names: list[str], chosen: list[str]) -> None:
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["b.npz", "a.npz"], r"holds 2 files that could be the weights; give one, like .*/a\.npz"),
-        (["README.md", "sub/x.npz"], r"holds no weights .* give a file as hf://timm/mixer_tiny/"),
+        (["b.npz", "a.npz"], r"has 2 files that could be the weights; name one, e.g. .*/a\.npz"),
+        (["README.md", "sub/x.npz"], r"has no weights .* name it as hf://timm/mixer_tiny/"),
     ],
 )
 def test_no_choice(names: list[str], sentence: str) -> None:
@@ -187,7 +190,7 @@ def test_offline_after_a_download(
 ) -> None:
     found, file = fetch(NAME), fetch(NAME, file="jax/weights.npz")
     asked = hub.count()
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    set_hub(monkeypatch, HF_HUB_OFFLINE="1")
     assert fetch(NAME) == found
     assert fetch(NAME, revision=COMMIT) == found
     assert fetch(NAME, file="jax/weights.npz") == file
@@ -247,8 +250,8 @@ def test_files_that_the_library_fetched_serve_offline(
 
     for name in ("config.json", "model.safetensors"):
         hf_hub_download(NAME, name, endpoint=hub.url, cache_dir=tmp_path / "elsewhere")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "elsewhere"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "yes")
+    set_hub(monkeypatch, HF_HUB_CACHE=str(tmp_path / "elsewhere"))
+    set_hub(monkeypatch, HF_HUB_OFFLINE="yes")
     found = fetch(NAME)
     assert (found.path / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     assert found.revision == COMMIT
@@ -269,7 +272,7 @@ def test_cut_download_leaves_nothing(hub: HubServer, repo: Repo, tmp_path: Path)
 def test_offline_and_not_cached(
     hub: HubServer, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    set_hub(monkeypatch, HF_HUB_OFFLINE="1")
     cause = refused("The model of timm/mixer_tiny isn't in the Hub's cache, .* unset HF_HUB_OFF")
     assert isinstance(cause, errors.OfflineModeIsEnabled)
     refused("a.npz of timm/mixer_tiny isn't in the Hub's cache", file="a.npz")
@@ -289,14 +292,14 @@ def test_one_503(hub: HubServer, repo: Repo) -> None:
 
 def test_lasting_500(hub: HubServer, repo: Repo) -> None:
     hub.faults[API] = Fault(status=500)
-    cause = refused(r"The Hub fails \(500\) at timm/mixer_tiny; try again later")
+    cause = refused(r"The Hub failed to serve timm/mixer_tiny \(500\); try again later")
     assert isinstance(cause, errors.HfHubHTTPError)
     assert hub.count(API) == 4
 
 
 def test_lasting_500_at_a_file(hub: HubServer, repo: Repo) -> None:
     hub.faults[resolve("model.safetensors")] = Fault(status=500)
-    cause = refused(r"The Hub fails \(500\) at timm/mixer_tiny; try again later")
+    cause = refused(r"The Hub failed to serve timm/mixer_tiny \(500\); try again later")
     assert isinstance(cause, errors.LocalEntryNotFoundError)
 
 
@@ -324,13 +327,13 @@ def test_gated_repository(hub: HubServer, repo: Repo, monkeypatch: pytest.Monkey
 
 def test_wrong_token(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    cause = refused(r"doesn't know the token in HF_TOKEN; make a new one at .*/settings/tokens")
+    cause = refused(r"doesn't accept the token in HF_TOKEN; create a new one at .*/settings/tokens")
     assert isinstance(cause, errors.HfHubHTTPError)
 
 
 def test_refused_repository(hub: HubServer, repo: Repo) -> None:
     hub.faults[API] = Fault(status=403)
-    refused(r"The Hub refuses timm/mixer_tiny to you \(403\)")
+    refused(r"The Hub denies access to timm/mixer_tiny \(403\)")
     assert hub.count(API) == 1
 
 
@@ -351,7 +354,7 @@ def test_short_body(hub: HubServer, repo: Repo) -> None:
     hub.faults[resolve("model.safetensors")] = Fault(
         headers={"Content-Length": "", "X-Linked-Size": "9"}
     )
-    assert isinstance(refused("A file of timm/mixer_tiny came incomplete; run this"), OSError)
+    assert isinstance(refused("A file of timm/mixer_tiny arrived incomplete; run this"), OSError)
 
 
 @pytest.mark.parametrize(
@@ -361,26 +364,26 @@ def test_short_body(hub: HubServer, repo: Repo) -> None:
 )
 def test_endpoint_that_is_no_hub(hub: HubServer, repo: Repo, fault: Fault) -> None:
     hub.faults[API] = fault
-    refused("doesn't answer as the Hub does .*; check HF_ENDPOINT")
+    refused("didn't answer like the Hub .*; check HF_ENDPOINT")
 
 
 def test_commit_that_is_none(hub: HubServer, repo: Repo) -> None:
     repo.commit = "../../.."
-    refused("doesn't answer as the Hub does")
+    refused("didn't answer like the Hub")
     assert hub.count() == 1
 
 
 def test_endpoint_that_is_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "huggingface.co")
-    refused("'huggingface.co' is no URL")
+    set_hub(monkeypatch, HF_ENDPOINT="huggingface.co")
+    refused("'huggingface.co' isn't a URL")
 
 
 def test_cache_that_cannot_be_written(
     repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "file"))
-    cause = refused("can't take the files of timm/mixer_tiny: .*set HF_HOME to a folder")
+    set_hub(monkeypatch, HF_HUB_CACHE=str(tmp_path / "file"))
+    cause = refused("The files of timm/mixer_tiny can't be stored in .*set HF_HOME to a folder")
     assert isinstance(cause, OSError)
 
 

@@ -63,7 +63,7 @@ def test_names_must_differ_and_be_arrays(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="same name"):
         npz.read_header(path)
     archive(path, {"a.txt": b"x"})
-    with pytest.raises(SourceError, match=r"a\.txt is no array"):
+    with pytest.raises(SourceError, match=r"a\.txt isn't an array"):
         npz.read_header(path)
 
 
