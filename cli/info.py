@@ -36,9 +36,11 @@ def info(
     output.write_record(record, format)
 
 
-def _shown(labels: tuple[str, ...], most: int = 10) -> str:
-    more = len(labels) - most
-    return ", ".join(labels[:most]) + (f" and {more} more" if more > 0 else "")
+def _shown(labels: tuple[str, ...], first: int = 10) -> str:
+    """The first name of each of the first classes."""
+    more = len(labels) - first
+    names = [label.partition(", ")[0] for label in labels[:first]]
+    return ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
 
 
 def models(format: options.FormatOption = "table") -> None:
@@ -49,11 +51,12 @@ def models(format: options.FormatOption = "table") -> None:
     if format == "table":
         for row in rows:
             row["note"] = str(row["note"] or "").split(":")[0]
+            row["size"] = f"{row['mib']} MiB" if row["mib"] else "built-in"
         rows = [{key: row[key] for key in _TABLE} for row in rows]
     output.write_rows(rows, format)
 
 
-_TABLE = ("name", "variant", "classes", "mib", "top1", "real", "on_disk", "note")
+_TABLE = ("name", "variant", "classes", "size", "top1", "real", "on_disk", "note")
 
 
 def _row(entry: "CatalogEntry") -> dict[str, object]:

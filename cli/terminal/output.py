@@ -10,11 +10,13 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixer_mlx.choices import Format
+
+from .progress import Bar, bar
 
 if TYPE_CHECKING:
     from mixer_mlx.config import MixerConfig
@@ -91,25 +93,22 @@ def say_written(path: Path, config: "MixerConfig") -> None:
 
 @contextmanager
 def fetching(*, quiet: bool) -> Iterator["Listener"]:
-    """A listener that writes messages, and draws a progress bar if stderr is a terminal."""
+    """A listener that writes messages, and draws a progress bar once something is downloaded."""
     from mixer_mlx.convert import Listener
 
-    quiet = quiet or bool(_speaker)
-    if quiet or not sys.stderr.isatty():
-        yield Listener() if quiet else Listener(message=say)
+    if quiet or _speaker:
+        yield Listener()
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-    from rich.progress import TransferSpeedColumn as Speed
+    with ExitStack() as stack:
+        bars: list[Bar] = []
 
-    console = Console(stderr=True)
-    columns = (BarColumn(), DownloadColumn(), Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        bar = bars.add_task("", visible=False)
-        yield Listener(
-            lambda text: console.print(printable(text), markup=False, highlight=False),
-            lambda done, total: bars.update(bar, completed=done, total=total, visible=True),
-        )
+        def show(done: int, total: int | None) -> None:
+            if not bars:
+                bars.append(stack.enter_context(bar(quiet=quiet)))
+            of = "" if total is None else f" of {total / 2**20:,.1f}"
+            bars[0](done, f"{done / 2**20:,.1f}{of} MiB", total)
+
+        yield Listener(say, show)
 
 
 def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:
@@ -119,7 +118,28 @@ def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:
     elif style == "csv":
         sys.stdout.writelines(csv_line(row) for row in [rows[0].keys(), *map(_values, rows)])
     else:
-        sys.stdout.write(columns([list(rows[0]), *map(_values, rows)]))
+        sys.stdout.write(table(rows))
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Lines with aligned columns: numbers to the right, with as many decimals in all rows."""
+    shown = []
+    for key in rows[0]:
+        values = [row[key] for row in rows]
+        cells = [printable(cell) for cell in (key, *_uniform(values))]
+        numeric = all(value is None or type(value) in (int, float) for value in values)
+        width = max(map(len, cells))
+        shown.append([cell.rjust(width) if numeric else cell.ljust(width) for cell in cells])
+    return "".join("  ".join(row).rstrip() + "\n" for row in zip(*shown, strict=True))
+
+
+def _uniform(values: Sequence[object]) -> list[str]:
+    floats = [value for value in values if isinstance(value, float)]
+    decimals = max((len(str(value).partition(".")[2]) for value in floats), default=0)
+    return [
+        f"{value:,.{decimals}f}" if isinstance(value, float) else _text(value) if value else ""
+        for value in values
+    ]
 
 
 def write_record(record: Mapping[str, object], style: Format) -> None:
@@ -132,7 +152,8 @@ def write_record(record: Mapping[str, object], style: Format) -> None:
         lines = [(key, str(value) if type(value) is int else _text(value)) for key, value in pairs]
         sys.stdout.writelines(map(csv_line, [("key", "value"), *lines]))
     else:
-        sys.stdout.write(columns([(key, _text(value)) for key, value in pairs]))
+        filled = [(key, value) for key, value in pairs if value not in (None, "", [], ())]
+        sys.stdout.write(columns([(key, _text(value)) for key, value in filled]))
 
 
 def _values(row: Mapping[str, object]) -> list[object]:
