@@ -53,7 +53,7 @@ def check(
     both, or in two classes; very uneven classes, and images that are small or of odd shape. The
     exit code is 1 if there is anything that would harm, and 0 otherwise.
     """
-    from mixer_mlx.analysis.check import KINDS, find, read_parts, scan
+    from mixer_mlx.analysis.check import KINDS, find, read_all_splits, scan
     from mixer_mlx.convert.fetch.datasets import locate
     from mixer_mlx.data.read import Columns
 
@@ -64,7 +64,7 @@ def check(
         sheets.check(sheet, force=force)
     with output.fetching(quiet=quiet) as listeners:
         path = locate(data, lambda parts: parts, **listeners)
-    parts = read_parts(path, Columns(image_column, label_column))
+    parts = read_all_splits(path, Columns(image_column, label_column))
     with progress(not quiet, [], sum(map(len, parts.values()))) as tick:
         scanned = scan(parts, tick)
     findings = find(scanned, near=near, image_size=size)
@@ -89,7 +89,7 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
             "images": [
                 {
                     "image": str(scan.entries[i]),
-                    "part": scan.part_of[i] or None,
+                    "part": scan.split_of[i] or None,
                     "class": scan.class_of[i],
                 }
                 for i in finding.images

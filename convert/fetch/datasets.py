@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixer_mlx.data import read
-from mixer_mlx.data.dataset import part_for_evaluation, parts_for_training
+from mixer_mlx.data.dataset import split_for_evaluation, splits_for_training
 from mixer_mlx.data.read import Dataset
 from mixer_mlx.errors import SourceError
 
@@ -35,7 +35,7 @@ def read_splits(
     """`mixer_mlx.data.read.read_splits`, for an address on the Hub too. Raises MixerError."""
 
     def choose(parts: Collection[str]) -> Collection[str | None]:
-        return parts_for_training(parts, train_split, val_split, val_fraction, str(data))
+        return splits_for_training(parts, train_split, val_split, val_fraction, str(data))
 
     path = locate(data, choose, talk=talk, progress=progress)
     return read.read_splits(
@@ -59,7 +59,7 @@ def read_split(
     """`mixer_mlx.data.read.read_split`, for an address on the Hub too. Raises MixerError."""
 
     def choose(parts: Collection[str]) -> Collection[str | None]:
-        return (part_for_evaluation(parts, part, str(data)),)
+        return (split_for_evaluation(parts, part, str(data)),)
 
     path = locate(data, choose, talk=talk, progress=progress)
     return read.read_split(path, part, columns=columns)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mixer_mlx.data.columns import Columns
 from mixer_mlx.data.dataset import TRAIN
-from mixer_mlx.data.read import Data, Dataset, Entry, find_parts
+from mixer_mlx.data.read import Data, Dataset, Entry, find_splits
 from mixer_mlx.errors import ImageError
 from mixer_mlx.images.decode import LazyImage, opened, rgb
 from mixer_mlx.images.pillow import quietly
@@ -87,21 +87,21 @@ class Look(NamedTuple):
 
 
 class Scan:
-    """A dataset's parts, as `read_parts` gives them, and what its images look like.
+    """A dataset's parts, as `read_all_splits` gives them, and what its images look like.
 
-    Images are counted through all parts: `entries[i]` is in `part_of[i]` and shows the class
+    Images are counted through all parts: `entries[i]` is in `split_of[i]` and shows the class
     `class_of[i]`; `looks[i]` is an ImageError if it can't be read.
     """
 
     def __init__(self, parts: Mapping[str, Dataset]) -> None:
         self.parts = parts
         self.entries: list[Entry] = []
-        self.part_of: list[str] = []
+        self.split_of: list[str] = []
         self.class_of: list[str] = []
         self.looks: list[Look | ImageError] = []
         for name, dataset in parts.items():
             self.entries += dataset.paths
-            self.part_of += [name] * len(dataset)
+            self.split_of += [name] * len(dataset)
             self.class_of += [dataset.classes[label] for label in dataset.labels]
 
     def readable(self) -> Iterator[tuple[int, Look]]:
@@ -111,12 +111,12 @@ class Scan:
                 yield index, seen
 
 
-def read_parts(root: Data, columns: Columns | None = None) -> dict[str, Dataset]:
+def read_all_splits(root: Data, columns: Columns | None = None) -> dict[str, Dataset]:
     """All parts of a dataset by name, that for training first; "" is one without parts.
 
     Raises ConfigError.
     """
-    found = find_parts(root, columns or Columns(), ())
+    found = find_splits(root, columns or Columns(), ())
     names = sorted(found, key=lambda name: name.lower() not in TRAIN)
     return {name: found[name]() for name in names}
 
@@ -226,7 +226,7 @@ def _alike(scan: Scan, near: int) -> Iterator[Finding]:
 def _related(scan: Scan, prefix: str, group: list[int], detail: str = "") -> Iterator[Finding]:
     """Say what is wrong with having these images, which are the same, where they are."""
     in_classes = len({scan.class_of[i] for i in group}) > 1
-    in_parts = len({scan.part_of[i] for i in group}) > 1
+    in_parts = len({scan.split_of[i] for i in group}) > 1
     if in_classes:
         yield Finding(f"{prefix}two_labels", tuple(group), detail)
     if in_parts:
@@ -293,7 +293,7 @@ def _section(
 
 
 def _tile(scan: Scan, index: int) -> Tile:
-    where = "/".join(filter(None, [scan.part_of[index], scan.class_of[index]]))
+    where = "/".join(filter(None, [scan.split_of[index], scan.class_of[index]]))
     entry = scan.entries[index]
     name = str(entry).rpartition("/")[2]
     try:

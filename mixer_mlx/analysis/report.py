@@ -92,7 +92,7 @@ def describe(info: ModelInfo, metrics: Metrics, images: DecodedImages) -> list[t
     """Facts about a model and how it did."""
     config = info.config
     height, width = config.image_size
-    bad = f", and {len(images.bad):,} that can't be read" if images.bad else ""
+    bad = f", and {len(images.unreadable):,} that can't be read" if images.unreadable else ""
     return [
         (
             "model",
@@ -109,7 +109,7 @@ def describe(info: ModelInfo, metrics: Metrics, images: DecodedImages) -> list[t
 def readable(images: DecodedImages) -> list[Entry]:
     """Those that were evaluated: all but the ones that turned out to be bad."""
     paths = enumerate(images.dataset.paths)
-    return [path for index, path in paths if index not in images.bad]
+    return [path for index, path in paths if index not in images.unreadable]
 
 
 def write(path: Path, report: Report) -> None:

@@ -14,7 +14,7 @@ from mixer_mlx.analysis.check import (
     class_findings,
     draw_findings,
     find,
-    read_parts,
+    read_all_splits,
     scan,
 )
 from mixer_mlx.analysis.hashing import dhashes, reduced
@@ -55,7 +55,7 @@ def parts(save: Save, tmp_path: Path) -> Path:
 
 def found(root: Path, **options: object) -> list[tuple[str, list[str], str]]:
     """Kind, names below `root` and detail of each finding."""
-    scanned = scan(read_parts(root))
+    scanned = scan(read_all_splits(root))
     return [
         (
             one.kind,
@@ -174,7 +174,7 @@ def test_how_images_are_stored(save: Save, tmp_path: Path) -> None:
         image = photo(number)
         image = image.convert("L").convert("I;16") if mode == "I;16" else image.convert(mode)
         save(f"a/{name}", image)
-    scanned = scan(read_parts(tmp_path))
+    scanned = scan(read_all_splits(tmp_path))
     stored = {Path(str(scanned.entries[i])).name: seen.stored for i, seen in scanned.readable()}
     assert stored == modes
 
@@ -227,7 +227,7 @@ def test_a_sheet_shows_what_was_found(parts: Path, save: Save) -> None:
     for name in ("0.png", "1.png"):
         save(f"train/cat/{name}", red)
     (parts / "val/dog/00.jpg").write_text("no image")
-    scanned = scan(read_parts(parts))
+    scanned = scan(read_all_splits(parts))
     page = draw_findings(scanned, find(scanned))
     assert page is not None
     pixels = np.asarray(page)

@@ -122,7 +122,7 @@ def test_evaluation_is_in_order_and_complete(dataset: Dataset) -> None:
     found = list(EvaluationBatches(images, SMALL, 8))
     assert [len(labels) for _, labels in found] == [8, 8, 3]
     assert list(chain(*indices(found))) == [i for i in range(20) if i != 4]
-    assert list(images.bad) == [4]
+    assert list(images.unreadable) == [4]
 
 
 def test_decoded_images_are_kept_up_to_a_size(dataset: Dataset) -> None:
@@ -131,7 +131,7 @@ def test_decoded_images_are_kept_up_to_a_size(dataset: Dataset) -> None:
         images[index]
     for path in dataset.paths:
         path.unlink()
-    images._on_bad = lambda *_: None
+    images._on_unreadable = lambda *_: None
     assert [index for index in range(20) if images[index]] == [0, 1, 2, 3, 4]
 
 
