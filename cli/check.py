@@ -89,7 +89,7 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
             "images": [
                 {
                     "image": str(scan.entries[i]),
-                    "part": scan.split_of[i] or None,
+                    "split": scan.split_of[i] or None,
                     "class": scan.class_of[i],
                 }
                 for i in finding.images
@@ -98,7 +98,7 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
     yield {
         "summary": {
             "images": len(scan.entries),
-            "parts": {name or "all": part.counts() for name, part in scan.parts.items()},
+            "splits": {name or "all": split.counts() for name, split in scan.splits.items()},
             "stored": dict(Counter(seen.stored for _, seen in scan.readable()).most_common()),
             "sizes": dict(_sizes(scan).most_common()),
             "findings": dict(Counter(finding.kind for finding in findings)),
@@ -129,13 +129,13 @@ def _table(data: str, root: Path, scan: "Scan", findings: "list[Finding]") -> It
                 yield f"  {KINDS[kind].text}{count}\n"
                 yield from _examples(root, scan, some[kind])
         elif harmful:
-            yield "nothing was found that would harm\n"
+            yield "no serious problems found\n"
 
 
 def _class_rows(scan: "Scan") -> Iterator[tuple[str, ...]]:
-    counts = [part.counts() for part in scan.parts.values()]
+    counts = [split.counts() for split in scan.splits.values()]
     names = sorted({name for part in counts for name in part})
-    yield ("class", *(part or "images" for part in scan.parts))
+    yield ("class", *(split or "images" for split in scan.splits))
     for name in names[:_ROWS]:
         yield (name, *(f"{part.get(name, 0):,}" for part in counts))
     if len(names) > _ROWS:
