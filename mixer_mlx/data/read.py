@@ -39,7 +39,6 @@ __all__ = [
     "find_splits",
     "hold_out",
     "match_classes",
-    "read_folder",
     "read_split",
     "read_splits",
 ]
@@ -48,16 +47,6 @@ VAL_FRACTION = 0.2
 """Held out of each class if a dataset has no validation split."""
 
 Data = str | os.PathLike[str]
-
-
-def read_folder(root: Data) -> Dataset:
-    """The images in root/<class>/ and below; classes and images sorted by name.
-
-    Raises ConfigError for a folder without classes, and for classes without images.
-    """
-    if not Path(root).is_dir():
-        raise ConfigError(f"Expected one folder per class: {root}/<class>/*.jpg.")
-    return folders.read_classes(DiskTree(Path(root)))
 
 
 def read_split(

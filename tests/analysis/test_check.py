@@ -31,7 +31,7 @@ Save = Callable[..., Path]
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """Save an image below tmp_path, unless told otherwise with what JPEG's best quality gives."""
+    """Save an image below tmp_path, by default with high JPEG quality."""
 
     def save(name: str, image: Image.Image, **options: object) -> Path:
         path = tmp_path / name

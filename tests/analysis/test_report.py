@@ -1,4 +1,4 @@
-"""The page: its numbers, what it escapes, and that it needs nothing else."""
+"""The page: its numbers, its escaping, and that it is self-contained."""
 
 import base64
 import io

@@ -25,7 +25,7 @@ def test_an_archive_is_the_folder_that_was_packed(name, prefix, files, folder, p
         assert packed.labels.tolist() == plain.labels.tolist()
         names = [str(entry).removeprefix(f"{path}/{prefix}") for entry in packed.paths]
         assert names == [str(entry).removeprefix(f"{folder}/") for entry in plain.paths]
-        # So a run may go on when its folder was packed meanwhile.
+        # So a run can be resumed after its folder has been packed.
         assert fingerprint(packed) == fingerprint(plain)
         with ThreadPoolExecutor(8) as threads:
             backwards = list(packed.paths[::-1]) * 3

@@ -8,7 +8,6 @@ from mixer_mlx.data.read import (
     Dataset,
     hold_out,
     match_classes,
-    read_folder,
     read_split,
     read_splits,
 )
@@ -29,7 +28,7 @@ def test_folders_are_classes_sorted(tmp_path: Path) -> None:
     for ignored in (".hidden", "readme.txt"):
         (tmp_path / "cat" / ignored).touch()
     (tmp_path / ".git").mkdir()
-    found = read_folder(tmp_path)
+    found = read_split(tmp_path)[0]
     assert found.classes == ("cat", "dog")
     assert [str(path.relative_to(tmp_path)) for path in found.paths] == [
         "cat/000.jpg",
@@ -42,20 +41,20 @@ def test_folders_are_classes_sorted(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_not_a_dataset(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="one folder per class"):
-        read_folder(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="doesn't exist"):
+        read_split(tmp_path / "nowhere")[0]
     with pytest.raises(ConfigError, match=r"one folder per class: .*/<class>/"):
-        read_folder(tmp_path)
+        read_split(tmp_path)[0]
     make(tmp_path, cat=1, dog=0)
     with pytest.raises(ConfigError, match="dog holds no images"):
-        read_folder(tmp_path)
+        read_split(tmp_path)[0]
     (tmp_path / "dog").rmdir()
     with pytest.raises(ConfigError, match="only the class cat"):
         read_splits(tmp_path)
 
 
 def test_a_split_is_stratified_seeded_and_complete(tmp_path: Path) -> None:
-    whole = read_folder(make(tmp_path, a=100, b=10, c=2, d=1))
+    whole = read_split(make(tmp_path, a=100, b=10, c=2, d=1))[0]
     train, val = hold_out(whole, 0.2, seed=7)
     assert val.counts() == {"a": 20, "b": 2, "c": 1, "d": 0}
     assert train.counts() == {"a": 80, "b": 8, "c": 1, "d": 1}

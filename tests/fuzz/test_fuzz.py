@@ -1,4 +1,4 @@
-"""A few damaged files for every parser; `scripts/fuzz` makes as many as wanted."""
+"""A few damaged files for every parser; `scripts/fuzz --cases N` runs more."""
 
 import os
 import subprocess
