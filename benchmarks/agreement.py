@@ -1,4 +1,4 @@
-"""Contenders must have computed the same, else their times say nothing."""
+"""Check that contenders computed the same; otherwise their times mean nothing."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ def check(
     *,
     first: int | None = None,
 ) -> dict[str, float]:
-    """Largest difference between each contender's output and the first one's, as a share of the
-    largest value there; of the `first` numbers alone, if given.
+    """Largest difference between each contender's output and the first one's, as a fraction of the
+    largest value there; of the `first` numbers only, if given.
 
     Raises BenchmarkError beyond the tolerance.
     """
@@ -30,11 +30,11 @@ def check(
             continue
         if values.shape != expected.shape or not np.isfinite(values).all():
             raise BenchmarkError(f"{worker.name} computed {values.shape}, not {expected.shape}.")
-        share = float(abs(values - expected).max() / abs(expected).max())
-        if not share <= tolerance:
+        error = float(abs(values - expected).max() / abs(expected).max())
+        if not error <= tolerance:
             raise BenchmarkError(
-                f"{worker.name} differs from {workers[0].name} by {share:.2g} of the largest of "
+                f"{worker.name} differs from {workers[0].name} by {error:.2g} of the largest of "
                 f"the {key}; at most {tolerance:g} is allowed."
             )
-        differences[worker.name] = share
+        differences[worker.name] = error
     return differences

@@ -1,10 +1,10 @@
-"""The driver: contenders take turns, and what they needed becomes medians, ratios and JSON.
+"""The driver: runs contenders in turn, and reports medians, ratios and JSON.
 
-Each contender is a process of its own, because their threads would fight in one. A worker (see
-serve.py) stays alive and sleeps while another runs; a command starts anew each time. In every
-round each contender runs once, and the order turns by one from round to round. A ratio is the
+Each contender has its own process, because their threads would compete in a shared one. A worker
+(see serve.py) stays alive and sleeps while another runs; a command starts afresh each time. In each
+round every contender runs once, and the order rotates by one from round to round. A ratio is the
 median over the rounds of (contender's seconds / mixer-mlx's seconds in the same round), so that a
-machine that is slower for a minute is slower for both.
+temporary slowdown affects both.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from typing import IO, Any, Protocol
 
 HERE = Path(__file__).parent
 OURS = "mixer-mlx"
-IDLE_SHARE = 0.05
-"""A waiting worker that takes more of a core than this disturbs the others: it is told."""
+MAX_IDLE = 0.05
+"""Warn of a waiting worker that takes more of a core than this, as it disturbs the others."""
 
 Row = dict[str, Any]
 
 
 class BenchmarkError(Exception):
-    """A benchmark can't go on; one sentence."""
+    """A benchmark can't continue; the message is one sentence."""
 
 
 class NotInstalledError(BenchmarkError):
@@ -36,7 +36,7 @@ class NotInstalledError(BenchmarkError):
 
 
 class Contender(Protocol):
-    """Who takes part in a comparison."""
+    """A participant in a comparison."""
 
     name: str
 
@@ -45,8 +45,8 @@ class Contender(Protocol):
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of a contender: that many threads for whatever computes, and a float32 that
-    is one on GPUs too (PyTorch's setting for that is in its worker)."""
+    """The environment of a contender: `threads` for every library, and true float32 on GPUs too
+    (PyTorch's setting for that is in its worker)."""
     names = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
     count = {f"{name}_NUM_THREADS": str(threads) for name in names}
     # NPROC is XLA's.
@@ -56,7 +56,7 @@ def environment(threads: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def on_cores(threads: int) -> Iterator[None]:
-    """Processes started inside may use so many cores, where the system can hold them to it."""
+    """Limit processes started inside to `threads` cores, if the system supports it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -71,7 +71,7 @@ def on_cores(threads: int) -> Iterator[None]:
 class Worker:
     """A worker process: `python script [arguments]`, which must call `serve.serve`.
 
-    Raises NotInstalledError where it can't import what it needs.
+    Raises NotInstalledError if a library is missing.
     """
 
     def __init__(
@@ -132,9 +132,9 @@ class Worker:
         return path
 
     @property
-    def idle_share(self) -> float:
-        """The share of a core that it took while it should have slept; over a second at least,
-        since its first and last answers cost some milliseconds."""
+    def idle_fraction(self) -> float:
+        """Fraction of a core used while it should have slept, over at least a second, since its
+        first and last answers cost a few milliseconds."""
         return self.burned / max(self.waited, 1.0)
 
     def close(self) -> None:
@@ -164,7 +164,7 @@ class Worker:
 
 
 class Command:
-    """A command that starts anew for every run, without a terminal; its first word is a path."""
+    """A command started afresh for every run, without a terminal; its first word is a path."""
 
     def __init__(self, name: str, command: Sequence[str], threads: int) -> None:
         self.name, self.command, self.threads = name, list(command), threads
@@ -198,8 +198,8 @@ def compare(
 ) -> dict[str, Row]:
     """Results by name: contenders take turns, after `warm_up` runs of each that don't count.
 
-    Three, as mixer-mlx compiles at the second. A run that takes less than `seconds` is repeated
-    inside its turn until it takes so long.
+    Three, as mixer-mlx compiles in the second. A run that takes less than `seconds` is repeated
+    within its turn until it takes that long.
     """
     times = {}
     for contender in contenders:
@@ -248,21 +248,21 @@ def spread(values: Sequence[float]) -> Row:
 
 
 def check_idle(workers: Sequence[Worker]) -> dict[str, float]:
-    """Shares of a core that waiting workers took; says so of those that took too much."""
-    shares = {worker.name: worker.idle_share for worker in workers}
-    for name, share in shares.items():
-        if share > IDLE_SHARE:
-            say(f"WARNING: {name} took {share:.0%} of a core while others ran.")
-    return shares
+    """Fraction of a core that each waiting worker used, with a warning if it is too much."""
+    idle = {worker.name: worker.idle_fraction for worker in workers}
+    for name, fraction in idle.items():
+        if fraction > MAX_IDLE:
+            say(f"WARNING: {name} took {fraction:.0%} of a core while others ran.")
+    return idle
 
 
 def say(text: str) -> None:
-    """To the terminal, beside the results."""
+    """Write a message to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def save(path: Path, content: Row) -> None:
-    """Write JSON under a temporary name, then rename."""
+    """Write JSON to a temporary file, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")

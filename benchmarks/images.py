@@ -1,8 +1,8 @@
 """Photograph-like JPEG files, the same for the same seed.
 
-Light in a photograph falls off with frequency about as 1 / f. Here noise of that spectrum is laid
-over itself at many sizes, its three channels nearly equal, as JPEG's compression expects. With
-`photo`, a real photograph is cropped and enlarged instead, with a grain added.
+The spectrum of a photograph falls off roughly as 1 / f. These images add noise at many sizes to get
+that spectrum, with three nearly equal channels, as JPEG compression expects. With `photo`, a real
+photograph is cropped and enlarged instead, with grain added.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ SMALL = (500, 375)
 LARGE = (4000, 3000)
 QUALITY = 90
 FIRST_OCTAVE, NEXT_OCTAVE = 40.0, 0.8
-"""Standard deviation of the coarsest noise, and each finer one's share of the one before."""
+"""Standard deviation of the coarsest noise, and the factor from each size to the next finer."""
 
 Source = Callable[[np.random.Generator, tuple[int, int]], Image.Image]
 
@@ -23,9 +23,9 @@ Source = Callable[[np.random.Generator, tuple[int, int]], Image.Image]
 def write(
     folder: Path, count: int, size: tuple[int, int], *, photo: Path | None = None, classes: int = 0
 ) -> Path:
-    """Write `count` images of (width, height); in folders of so many classes, unless that is 0.
+    """Write `count` images of (width, height), in one folder per class unless `classes` is 0.
 
-    Large ones are cut out of a few, since drawing them takes longer than reading them.
+    Large images are cropped from a few, since drawing one takes longer than reading it.
     """
     draw = from_photo(photo) if photo else synthetic
     rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def write(
 
 
 def synthetic(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Noise at sizes from the whole image to one pixel, each octave a little weaker."""
+    """Noise at scales from the whole image to one pixel, each octave a little weaker."""
     width, height = size
     light = np.zeros((height, width, 3), np.float32)
     cells, strength = 2, FIRST_OCTAVE
@@ -59,13 +59,13 @@ def synthetic(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def from_photo(path: Path) -> Source:
-    """Random parts of a photograph, at least half of it, enlarged to the size."""
+    """Random crops of a photograph, at least half of it, enlarged to the size."""
     with Image.open(path) as image:
         photo = image.convert("RGB")
 
     def draw(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-        share = rng.uniform(0.5, 1)
-        wide = min(photo.width, photo.height * size[0] / size[1]) * share
+        fraction = rng.uniform(0.5, 1)
+        wide = min(photo.width, photo.height * size[0] / size[1]) * fraction
         high = wide * size[1] / size[0]
         left, top = rng.uniform(0, photo.width - wide), rng.uniform(0, photo.height - high)
         large = photo.resize(size, Image.Resampling.BICUBIC, (left, top, left + wide, top + high))

@@ -1,10 +1,9 @@
-"""Forward passes: mixer-mlx beside timm on PyTorch, eager and compiled, and Flax on XLA.
+"""Forward passes: mixer-mlx compared with timm on PyTorch (eager and compiled) and Flax on XLA.
 
     python benchmarks/inference.py --torch-python PATH --jax-python PATH
 
-All run the same weights on the same uint8 pixels, and give float32 logits, which must agree. The
-GELU is the one that timm runs (erf) for all, or with --hidden-act gelu_tanh the one that the
-official JAX code runs.
+All run the same weights on the same uint8 pixels and return float32 logits, which must agree. All
+use the GELU of timm (erf), or with --hidden-act gelu_tanh that of the official JAX code.
 """
 
 import tempfile
@@ -18,7 +17,7 @@ import session
 from session import Session
 
 TOLERANCE = {"float32": 2e-5, "float16": 1e-2, "bfloat16": 8e-2}
-"""Largest difference of two logits, as a share of the largest logit."""
+"""Largest difference of two logits, as a fraction of the largest logit."""
 
 
 def main() -> None:
@@ -53,7 +52,7 @@ def parse() -> Namespace:
 
 
 def measure(run: Session, name: str, batch: int, dtype: str, files: harness.Row) -> None:
-    """One case, by all contenders."""
+    """One case, with all contenders."""
     case = {
         "job": "inference",
         "batch": batch,

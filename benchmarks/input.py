@@ -1,4 +1,4 @@
-"""Files to normalised batches: mixer-mlx's threads beside timm's transform in torch's DataLoader.
+"""Files to normalised batches: mixer-mlx's threads compared with timm's transform in a DataLoader.
 
     python benchmarks/input.py --torch-python PATH [--photo PHOTO]
 
@@ -21,12 +21,12 @@ SETS = {"500 x 375": (1000, images.SMALL), "12 megapixels": (100, images.LARGE)}
 QUICK = {"500 x 375": (64, images.SMALL), "12 megapixels": (6, images.LARGE)}
 EXACT = "mixer-mlx exact"
 TOLERANCE = 1e-5
-"""Of the largest normalised value, 1."""
+"""Largest difference, as a fraction of the largest normalised value, 1."""
 
 
 def main() -> None:
     parser = session.parser(__doc__)
-    parser.add_argument("--photo", type=Path, help="a photograph to make the images of")
+    parser.add_argument("--photo", type=Path, help="photograph to make the images from")
     options = parser.parse_args()
     with Session("input", options) as run, tempfile.TemporaryDirectory() as folder:
         for name, (count, size) in (QUICK if options.quick else SETS).items():
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def measure(run: Session, name: str, count: int, files: Path) -> None:
-    """One set of images, by all contenders."""
+    """One set of images, with all contenders."""
     case = {
         "job": "pictures",
         "pictures": str(files),

@@ -40,7 +40,7 @@ def recipe(case: Case, **more: Any) -> Recipe:
 
 
 class Peak(Plain):
-    """A job whose fact is the most that MLX had allocated since `start`, weights included."""
+    """A job that reports MLX's peak allocation since `start`, weights included."""
 
     def facts(self) -> dict[str, Any]:
         return {"peak": mx.get_peak_memory()}
@@ -62,7 +62,7 @@ class InferenceMemory(Peak):
 
 
 class TrainingMemory(Peak):
-    """A training step, as `fit` makes it."""
+    """A training step of `fit`."""
 
     def __init__(self, case: Case) -> None:
         model, info = build(case)
@@ -88,7 +88,7 @@ class TrainingMemory(Peak):
 
 
 class Planned(Peak):
-    """What `--plan` says of a run."""
+    """The estimates of `--plan` for a run."""
 
     def __init__(self, case: Case) -> None:
         self.case = case

@@ -33,7 +33,7 @@ class ViT(nn.Module):
     """A Vision Transformer (arXiv 2010.11929): a Mixer whose tokens are mixed by attention.
 
     Stem, channel MLPs, GELU, norms, the mean over tokens and the head are the Mixer's own, so that
-    the two differ in what is compared; it has learned positions and no class token.
+    only the mixing differs; it has learned positions and no class token.
     """
 
     def __init__(self, config: MixerConfig) -> None:
@@ -85,5 +85,5 @@ class Scaling(Plain):
         mx.eval(self.classifier.logits(self.pixels))
 
     def facts(self) -> dict[str, Any]:
-        """`peak` is what MLX had allocated at most, the weights included, bytes."""
+        """`peak` is MLX's peak allocation in bytes, weights included."""
         return {"peak": mx.get_peak_memory(), "macs": self.batch * macs(self.kind, self.config)}

@@ -1,7 +1,7 @@
-"""Run a command once and tell what it took: `python -I -S launch.py LOG COMMAND...`.
+"""Run a command once and measure it: `python -I -S launch.py LOG COMMAND...`.
 
-A process of its own, because Linux counts into a new process's peak memory that of the process
-which started it: this one is small. Prints JSON; what the command says goes to the file LOG.
+A separate, small process, because Linux includes the parent's memory in a new process's peak.
+Prints JSON; the command's output goes to the file LOG.
 """
 
 import json

@@ -1,14 +1,14 @@
-"""What MLX allocates: forward passes, training steps, and what --plan says of a run.
+"""Memory allocated by MLX: forward passes, training steps, and runs compared with --plan.
 
     python benchmarks/memory.py
 
-The figures are `mx.get_peak_memory()`, weights included: what MLX's arrays took at most, not what
-the process did. On Linux that is MLX's CPU backend; Metal is unmeasured. Each figure comes from a
-process of its own. Where all blocks would take too long here, or too much memory, fewer are
-measured, and the row says how many.
+The figures are `mx.get_peak_memory()`, weights included: the peak of MLX's arrays, not of the
+process. On Linux that is MLX's CPU backend; Metal is unmeasured. Each figure comes from a separate
+process. If all blocks would take too much time or memory here, fewer are measured, and the row
+shows how many.
 
-`--plan` of `mixer train` measures four steps on noise; beside it stands what a run on JPEG files
-with validation then took.
+`mixer train --plan` measures four steps on noise; the table compares it with a run on JPEG files
+with validation.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """How a case is computed -> fields of the recipe. A batch of 1 can't be accumulated."""
-PICTURES = 200
+IMAGES = 200
 PLANS = {
     "cifar10, batch 128": ("cifar10", {"batch_size": 128}),
     "S/32, batch 16": ("S/32", {"batch_size": 16}),
@@ -52,10 +52,10 @@ PLANS = {
 }
 QUICK_PLANS = ("cifar10, batch 128",)
 QUICK_VARIANTS = ("S/32", "B/16")
-MOST_GMACS = {"cpu float32": 500, "cpu float16": 5}
-"""Of one case; elsewhere than here there is no such limit."""
+MAX_GMACS = {"cpu float32": 500, "cpu float16": 5}
+"""The largest case measured, by device and dtype; others have no limit."""
 MEMORY_SHARE = 0.5
-"""Of the machine's memory a case may need, by `estimate`."""
+"""The fraction of the machine's memory that a case may need, by `estimate`."""
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def parse() -> Namespace:
 
 
 def measure(run: Session, kind: str, name: str, batch: int) -> None:
-    """The peak for each setting, a process each."""
+    """The peak for each setting, in a separate process each."""
     results: dict[str, Row] = {}
     config = config_of(name)
     for setting, fields in SETTINGS[kind].items():
@@ -104,20 +104,20 @@ def config_of(name: str) -> MixerConfig:
 
 
 def affordable(config: MixerConfig, kind: str, batch: int, speed: str) -> int:
-    """The most blocks of which a case is neither too long nor too large."""
+    """The largest number of blocks with which a case is neither too long nor too large."""
     passes = 3 if kind == "training" else 1
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for blocks in range(config.num_blocks, 1, -1):
         fewer = config.replace(num_blocks=blocks)
         gmacs = passes * batch * fewer.num_macs / 1e9
-        fast = gmacs <= MOST_GMACS.get(speed, float("inf"))
+        fast = gmacs <= MAX_GMACS.get(speed, float("inf"))
         if fast and estimate(fewer, kind, batch) <= MEMORY_SHARE * machine:
             return blocks
     return 1
 
 
 def estimate(config: MixerConfig, kind: str, batch: int) -> float:
-    """Bytes, roughly: to stay away from what the machine can't hold; no figure of the tables."""
+    """Rough bytes, to avoid cases that exceed the memory; not for the tables."""
     if kind == "training":
         return estimated_bytes(config, Recipe(steps=1, batch_size=batch))
     S, C = config.num_tokens, config.hidden_dim
@@ -127,7 +127,7 @@ def estimate(config: MixerConfig, kind: str, batch: int) -> float:
 
 
 def facts(run: Session, case: Row, *, runs: int) -> Row:
-    """What a fresh worker tells of a case after so many runs."""
+    """The facts that a fresh worker reports after `times` runs of a case."""
     with one_worker(run) as worker:
         worker.start(case)
         worker.run(runs)
@@ -143,13 +143,13 @@ def one_worker(run: Session) -> Iterator[harness.Worker]:
 def compare_plans(run: Session) -> None:
     """All of PLANS, on the same images."""
     with tempfile.TemporaryDirectory() as folder:
-        files = images.write(Path(folder), PICTURES, images.SMALL, classes=2)
+        files = images.write(Path(folder), IMAGES, images.SMALL, classes=2)
         for title in QUICK_PLANS if run.options.quick else PLANS:
             compare_plan(run, title, *PLANS[title], files)
 
 
 def compare_plan(run: Session, title: str, name: str, fields: Row, files: Path) -> None:
-    """`--plan`, and the run."""
+    """`--plan` and the run."""
     case = {
         "model": name,
         "blocks": config_of(name).num_blocks,
@@ -166,7 +166,7 @@ def compare_plan(run: Session, title: str, name: str, fields: Row, files: Path) 
 
 
 def keep(run: Session, case: Row, results: dict[str, Row], ratios: Row | None = None) -> None:
-    """Into the JSON, and to the terminal in one line."""
+    """Add a case to the JSON and print it in one line."""
     run.keep({"case": case, "results": results, "ratios": ratios or {}})
     parts = [f"{name} {row['peak'] / 2**20:,.0f} MiB" for name, row in results.items()]
     parts += [f"real/plan {key} {value:.2f}" for key, value in (ratios or {}).items()]

@@ -60,7 +60,7 @@ def plan_table(plans: Sequence[Row]) -> list[str]:
         )
     head = ["run", "planned memory", "real", "real / planned"]
     head += ["planned images/s", "real", "real / planned"]
-    title = "`--plan` of `mixer train` beside the run, with decoding and validation:"
+    title = "`mixer train --plan` compared with the run, decoding and validation included:"
     return [title, "", *table(head, rows)]
 
 

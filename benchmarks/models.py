@@ -1,4 +1,4 @@
-"""The models that contenders run: one set of weights as three kinds of files."""
+"""The models that contenders run: the same weights in three formats."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +19,8 @@ BUILT_IN = "cifar10"
 def files(name: str, *, hidden_act: str = "gelu") -> Iterator[Row]:
     """Write the weights of "cifar10", or random ones of a variant such as "B/16".
 
-    Gives the part of a case that says where they are: `native` and `timm`, folders, and `jax`, a
-    file; what its preprocessing is, and `classes`.
+    Returns their fields of a case: the folders `native` and `timm`, the file `jax`, preprocessing,
+    and `classes`.
     """
     model, info = make(name, hidden_act)
     with TemporaryDirectory(prefix="mixer-mlx-benchmark-") as folder:
@@ -41,7 +41,7 @@ def files(name: str, *, hidden_act: str = "gelu") -> Iterator[Row]:
 
 
 def make(name: str, hidden_act: str = "gelu") -> tuple[MlpMixer, ModelInfo]:
-    """A model in memory. A variant's weights are drawn as Flax draws them, its head too."""
+    """A model in memory. A variant's weights, the head's too, are initialized as in Flax."""
     if name == BUILT_IN:
         classifier = mixer_mlx.load(BUILT_IN, dtype="float32", device="cpu")
         return classifier.model, classifier.info

@@ -1,10 +1,9 @@
-"""End to end: `mixer predict` on a folder beside a script that does the same with timm.
+"""End to end: `mixer predict` on a folder, compared with a script that does the same with timm.
 
     python benchmarks/predict.py --torch-python PATH
 
-Both are commands: start-up, loading weights, decoding, the model and writing JSON count. Both run
-the same weights, in batches of 32 and with as many decoders as threads, and must name the same
-classes.
+Both are commands, so start-up, loading, decoding, the model and writing JSON count. Both use
+the same weights, batches of 32 and one decoder per thread, and must give the same classes.
 """
 
 import json
@@ -21,13 +20,13 @@ from harness import HERE, BenchmarkError, Command
 from session import Session
 
 TOLERANCE = 1e-3
-"""Of the probability of the first class."""
+"""Largest difference in the probability of the first class."""
 
 
 def main() -> None:
     parser = session.parser(__doc__)
-    parser.add_argument("--photo", type=Path, help="a photograph to make the images of")
-    parser.add_argument("--images", type=int, help="how many (1000)")
+    parser.add_argument("--photo", type=Path, help="photograph to make the images from")
+    parser.add_argument("--images", type=int, help="number of images (1000)")
     parser.add_argument("--models", nargs="+")
     options = parser.parse_args()
     count = options.images or (24 if options.quick else 1000)
@@ -39,7 +38,7 @@ def main() -> None:
 
 
 def measure(run: Session, name: str, count: int, files: Path, folder: Path) -> None:
-    """One model, by both commands."""
+    """One model, with both commands."""
     threads = run.options.threads
     with models.files(name) as model:
         ours, theirs = folder / "ours.jsonl", folder / "theirs.jsonl"
@@ -55,8 +54,8 @@ def measure(run: Session, name: str, count: int, files: Path, folder: Path) -> N
 
 
 def peers(run: Session, command: Sequence[str]) -> list[Command]:
-    """timm's command, where timm is installed."""
-    with run.workers([harness.OURS, "timm"]) as found:  # tells versions, or that it is missing
+    """timm's command, if timm is installed."""
+    with run.workers([harness.OURS, "timm"]) as found:  # for the versions, or to skip timm
         present = [worker.name for worker in found if worker.name != harness.OURS]
     python = run.python("worker_torch.py")
     return [Command(name, [python, *command], run.options.threads) for name in present]
@@ -70,13 +69,15 @@ def read(path: Path) -> dict[str, tuple[int, float]]:
 
 
 def check(ours: dict[str, tuple[int, float]], theirs: dict[str, tuple[int, float]]) -> None:
-    """Raises BenchmarkError unless both say the same; a tie may fall either way."""
+    """Raises BenchmarkError unless both predict the same, except for ties."""
     if ours.keys() != theirs.keys():
-        raise BenchmarkError("The two did not predict the same images.")
+        raise BenchmarkError("The two commands predicted different images.")
     for name, (index, probability) in ours.items():
         other, its = theirs[name]
         if abs(probability - its) > TOLERANCE:
-            raise BenchmarkError(f"{name}: {index} at {probability}, timm says {other} at {its}.")
+            raise BenchmarkError(
+                f"{name}: {index} at {probability}, but timm predicts {other} at {its}."
+            )
 
 
 if __name__ == "__main__":

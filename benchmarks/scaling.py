@@ -2,12 +2,12 @@
 
     python benchmarks/scaling.py
 
-From S/16 (C 512, D_S 256, D_C 2048, 8 blocks, 224 x 224 pixels, batch 1) one size grows at a time.
-Along "tokens" a ViT of the same width stands beside the Mixer: same stem, channel MLPs, norms and
-head, attention in place of the token-mixing MLP. D_S stays while tokens grow, as in the paper,
-which makes the Mixer linear in them. Along "width" D_S and D_C grow with C, as in the paper's
-Table 1. An exponent is the slope of a straight line through the upper half of the points, both
-axes logarithmic. Each point is a process of its own, so that its memory is its own.
+Starting from S/16 (C 512, D_S 256, D_C 2048, 8 blocks, 224 x 224 pixels, batch 1), one size grows
+at a time. Along "tokens" the Mixer is compared with a ViT of the same width: same stem, channel
+MLPs, norms and head, with attention in place of the token-mixing MLP. D_S is constant as tokens
+grow, as in the paper, so the Mixer is linear in them. Along "width" D_S and D_C grow with C, as in
+the paper's Table 1. An exponent is the slope of a line through the upper half of the points on
+logarithmic axes. Each point has its own process, so that memory is measured separately.
 
 Writes a plot (results/scaling.png) beside the JSON.
 """
@@ -120,7 +120,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 
 
 def plot(run: Session) -> None:
-    """A diagram of time and one of memory for each axis."""
+    """A chart of time and one of memory for each axis."""
     panels = []
     for axis in dict.fromkeys(case["case"]["axis"] for case in run.cases):
         points = [case for case in run.cases if case["case"]["axis"] == axis]

@@ -13,7 +13,7 @@ NAMES = {"seconds": "time", "peak": "memory", "macs": "operations"}
 
 
 def lines(cases: Sequence[Row], reasons: dict[str, str]) -> list[str]:
-    """Exponents, the reasons of steep ones, the plot, the points."""
+    """Exponents, reasons for steep ones, the plot, and the points."""
     found = list(exponents(cases))
     return [
         "![time and memory](results/scaling.png)",
@@ -39,12 +39,12 @@ def exponent_table(found: Sequence[Row]) -> list[str]:
 
 
 def reason_lines(found: Sequence[Row], reasons: dict[str, str]) -> list[str]:
-    """A line for each exponent over STEEP. Raises BenchmarkError for one without a reason."""
+    """One line per exponent over STEEP. Raises BenchmarkError for one without a reason."""
     steep = [
         f"{e['axis']} {e['kind']} {NAMES[e['quantity']]}" for e in found if e["exponent"] > STEEP
     ]
     if missing := [name for name in steep if name not in reasons]:
-        raise BenchmarkError(f"reasons.toml has no reason for: {', '.join(missing)}.")
+        raise BenchmarkError(f"reasons.toml lacks a reason for {', '.join(missing)}; add it.")
     return [f"- {name}: {reasons[name]}" for name in steep]
 
 

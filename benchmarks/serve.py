@@ -1,13 +1,13 @@
-"""A worker's side: one line of JSON in, one out, and silence in between.
+"""A worker: answers each line of JSON with one, and sleeps in between.
 
-    {"do": "start", "case": {...}}   make the case's job, in place of the one before
-    {"do": "run", "times": 3}        run it so often -> seconds and CPU seconds of one run
-    {"do": "output", "path": ...}    what it computed, as an .npz file
-    {"do": "facts"}                  what else the job wants to tell
-    {"do": "memory"}                 the most memory held since `start`, bytes
+    {"do": "start", "case": {...}}   start the case's job, replacing the previous one
+    {"do": "run", "times": 3}        run it 3 times -> seconds and CPU seconds per run
+    {"do": "output", "path": ...}    write its output to an .npz file
+    {"do": "facts"}                  other facts that the job reports
+    {"do": "memory"}                 peak memory since `start`, in bytes
 
-Every answer has `idle`: the CPU seconds and the seconds since the answer before it. Imports nothing
-but the standard library and NumPy, which all contenders have.
+Every answer has `idle`: CPU seconds and seconds since the previous answer. Imports only
+the standard library and NumPy, which all contenders have.
 """
 
 import json
@@ -26,23 +26,23 @@ Case = dict[str, Any]
 Reply = dict[str, Any]
 
 QUIET_SHARE = 0.2
-"""A worker answers when its threads take less than this share of a core: some spin for a while."""
+"""A worker answers once its threads use less than this fraction of a core, as some spin a while."""
 QUIET_SECONDS = 2.0
 """Or after so long, spinning or not; the driver then sees it in `idle`."""
 CHANNELS = 3
 
 
 class Job(Protocol):
-    """What a case asks of a contender. `run` returns when the result is there, not before."""
+    """A contender's job for a case. `run` returns once the result has been computed."""
 
     def run(self) -> None:
         """Once."""
 
     def output(self) -> dict[str, np.ndarray]:
-        """What it computed, for a comparison with the others."""
+        """The output, to compare with the others."""
 
     def facts(self) -> dict[str, Any]:
-        """Whatever stands in no clock."""
+        """Facts other than times."""
 
 
 class Plain:
@@ -56,7 +56,7 @@ class Plain:
 
 
 def serve(versions: dict[str, str], jobs: dict[str, Callable[[Case], Job]]) -> None:
-    """Answer until stdin ends. `jobs`: what to call for a case with that `job`."""
+    """Answer until stdin ends. `jobs` maps a case's `job` to what makes it."""
     answers = _keep_stdout()
     _send(answers, {"versions": versions})
     job: Job | None = None
@@ -66,7 +66,7 @@ def serve(versions: dict[str, str], jobs: dict[str, Callable[[Case], Job]]) -> N
         idle = {"cpu": cpu_seconds() - cpu, "seconds": time.perf_counter() - clock}
         try:
             if order["do"] == "start":
-                job = None  # its memory goes before the next one's comes
+                job = None  # free its memory before the next one starts
                 forget_peak_memory()
                 job = jobs[order["case"]["job"]](order["case"])
                 reply: Reply = {}
@@ -94,7 +94,7 @@ def _obey(order: dict[str, Any], job: Job | None) -> Reply:
 
 
 def timed(run: Callable[[], None], times: int) -> Reply:
-    """Seconds and CPU seconds, of all threads and children, of one run of so many."""
+    """Seconds and CPU seconds of all threads and children, per run."""
     cpu, start = cpu_seconds(), time.perf_counter()
     for _ in range(times):
         run()
@@ -105,7 +105,7 @@ def timed(run: Callable[[], None], times: int) -> Reply:
 
 
 def settle() -> None:
-    """Wait until this process's threads sleep: a BLAS or OpenMP thread spins before it does."""
+    """Wait until this process's threads sleep, as BLAS and OpenMP threads spin first."""
     end = time.perf_counter() + QUIET_SECONDS
     while time.perf_counter() < end:
         cpu, start = cpu_seconds(), time.perf_counter()
@@ -115,7 +115,7 @@ def settle() -> None:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process; on Linux with its children, living and gone."""
+    """User and system time of this process, on Linux with its living and ended children."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     total = sum(usage.ru_utime + usage.ru_stime for usage in usages)
     ticks = os.sysconf("SC_CLK_TCK")
@@ -127,7 +127,7 @@ def cpu_seconds() -> float:
 
 
 def forget_peak_memory() -> None:
-    """Have the peak start anew at what is held now, where the system can."""
+    """Reset the peak to the memory held now, if the system supports it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -152,7 +152,7 @@ def _peak(process: str) -> int:
 
 
 def _children() -> list[str]:
-    """Living processes that this one started; on Linux alone."""
+    """Living child processes, on Linux only."""
     tasks = Path("/proc/self/task")
     if not tasks.is_dir():
         return []
@@ -162,12 +162,12 @@ def _children() -> list[str]:
 def _read(path: str) -> str:
     try:
         return Path(path).read_text()
-    except OSError:  # it ended meanwhile
+    except OSError:  # it has ended
         return ""
 
 
 def noise(case: Case) -> np.ndarray:
-    """Pixels that are the same in all workers: uint8 (batch, H, W, 3)."""
+    """The same random pixels in all workers: uint8 (batch, H, W, 3)."""
     height, width = case["image_size"]
     shape = (case["batch"], height, width, CHANNELS)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -191,6 +191,6 @@ def _send(answers: Any, reply: Reply) -> None:
 
 
 def missing(error: ImportError) -> None:
-    """Tell the driver that this contender is not installed here, and leave."""
+    """Report to the driver that this contender isn't installed, and exit."""
     _send(_keep_stdout(), {"missing": str(error)})
     sys.exit(0)

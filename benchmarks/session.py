@@ -1,4 +1,4 @@
-"""What every benchmark shares: its options, the machine, the workers it can have, its JSON."""
+"""Common to all benchmarks: options, the machine, workers, and the JSON file."""
 
 import argparse
 import contextlib
@@ -46,22 +46,20 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     here = sys.executable
     common.add_argument("--torch-python", default=here, help="python with torch and timm")
     common.add_argument("--jax-python", default=here, help="python with jax, flax and optax")
-    common.add_argument("--threads", type=int, default=cores(), help="for each contender")
+    common.add_argument("--threads", type=int, default=cores(), help="threads of each contender")
     common.add_argument("--rounds", type=int, help="turns of each contender")
-    common.add_argument("--contenders", nargs="+", help="of those that the benchmark has")
-    common.add_argument("--quick", action="store_true", help="few and small cases, for a try")
+    common.add_argument("--contenders", nargs="+", help="contenders to run (all)")
+    common.add_argument("--quick", action="store_true", help="only a few small cases, as a trial")
     common.add_argument("--out", type=Path, help="JSON file (results/NAME.json)")
-    common.add_argument(
-        "--add", action="store_true", help="keep the cases in that file that this run hasn't"
-    )
+    common.add_argument("--add", action="store_true", help="keep the other cases in that file")
     return common
 
 
 class Session:
     """One run of one benchmark. Leaving it without an error writes its JSON.
 
-    `rounds` and `seconds` are for `harness.compare`: turns of each contender, and how long a turn
-    takes at least.
+    `rounds` and `seconds` are for `harness.compare`: turns of each contender, and a turn's
+    minimum length.
     """
 
     def __init__(self, name: str, options: argparse.Namespace, *, rounds: int = 7) -> None:
@@ -88,7 +86,7 @@ class Session:
             harness.save(self.out, self.to_dict())
 
     def _kept(self) -> Row:
-        """The file's content for --add, its cases put among ours."""
+        """The file's content for --add, with its cases added to ours."""
         if not self.out.is_file():
             return {}
         earlier: Row = json.loads(self.out.read_text("utf-8"))
@@ -110,13 +108,13 @@ class Session:
         return self.options.out or RESULTS / (self.name + suffix)
 
     def wanted(self, names: Sequence[str]) -> list[str]:
-        """Those of the contenders that the user wants."""
+        """The contenders that the user chose."""
         chosen = self.options.contenders
         return [name for name in names if not chosen or name in chosen]
 
     @contextlib.contextmanager
     def workers(self, names: Sequence[str]) -> Iterator[list[Worker]]:
-        """Fresh workers for a case; one that isn't installed is left out, loudly, for good."""
+        """Fresh workers for a case; one that isn't installed is reported and skipped."""
         with contextlib.ExitStack() as stack:
             started = []
             for name in self.wanted(names):
@@ -124,8 +122,8 @@ class Session:
                     stack.callback(worker.close)
                     started.append(worker)
             yield started
-            for name, share in harness.check_idle(started).items():
-                self.idle[name] = max(share, self.idle.get(name, 0.0))
+            for name, fraction in harness.check_idle(started).items():
+                self.idle[name] = max(fraction, self.idle.get(name, 0.0))
 
     def _worker(self, name: str) -> Worker | None:
         script, arguments = CONTENDERS[name]
@@ -136,7 +134,7 @@ class Session:
             self.skip(name, f"{error}; " + (f"see {option}" if option else "install this project"))
             return None
         if worker.versions != self._earlier.get("versions", {}).get(name, worker.versions):
-            raise BenchmarkError(f"{name} has other versions than in {self.out}; leave out --add.")
+            raise BenchmarkError(f"{name} has other versions than in {self.out}; omit --add.")
         self.versions[name] = worker.versions
         return worker
 
@@ -163,7 +161,7 @@ class Session:
         print(line(case, results, ratios), flush=True)
 
     def keep(self, row: Row) -> None:
-        """Take a case among the others, in place of an older one of its name."""
+        """Add a case, replacing an older one of the same name."""
         self.cases = [one for one in self.cases if one["case"]["name"] != row["case"]["name"]]
         self.cases.append({**row, **self._when()})
         groups = [_group(one["case"]) for one in self.cases]
@@ -203,7 +201,7 @@ def add_memory(results: dict[str, Row], workers: Sequence[Worker]) -> None:
 
 
 def device() -> str:
-    """ "gpu" where MLX computes on one unless told otherwise."""
+    """ "gpu" if that is MLX's default device."""
     return "cpu" if _gpu() == "none" else "gpu"
 
 
@@ -251,7 +249,7 @@ def _processor() -> str:
 
 
 def _gpu() -> str:
-    """What MLX computes on unless told otherwise, if that is a GPU."""
+    """MLX's default device, if that is a GPU."""
     import mixer_mlx  # noqa: F401  # isort: skip  # must come before MLX
     import mlx.core as mx
 

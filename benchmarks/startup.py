@@ -1,8 +1,8 @@
-"""How long until something happens: commands and imports, each in a new process.
+"""Start-up times of commands and imports, each in a new process.
 
     python benchmarks/startup.py --torch-python PATH --jax-python PATH
 
-Files are in the system's cache after the first turn, which doesn't count. "python" is Python alone.
+The first turn, which doesn't count, brings files into the system's cache. "python" is Python alone.
 """
 
 import sys
@@ -26,7 +26,7 @@ OF = {OURS: "worker_mlx.py", "timm": "worker_torch.py", "flax": "worker_jax.py"}
 def main() -> None:
     options = session.parser(__doc__).parse_args()
     with Session("startup", options, rounds=15) as run:
-        with run.workers([OURS, "timm", "flax"]) as found:  # tells versions, or what is missing
+        with run.workers([OURS, "timm", "flax"]) as found:  # for versions, or to skip it
             present = {PYTHON, OURS, *(worker.name for worker in found)}
         with models.files(models.BUILT_IN) as model, tempfile.TemporaryDirectory() as folder:
             for title, commands in questions(run, model, Path(folder)):
@@ -43,7 +43,7 @@ def command(run: Session, name: str, arguments: list[str]) -> Command:
 
 
 def questions(run: Session, model: Row, folder: Path) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """What is asked -> contender -> what its python is given."""
+    """Task -> contender -> arguments of its python."""
     mixer = ["-m", "mixer_mlx"]
     yield "help", {OURS: [*mixer, "--help"], PYTHON: ["-c", ""]}
     yield (

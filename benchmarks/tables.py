@@ -1,7 +1,7 @@
-"""Put the tables of results/*.json into README.md, between its markers: `python tables.py`.
+"""Write the tables of results/*.json into README.md, between its markers: `python tables.py`.
 
-`--check` writes nothing, and ends with 1 where README.md is not what the results make. Also ends
-with 1 where a scaling exponent over 1.1 has no reason in reasons.toml.
+`--check` writes nothing and exits with 1 if README.md is out of date. The exit code is also 1 if a
+scaling exponent over 1.1 lacks a reason in reasons.toml.
 """
 
 import json
@@ -42,29 +42,29 @@ def main() -> None:
 
 
 def page(folder: Path, reasons: dict[str, str]) -> list[str]:
-    """The lines between the markers. Raises BenchmarkError for results that are not fit to show."""
+    """The lines between the markers. Raises BenchmarkError for results of a --quick run."""
     lines = []
     for name, title in TITLES.items():
         path = folder / f"{name}.json"
         if path.is_file():
             report = json.loads(path.read_text("utf-8"))
             if report["quick"]:
-                raise BenchmarkError(f"{path.name} is of a --quick run; run it in full.")
+                raise BenchmarkError(f"{path.name} is from a --quick run; run the full benchmark.")
             lines += [f"### {title}", "", *about(report), "", *body(report, reasons), ""]
     return lines
 
 
 def replaced(text: str, tables: str) -> str:
-    """A page with other tables between its markers."""
+    """The page with new tables between its markers."""
     before, _, rest = text.partition(BEGIN)
     _, marker, after = rest.partition(END)
     if not marker:
-        raise BenchmarkError("README.md has lost its markers.")
+        raise BenchmarkError("README.md lacks the markers of the tables.")
     return f"{before}{BEGIN}{tables}{END}{after}"
 
 
 def about(report: Row) -> list[str]:
-    """What all figures of a report have in common."""
+    """The conditions that all figures of a report have in common."""
     machine = report["machine"]
     gpu = "" if machine["gpu"] == "none" else f", {machine['gpu']}"
     rounds, dates, loads = (_each(report, key) for key in ("rounds", "date", "load_before"))
@@ -81,9 +81,9 @@ def about(report: Row) -> list[str]:
         lines.append(f"{name}: {', '.join(f'{k} {v}' for k, v in versions.items())}")
     for name, reason in report["skipped"].items():
         lines.append(f"NOT MEASURED: {name} ({reason})")
-    restless = {name: share for name, share in report["idle_share"].items() if share > 0.05}
-    for name, share in restless.items():
-        lines.append(f"{name} took {share:.0%} of a core while others ran")
+    restless = {name: idle for name, idle in report["idle_share"].items() if idle > 0.05}
+    for name, idle in restless.items():
+        lines.append(f"{name} took {idle:.0%} of a core while others ran")
     return [f"- {line}" for line in lines]
 
 
@@ -122,19 +122,22 @@ def comparison(cases: Sequence[Row]) -> list[str]:
         for name, value in case.get("differences", {}).items():
             largest[name] = max(value, largest.get(name, 0.0))
     if largest:
-        told = ", ".join(f"{name} {value:.1e}" for name, value in largest.items())
-        lines += ["", f"Largest difference of outputs, as a share of the largest value: {told}."]
+        shown = ", ".join(f"{name} {value:.1e}" for name, value in largest.items())
+        lines += [
+            "",
+            f"Largest difference of outputs, as a fraction of the largest value: {shown}.",
+        ]
     return lines
 
 
 def in_order(rows: Iterable[Row]) -> list[str]:
-    """Names of contenders as they first come, ours first."""
+    """Names of contenders in order of appearance, ours first."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return sorted(names, key=lambda name: name != OURS)
 
 
 def time_cell(case: Row, name: str) -> str:
-    """Seconds of mixer-mlx; of others how many times as long, with quartiles."""
+    """Seconds of mixer-mlx; for others, the multiple of them, with quartiles."""
     row = case["results"].get(name)
     if row is None:
         return ""

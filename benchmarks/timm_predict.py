@@ -1,8 +1,8 @@
-"""What `mixer predict` does, written with timm: predict.py and startup.py compare the two.
+"""`mixer predict` written with timm, for predict.py and startup.py to compare.
 
-    python benchmarks/timm_predict.py PICTURES MODEL OUT.jsonl --workers 2
+    python benchmarks/timm_predict.py IMAGES MODEL OUT.jsonl --workers 2
 
-PICTURES is a folder or a file; MODEL a folder as `mixer export --format timm` writes it.
+IMAGES is a folder or a file; MODEL a folder written by `mixer export --format timm`.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Training steps: mixer-mlx beside PyTorch, eager and compiled, and Flax with optax.
+"""Training steps: mixer-mlx compared with PyTorch (eager and compiled) and Flax with optax.
 
     python benchmarks/training.py --torch-python PATH --jax-python PATH
 
 One update in float32: uint8 pixels in, cross-entropy, gradients clipped at a global norm of 1,
 AdamW or SGD with momentum, weight decay on kernels. All start from the same weights, and the
-losses of their first three steps must agree. Decoding and augmenting images is not in it.
+losses of their first three steps must agree. Decoding and augmentation aren't included.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ CASES = {"cifar10": 128, "B/16": 8}
 """Model -> batch size."""
 QUICK = {"cifar10": 32, "S/32": 2}
 TOLERANCE = 1e-3
-"""Largest difference of two losses, as a share of the largest."""
+"""Largest difference of two losses, as a fraction of the largest."""
 SETTINGS = {"lr": 1e-4, "weight_decay": 0.05, "clip_norm": 1.0, "momentum": 0.9}
 
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def measure(run: Session, name: str, batch: int, optimizer: str, files: harness.Row) -> None:
-    """One case, by all contenders."""
+    """One case, with all contenders."""
     shown = {"batch": batch, "optimizer": optimizer, "device": run.options.device}
     case = {"job": "training", "dtype": "float32", **shown, **SETTINGS, **files}
     with run.workers(session.PEERS) as workers, tempfile.TemporaryDirectory() as folder:

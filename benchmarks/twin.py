@@ -1,10 +1,10 @@
-"""A run of `mixer train` made again in PyTorch, and the curves of both.
+"""Repeat a run of `mixer train` in PyTorch, and plot the curves of both.
 
     peers/bin/python benchmarks/twin.py DATA RUN RUN/twin.jsonl
     python benchmarks/twin.py --plot curves.png RUN RUN/twin.jsonl
 
-The first trains timm's `MlpMixer` with `torch.optim.AdamW` from the weights that RUN began with, on
-the same batches, by the same recipe; the python that runs it needs timm, PyTorch and mixer-mlx.
+The first trains timm's `MlpMixer` with `torch.optim.AdamW` from RUN's initial weights, on the
+same batches, with the same recipe; the python that runs it needs timm, PyTorch and mixer-mlx.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from mixer_mlx.training.optimizer import learning_rate
 from mixer_mlx.training.prepare import new_model, training_batches
 from mixer_mlx.training.recipe import Recipe
 
-# What the loop below does; a run with anything else is refused.
+# The settings that the loop below implements; others are rejected.
 PLAIN = Recipe(epochs=1)
 FOLLOWED = {
     *("epochs", "steps", "batch_size", "lr", "end_lr", "warmup", "schedule", "weight_decay"),
@@ -35,11 +35,11 @@ FOLLOWED = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", nargs="?", help="what RUN was trained on")
+    parser.add_argument("data", nargs="?", help="the data that RUN was trained on")
     parser.add_argument("run", type=Path)
     parser.add_argument("log", type=Path)
-    parser.add_argument("--val-fraction", type=float, help="as RUN was given")
-    parser.add_argument("--plot", type=Path, help="draw both, and train nothing")
+    parser.add_argument("--val-fraction", type=float, help="the same as for RUN")
+    parser.add_argument("--plot", type=Path, help="only plot both runs")
     options = parser.parse_args()
     if options.plot:
         plot(options.plot, options.run, options.log)
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Write a line of JSON for each step and each epoch, as `log.jsonl` has them."""
+    """Write a line of JSON for each step and each epoch, as in `log.jsonl`."""
     import torch
     from worker_torch import import_timm
 
@@ -92,15 +92,15 @@ def train(options: argparse.Namespace) -> None:
 
 
 def check(recipe: Recipe) -> None:
-    """Stop for a recipe that the loop doesn't follow."""
+    """Exit if the loop below doesn't implement the recipe."""
     plain = PLAIN.to_dict()
     other = {k for k, v in recipe.to_dict().items() if k not in FOLLOWED and v != plain[k]}
     if other:
-        sys.exit(f"The twin does not follow the recipe's {', '.join(sorted(other))}.")
+        sys.exit(f"The twin doesn't implement the recipe's {', '.join(sorted(other))}.")
 
 
 def twin(timm: Any, info: ModelInfo, classes: tuple[str, ...], recipe: Recipe) -> Any:
-    """timm's model with the weights that the run began with."""
+    """timm's model with the run's initial weights."""
     import torch
 
     ours, begun = new_model(info.config, info.preprocess, classes, recipe)

@@ -104,7 +104,7 @@ class Training(Plain):
 
 
 def optimizer(case: Case, parameters: Tree) -> tuple[Tree, Update]:
-    """optax's, or where that is missing the same written out: first state, and update."""
+    """Initial state and update of optax, or the same written out if it is missing."""
     if optax is None:
         return plain_optimizer(case, parameters)
     decay = optax.add_decayed_weights(case["weight_decay"], kernels)
@@ -145,14 +145,16 @@ def plain_optimizer(case: Case, parameters: Tree) -> tuple[Tree, Update]:
         m = each(lambda m, g: 0.9 * m + 0.1 * g, m, gradients)
         v = each(lambda v, g: 0.999 * v + 0.001 * g * g, v, gradients)
 
-        def new(w: Any, m: Any, v: Any, share: float) -> Any:
+        def new(w: Any, m: Any, v: Any, decay_rate: float) -> Any:
             step = (m / (1 - 0.9**count)) / (jnp.sqrt(v / (1 - 0.999**count)) + 1e-8)
-            return w - lr * (step + share * w)
+            return w - lr * (step + decay_rate * w)
 
         return each(new, parameters, m, v, decay), (count, m, v)
 
     def sgd(parameters: Tree, gradients: Tree, state: Tree) -> tuple[Tree, Tree]:
-        gradients = each(lambda g, w, share: g + share * w, clipped(gradients), parameters, decay)
+        gradients = each(
+            lambda g, w, decay_rate: g + decay_rate * w, clipped(gradients), parameters, decay
+        )
         state = each(lambda v, g: case["momentum"] * v + g, state, gradients)
         return each(lambda w, v: w - lr * v, parameters, state), state
 

@@ -34,7 +34,7 @@ class Inference(Plain):
 
 
 class Training(Plain):
-    """One update from uint8 pixels, as `fit` makes it; its random augmentation is not in it."""
+    """One update of `fit` from uint8 pixels, without random augmentation."""
 
     def __init__(self, case: Case) -> None:
         classifier = mixer_mlx.load(case["native"], dtype="float32", device=case["device"])
@@ -95,7 +95,7 @@ class Decoding(Plain):
 
 
 def versions() -> dict[str, Any]:
-    """What this contender is, and the BLAS that its CPU has."""
+    """Versions of this contender, and its BLAS."""
     blas = backend.describe()["blas"]
     return {
         "mixer-mlx": mixer_mlx.__version__,

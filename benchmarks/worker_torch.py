@@ -25,7 +25,7 @@ COMPILE = "--compile" in sys.argv[1:]
 
 
 def import_timm() -> ModuleType:
-    """timm, whose import needs torchvision's compiled operators to be known by name."""
+    """Import timm, which needs the names of torchvision's compiled operators."""
     try:
         import torchvision  # noqa: F401
     except RuntimeError as error:  # "operator torchvision::nms does not exist"
@@ -38,10 +38,10 @@ def import_timm() -> ModuleType:
 
 
 def define_missing_torchvision_ops() -> None:
-    """Names without a body for torchvision's C++ operators, where its library does not load.
+    """Declare torchvision's C++ operators by name if its library doesn't load.
 
-    That happens when its build is for another PyTorch. timm's Mixer and its transforms use none
-    of the operators (they are for object detection), but torchvision refuses to be imported
+    That happens if its build is for another PyTorch. timm's Mixer and its transforms use none
+    of the operators (they are for object detection), but torchvision can't be imported
     without their names.
     """
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
@@ -66,12 +66,12 @@ def device(case: Case) -> torch.device:
     """The case's device as PyTorch names it."""
     if case["device"] == "cpu":
         return torch.device("cpu")
-    torch.backends.cudnn.allow_tf32 = False  # for products that is PyTorch's default
+    torch.backends.cudnn.allow_tf32 = False  # already PyTorch's default for products
     return torch.device("cuda" if torch.cuda.is_available() else "mps")
 
 
 def wait(where: torch.device) -> None:
-    """Until the device has done all it was given."""
+    """Wait until the device has finished."""
     if where.type != "cpu":
         getattr(torch, where.type).synchronize()
 
@@ -153,7 +153,7 @@ class Training(Plain):
 
 
 def optimizer(model: nn.Module, case: Case) -> torch.optim.Optimizer:
-    """Decay on kernels alone, as in mixer-mlx."""
+    """Decay on kernels only, as in mixer-mlx."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1]},
         {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},

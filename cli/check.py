@@ -58,7 +58,7 @@ def check(
     validation, images in two classes, uneven classes, and small or oddly shaped images. The exit
     code is 1 if there are serious problems, and 0 otherwise.
     """
-    from mixer_mlx.analysis.check import KINDS, find, read_parts, scan
+    from mixer_mlx.analysis.check import KINDS, find, read_all_splits, scan
     from mixer_mlx.convert.fetch.datasets import locate
     from mixer_mlx.data.read import Columns
 
@@ -68,10 +68,10 @@ def check(
     if sheet:
         sheets.check(sheet, force=force)
     with output.fetching(quiet=quiet) as listener:
-        path = locate(data, lambda parts: parts, listener=listener)
-    parts = read_parts(path, Columns(image_column, label_column))
-    with progress(not quiet, [], sum(map(len, parts.values()))) as tick:
-        scanned = scan(parts, tick)
+        path = locate(data, lambda splits: splits, listener=listener)
+    splits = read_all_splits(path, Columns(image_column, label_column))
+    with progress(not quiet, [], sum(map(len, splits.values()))) as tick:
+        scanned = scan(splits, tick)
     findings = find(scanned, near=near, image_size=size)
     if format == "json":
         sys.stdout.writelines(map(output.json_line, _records(scanned, findings)))
@@ -94,7 +94,7 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
             "images": [
                 {
                     "image": str(scan.entries[i]),
-                    "part": scan.part_of[i] or None,
+                    "split": scan.split_of[i] or None,
                     "class": scan.class_of[i],
                 }
                 for i in finding.images
@@ -103,7 +103,7 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
     yield {
         "summary": {
             "images": len(scan.entries),
-            "parts": {name or "all": part.counts() for name, part in scan.parts.items()},
+            "splits": {name or "all": split.counts() for name, split in scan.splits.items()},
             "stored": dict(Counter(seen.stored for _, seen in scan.readable()).most_common()),
             "sizes": dict(_sizes(scan).most_common()),
             "findings": dict(Counter(finding.kind for finding in findings)),
@@ -138,9 +138,9 @@ def _table(data: str, root: Path, scan: "Scan", findings: "list[Finding]") -> It
 
 
 def _class_rows(scan: "Scan") -> Iterator[tuple[str, ...]]:
-    counts = [part.counts() for part in scan.parts.values()]
+    counts = [split.counts() for split in scan.splits.values()]
     names = sorted({name for part in counts for name in part})
-    yield ("class", *(part or "images" for part in scan.parts))
+    yield ("class", *(split or "images" for split in scan.splits))
     for name in names[:_ROWS]:
         yield (name, *(f"{part.get(name, 0):,}" for part in counts))
     if len(names) > _ROWS:

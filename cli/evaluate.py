@@ -66,7 +66,7 @@ def evaluate(
         batches = EvaluationBatches(images, classifier.preprocess, batch_size)
         outcomes: list[Outcome] | None = [] if report else None
         metrics = run(classifier.logits, batches, classes, outcomes, ranks)
-        unreadable = int(ranks.total([len(images.bad)])[0])
+        unreadable = int(ranks.total([len(images.unreadable)])[0])
     if report and outcomes:
         from mixer_mlx.analysis.report import Report, describe, readable, write
 

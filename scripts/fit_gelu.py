@@ -1,18 +1,18 @@
-"""Make the numbers of mixer_mlx/activations.py: `python scripts/fit_gelu.py` (numpy, scipy).
+"""Fit the constants of mixer_mlx/ops/activations.py: `python scripts/fit_gelu.py` (numpy, scipy).
 
-Prints the four `_Fit` tables of that file and, for each, the greatest error of the fit in exact
-arithmetic. It takes some ten seconds. Another version of scipy may end with slightly other
-numbers of the same quality.
+Prints the four `_Fit` tables of that file, each with the largest error of the fit in exact
+arithmetic, in about ten seconds. Other versions of scipy may give slightly different numbers of the
+same quality.
 
-With a = |x| and Q(a) = 1 - Phi(a), the weight that GELU takes away (Phi is the normal distribution
-or its tanh stand-in), two bumps that vanish at infinity are fitted:
+With a = |x| and Q(a) = 1 - Phi(a), the weight that GELU removes (Phi is the normal distribution or
+its tanh approximation), two bumps that vanish at infinity are fitted:
 
     a Q(a)            = u**3 w P(w)**power              GELU(x)  = max(0, x) - this
     Q(a) + a Q'(a)    = u**2 (zero - w) P(w)**power     GELU'(x) = this, or 1 - this where x > 0
     where u = max(0, reach - a) / (a + bend), w = min(reach, a) / (a + bend), P has degree 5
 
-For a fixed reach and bend the best P is found by linear programs, each for the fit made linear
-around the last one; Nelder and Mead's search then moves reach and bend.
+For a fixed reach and bend, the best P comes from linear programs, each linearized around the last
+solution; a Nelder-Mead search optimizes reach and bend.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Problem(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """Coefficients of P in ascending powers of w, and the greatest error."""
+    """Coefficients of P in ascending powers of w, and the largest error."""
 
     reach: float
     bend: float
@@ -65,7 +65,7 @@ def target(problem: Problem, a: np.ndarray) -> np.ndarray:
 
 
 def best_polynomial(problem: Problem, reach: float, bend: float, points: int) -> Solution:
-    """The P of least greatest error for this reach and bend."""
+    """The P with the smallest maximum error for this reach and bend."""
     inside = reach * (1 - np.cos(np.linspace(0, np.pi, points))) / 2
     a = np.concatenate([inside, reach + np.linspace(0.1, 1, 10)])
     u = np.maximum(0, reach - a) / (a + bend)
@@ -101,7 +101,7 @@ def best_polynomial(problem: Problem, reach: float, bend: float, points: int) ->
 def minimax(
     basis: np.ndarray, weight: np.ndarray, goal: np.ndarray, power: int, c: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Lower max |weight (basis c)**power - goal| step by step, each step a linear program."""
+    """Reduce max |weight (basis c)**power - goal| by a sequence of linear programs."""
 
     def errors(c: np.ndarray) -> np.ndarray:
         return weight * (basis @ c) ** power - goal
@@ -110,7 +110,7 @@ def minimax(
     for _ in range(30):
         error = errors(c)
         slope = (weight * power * (basis @ c) ** (power - 1))[:, None] * basis
-        # Steps in units of what each coefficient does, errors in units of the present worst.
+        # Scale steps by each coefficient's effect, and errors by the current largest.
         unit = worst / np.maximum(np.abs(slope).max(0), 1e-12)
         slope, error = slope * unit / worst, error / worst
         ones = np.ones((len(error), 1))
@@ -134,7 +134,7 @@ def minimax(
 
 
 def fit(problem: Problem) -> Solution:
-    """The best of two searches over reach and bend."""
+    """The better of two searches over reach and bend."""
 
     def log_error(log_shape: np.ndarray) -> float:
         reach, bend = np.exp(log_shape)
@@ -154,7 +154,7 @@ def fit(problem: Problem) -> Solution:
             )
         )
     reach, bend = np.exp(min(found, key=lambda f: f.fun).x)
-    # Few digits for the two shapes; P is then fitted to the rounded ones.
+    # Round the two shapes to a few digits, then fit P to the rounded ones.
     return best_polynomial(problem, round(reach, 3), round(bend, 3), 500)
 
 
@@ -169,7 +169,7 @@ def main() -> None:
         numbers = ", ".join(f"{c:.7g}" for c in s.coefficients)
         zero = f", {s.zero:.7g}" if problem.is_slope else ""
         print(f"{problem.name} = _Fit({s.reach}, {s.bend}, {problem.power}, ({numbers}){zero})")
-        print(f"# greatest error {s.error:.1e}")
+        print(f"# largest error {s.error:.1e}")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def fake(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 class Clock:
-    """A contender whose turns take what it is told, in rising order of the calls."""
+    """A contender whose turns take the given seconds, in order of the calls."""
 
     def __init__(self, name: str, seconds: list[float], calls: list[str]) -> None:
         self.name, self.seconds, self.calls = name, iter(seconds), calls
@@ -93,7 +93,7 @@ def test_turns_medians_and_ratios_of_a_round() -> None:
     assert harness.ratios({"x": results["x"]}) == {}
 
 
-def test_a_worker_runs_rests_and_tells(fake: Callable[..., Any]) -> None:
+def test_a_worker_runs_rests_and_reports(fake: Callable[..., Any]) -> None:
     slow = fake("slow", sleep=0.05)
     answer = slow.run(2)
     assert 0.05 <= answer["seconds"] < 0.5
@@ -101,10 +101,10 @@ def test_a_worker_runs_rests_and_tells(fake: Callable[..., Any]) -> None:
     assert slow.ask(do="facts") == {"facts": {"known": 0.05}}
     assert slow.versions == {"fake": "1"}
     assert 10e6 < slow.ask(do="memory")["memory"] < 10e9
-    assert slow.idle_share < 0.2
+    assert slow.idle_fraction < 0.2
 
 
-def test_a_worker_that_burns_while_it_waits_is_told(
+def test_a_worker_that_burns_while_it_waits_is_reported(
     fake: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -115,12 +115,12 @@ def test_a_worker_that_burns_while_it_waits_is_told(
     while worker.burned < 0.05:  # on a busy machine that takes a while
         time.sleep(0.1)
         worker.run(1)
-    monkeypatch.setattr(harness, "IDLE_SHARE", worker.idle_share / 2)
-    assert harness.check_idle([worker])["restless"] == worker.idle_share
+    monkeypatch.setattr(harness, "MAX_IDLE", worker.idle_fraction / 2)
+    assert harness.check_idle([worker])["restless"] == worker.idle_fraction
     assert "WARNING: restless took" in capsys.readouterr().err
 
 
-def test_failures_are_told_with_the_workers_own_words(fake: Callable[..., Any]) -> None:
+def test_failures_quote_the_worker(fake: Callable[..., Any]) -> None:
     import harness
 
     with pytest.raises(harness.BenchmarkError, match="ValueError: out of luck"):

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixer_mlx.errors import ImageError
 from mixer_mlx.runtime.atomic import written_file
 
 from . import files
@@ -62,14 +61,11 @@ def _page_path(path: Path, number: int) -> Path:
 
 
 def _tile(result: "Result") -> "Tile":
-    from mixer_mlx.analysis.sheets import SIDE, Tile, thumbnail
-    from mixer_mlx.images.decode import opened, rgb
+    from mixer_mlx.analysis.sheets import Tile, open_thumbnail
 
     name = Path(str(result.image)).name
-    try:
-        with opened(result.image, at_least=SIDE) as file:
-            image = thumbnail(rgb(file))
-    except ImageError:
+    image = open_thumbnail(result.image)
+    if image is None:
         return Tile(None, name, "can't be read")
     if result.error is not None or not result.predictions:
         return Tile(image, name, None)

@@ -71,13 +71,13 @@ def _train(
     model, info = build(train.classes, recipe)
     if ranks.size == 1:  # else the machines might come to different recipes
         recipe = _fitted(recipe, info, quiet=asked.quiet)
-    on_bad = _refuse if asked.strict else _say_bad
-    batches = prepare.training_batches(train, recipe, info.preprocess, on_bad, ranks)
+    on_unreadable = _refuse if asked.strict else _say_bad
+    batches = prepare.training_batches(train, recipe, info.preprocess, on_unreadable, ranks)
     if asked.is_dry_run:
         _dry_run(asked, model, info, recipe, batches)
         return
     start = Start(command, recipe, asked.recipe, info, train, val, origin)
-    validate = prepare.validation(val, info, recipe.batch_size, on_bad, ranks)
+    validate = prepare.validation(val, info, recipe.batch_size, on_unreadable, ranks)
     _run(start, asked, model, batches, validate, ranks)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mixer_mlx.data import read
-from mixer_mlx.data.dataset import part_for_evaluation, parts_for_training
+from mixer_mlx.data.dataset import split_for_evaluation, splits_for_training
 from mixer_mlx.data.parquet import group_files
 from mixer_mlx.data.read import Dataset
 from mixer_mlx.data.table import METADATA
@@ -50,7 +50,7 @@ def read_splits(
     """`mixer_mlx.data.read.read_splits`, also for an address on the Hub. Raises MixerError."""
 
     def choose(splits: Collection[str]) -> Collection[str | None]:
-        return parts_for_training(splits, train_split, val_split, val_fraction, str(data))
+        return splits_for_training(splits, train_split, val_split, val_fraction, str(data))
 
     return read.read_splits(
         locate(data, choose, listener=listener),
@@ -72,7 +72,7 @@ def read_split(
     """`mixer_mlx.data.read.read_split`, also for an address on the Hub. Raises MixerError."""
 
     def choose(splits: Collection[str]) -> Collection[str | None]:
-        return (part_for_evaluation(splits, split, str(data)),)
+        return (split_for_evaluation(splits, split, str(data)),)
 
     return read.read_split(locate(data, choose, listener=listener), split, columns=columns)
 

@@ -1,1 +1,1 @@
-"""What a model is worth, and images of it."""
+"""Evaluating models, checking datasets, and drawing the results."""

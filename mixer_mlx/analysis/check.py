@@ -1,6 +1,6 @@
-"""What is wrong with a dataset, found before anybody trains on it.
+"""Find problems in a dataset before training on it.
 
-`scan` decodes every image once and keeps some 300 bytes of each; `find` draws the conclusions.
+`scan` decodes every image once and keeps about 300 bytes of each; `find` evaluates them.
 """
 
 import hashlib
@@ -16,66 +16,66 @@ from PIL import Image
 
 from mixer_mlx.data.columns import Columns
 from mixer_mlx.data.dataset import TRAIN
-from mixer_mlx.data.read import Data, Dataset, Entry, find_parts
+from mixer_mlx.data.read import Data, Dataset, Entry, find_splits
 from mixer_mlx.errors import ImageError
 from mixer_mlx.images.decode import LazyImage, opened, rgb
 from mixer_mlx.images.pillow import quietly
 from mixer_mlx.runtime.threads import THREADS, in_threads
 
 from .hashing import FLAT, NEAR, groups_alike, members, pixel_digest, reduced
-from .sheets import SIDE, Tile, grouped_sheet, thumbnail
+from .sheets import Tile, grouped_sheet, open_thumbnail
 
 FEW = 10
-"""A class with fewer images than that is reported."""
+"""A class with fewer images is reported."""
 UNEVEN = 10
-"""So is a class with more than so many times the images of another."""
+"""So is a class with more than this many times the images of another."""
 NARROW = 3
-"""And an image more than so many times as long as wide: cutting it square loses two thirds."""
-_MOST = 0.9
-"""Where so many images share one size, those of another are reported."""
+"""And an image of a larger aspect ratio: a square crop would lose two thirds of it."""
+_USUAL = 0.9
+"""If at least this fraction of the images have the same size, the others are reported."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of finding. `harmful`: it makes a run fail, or its validation a lie."""
+    """A kind of finding. `harmful`: it makes training fail, or validation misleading."""
 
     text: str
     harmful: bool = False
 
 
 KINDS = {
-    "unreadable": Kind("can't be read", harmful=True),
-    "two_labels": Kind("the same image in several classes", harmful=True),
-    "near_two_labels": Kind("nearly the same image in several classes", harmful=True),
-    "leak": Kind("the same image in several of train, val and test", harmful=True),
-    "near_leak": Kind("nearly the same image in several of train, val and test", harmful=True),
-    "unknown_class": Kind("classes that the training images lack", harmful=True),
-    "one_class": Kind("a single class, and it takes two to tell apart", harmful=True),
-    "duplicate": Kind("the same image several times"),
-    "near_duplicate": Kind("nearly the same image several times"),
-    "tiny": Kind("smaller than the model's images"),
-    "narrow": Kind(f"more than {NARROW} times as long as wide"),
-    "odd_size": Kind("of another size than nearly all"),
-    "absent_class": Kind("classes that only the training images have"),
-    "few": Kind(f"classes of fewer than {FEW} images"),
-    "uneven": Kind("classes of very different sizes"),
+    "unreadable": Kind("unreadable images", harmful=True),
+    "two_labels": Kind("identical images in different classes", harmful=True),
+    "near_two_labels": Kind("near-identical images in different classes", harmful=True),
+    "leak": Kind("identical images in different splits", harmful=True),
+    "near_leak": Kind("near-identical images in different splits", harmful=True),
+    "unknown_class": Kind("classes without training images", harmful=True),
+    "one_class": Kind("only one class", harmful=True),
+    "duplicate": Kind("duplicate images"),
+    "near_duplicate": Kind("near-duplicate images"),
+    "tiny": Kind("images smaller than the model's input"),
+    "narrow": Kind(f"images with an aspect ratio above {NARROW}"),
+    "odd_size": Kind("images of an unusual size"),
+    "absent_class": Kind("classes with training images only"),
+    "few": Kind(f"classes with fewer than {FEW} images"),
+    "uneven": Kind("imbalanced classes"),
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to look at: its kind (of KINDS), the images by index, and more in words."""
+    """A possible problem: its kind (a key of KINDS), the images' indices, and a detail in words."""
 
     kind: str
     images: tuple[int, ...] = ()
     detail: str = ""
 
 
-class Look(NamedTuple):
+class ImageSummary(NamedTuple):
     """What is kept of an image.
 
-    `stored` is "colour", "grey", "CMYK" or "alpha" (that is, with transparent parts). `file` and
-    `pixels` are checksums; `grey` is what `hashing.reduced` gives, (8, 9), uint8, as bytes.
+    `stored` is "colour", "grey", "CMYK" or "alpha" (with transparency). `file` and `pixels` are
+    checksums; `grey` is the image of `hashing.reduced`, (8, 9), uint8, as bytes.
     """
 
     width: int
@@ -87,64 +87,64 @@ class Look(NamedTuple):
 
 
 class Scan:
-    """A dataset's parts, as `read_parts` gives them, and what its images look like.
+    """A dataset's splits, as from `read_all_splits`, and summaries of its images.
 
-    Images are counted through all parts: `entries[i]` is in `part_of[i]` and shows the class
-    `class_of[i]`; `looks[i]` is an ImageError if it can't be read.
+    Indices run through all splits: `entries[i]` is in `split_of[i]` and of class `class_of[i]`;
+    `summaries[i]` is an ImageError if it can't be read.
     """
 
-    def __init__(self, parts: Mapping[str, Dataset]) -> None:
-        self.parts = parts
+    def __init__(self, splits: Mapping[str, Dataset]) -> None:
+        self.splits = splits
         self.entries: list[Entry] = []
-        self.part_of: list[str] = []
+        self.split_of: list[str] = []
         self.class_of: list[str] = []
-        self.looks: list[Look | ImageError] = []
-        for name, dataset in parts.items():
+        self.summaries: list[ImageSummary | ImageError] = []
+        for name, dataset in splits.items():
             self.entries += dataset.paths
-            self.part_of += [name] * len(dataset)
+            self.split_of += [name] * len(dataset)
             self.class_of += [dataset.classes[label] for label in dataset.labels]
 
-    def readable(self) -> Iterator[tuple[int, Look]]:
-        """The images that can be read, by index."""
-        for index, seen in enumerate(self.looks):
-            if isinstance(seen, Look):
+    def readable(self) -> Iterator[tuple[int, ImageSummary]]:
+        """Indices and summaries of the readable images."""
+        for index, seen in enumerate(self.summaries):
+            if isinstance(seen, ImageSummary):
                 yield index, seen
 
 
-def read_parts(root: Data, columns: Columns | None = None) -> dict[str, Dataset]:
-    """All parts of a dataset by name, that for training first; "" is one without parts.
+def read_all_splits(root: Data, columns: Columns | None = None) -> dict[str, Dataset]:
+    """All splits of a dataset by name, training first; "" for a dataset without splits.
 
     Raises ConfigError.
     """
-    found = find_parts(root, columns or Columns(), ())
+    found = find_splits(root, columns or Columns(), ())
     names = sorted(found, key=lambda name: name.lower() not in TRAIN)
     return {name: found[name]() for name in names}
 
 
 def scan(
-    parts: Mapping[str, Dataset], tick: Callable[[int, int], None] = lambda done, failed: None
+    splits: Mapping[str, Dataset], tick: Callable[[int, int], None] = lambda done, failed: None
 ) -> Scan:
-    """Decode every image, in threads; `tick` is told how many are done, and how many failed."""
-    found = Scan(parts)
+    """Decode every image, in threads; `tick` gets the numbers of images done and failed."""
+    found = Scan(splits)
     failed = 0
-    for seen in in_threads(look, found.entries, ahead=8 * THREADS):
+    for seen in in_threads(summarize, found.entries, ahead=8 * THREADS):
         failed += isinstance(seen, ImageError)
-        found.looks.append(seen)
-        tick(len(found.looks), failed)
+        found.summaries.append(seen)
+        tick(len(found.summaries), failed)
     return found
 
 
-def look(entry: Entry) -> Look | ImageError:
-    """Decode an image in full, upright, and keep what it takes to find it again."""
+def summarize(entry: Entry) -> ImageSummary | ImageError:
+    """Decode an image in full, upright, and keep what identifies it."""
     try:
         file = entry.open() if isinstance(entry, LazyImage) else entry
         with opened(file) as header, quietly("compared", "shrink it"):
-            stored = _stored(header)  # before the pixels are loaded, which can change the mode
+            stored = _stored(header)  # before loading the pixels, which can change the mode
             image = rgb(header)
             pixels, grey = pixel_digest(image), reduced(image).tobytes()
-        return Look(*image.size, stored, _file_digest(file), pixels, grey)
+        return ImageSummary(*image.size, stored, _file_digest(file), pixels, grey)
     except ImageError as error:
-        return ImageError(str(error))  # without the traceback, which holds the image
+        return ImageError(str(error))  # without the traceback, which would keep the image alive
 
 
 def _stored(header: Image.Image) -> str:
@@ -168,26 +168,26 @@ def _file_digest(file: Path | BinaryIO) -> bytes:
 
 
 def find(scan: Scan, *, near: int = NEAR, image_size: tuple[int, int] = (32, 32)) -> list[Finding]:
-    """All that is to be said of a dataset, in the order of KINDS.
+    """The findings for a dataset, in the order of KINDS.
 
-    Images whose hashes differ in at most `near` bits are nearly the same; `image_size` is
-    (height, width) of the model's images.
+    Images are near-identical if their hashes differ in at most `near` bits; `image_size` is the
+    model's (height, width).
     """
-    errors = enumerate(scan.looks)
+    errors = enumerate(scan.summaries)
     findings = [
         *(Finding("unreadable", (i,), str(e)) for i, e in errors if isinstance(e, ImageError)),
         *_repeated(scan),
         *_alike(scan, near),
         *_sizes(scan, image_size),
-        *_compared_classes(scan.parts),
-        *class_findings(next(iter(scan.parts.values())).counts()),
+        *_compared_classes(scan.splits),
+        *class_findings(next(iter(scan.splits.values())).counts()),
     ]
     order = list(KINDS)
     return sorted(findings, key=lambda finding: order.index(finding.kind))
 
 
 def class_findings(counts: Mapping[str, int]) -> Iterator[Finding]:
-    """What the numbers of training images by class tell: too few, or very uneven."""
+    """Findings from the numbers of training images by class: too few, or imbalanced."""
     if few := sorted((count, name) for name, count in counts.items() if count < FEW):
         names = _listed([f"{name} ({count})" for count, name in few])
         yield Finding("few", detail=names)
@@ -199,7 +199,7 @@ def class_findings(counts: Mapping[str, int]) -> Iterator[Finding]:
 
 
 def _repeated(scan: Scan) -> Iterator[Finding]:
-    """Images with equal pixels."""
+    """Images with identical pixels."""
     readable = list(scan.readable())
     for group in members(seen.pixels for _, seen in readable):
         files = {readable[i][1].file for i in group}
@@ -208,7 +208,7 @@ def _repeated(scan: Scan) -> Iterator[Finding]:
 
 
 def _alike(scan: Scan, near: int) -> Iterator[Finding]:
-    """Images with different pixels that look alike; those equal to one of them come with it."""
+    """Images with different pixels that look alike, each along with its identical copies."""
     copies: dict[bytes, list[int]] = {}
     greys: list[bytes] = []
     for index, seen in scan.readable():
@@ -224,14 +224,14 @@ def _alike(scan: Scan, near: int) -> Iterator[Finding]:
 
 
 def _related(scan: Scan, prefix: str, group: list[int], detail: str = "") -> Iterator[Finding]:
-    """Say what is wrong with having these images, which are the same, where they are."""
+    """Findings for a group of (near-)identical images, by their classes and splits."""
     in_classes = len({scan.class_of[i] for i in group}) > 1
-    in_parts = len({scan.part_of[i] for i in group}) > 1
+    in_splits = len({scan.split_of[i] for i in group}) > 1
     if in_classes:
         yield Finding(f"{prefix}two_labels", tuple(group), detail)
-    if in_parts:
+    if in_splits:
         yield Finding(f"{prefix}leak", tuple(group), detail)
-    if not in_classes and not in_parts:
+    if not in_classes and not in_splits:
         yield Finding(f"{prefix}duplicate", tuple(group), detail)
 
 
@@ -244,12 +244,12 @@ def _sizes(scan: Scan, image_size: tuple[int, int]) -> Iterator[Finding]:
             yield Finding("tiny", (index,), size)
         if max(seen.width, seen.height) > NARROW * min(seen.width, seen.height):
             yield Finding("narrow", (index,), size)
-        if times >= _MOST * sizes.total() and (seen.width, seen.height) != usual:
+        if times >= _USUAL * sizes.total() and (seen.width, seen.height) != usual:
             yield Finding("odd_size", (index,), f"{size}, not {usual[0]}x{usual[1]}")
 
 
-def _compared_classes(parts: Mapping[str, Dataset]) -> Iterator[Finding]:
-    (_, train), *others = parts.items()
+def _compared_classes(splits: Mapping[str, Dataset]) -> Iterator[Finding]:
+    (_, train), *others = splits.items()
     known = set(train.present())
     if len(known) == 1:
         yield Finding("one_class", detail=min(known))
@@ -261,17 +261,17 @@ def _compared_classes(parts: Mapping[str, Dataset]) -> Iterator[Finding]:
             yield Finding("absent_class", detail=f"{name} lacks {_listed(absent)}")
 
 
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _listed(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
-MOST_DRAWN = 20
-"""So many findings of a kind are drawn."""
+_MAX_DRAWN = 20
+"""The number of findings drawn of each kind."""
 
 
 def draw_findings(scan: Scan, findings: Iterable[Finding]) -> Image.Image | None:
-    """An RGB page with the first findings of each kind; None if no image is concerned."""
+    """An RGB page of the first findings of each kind; None if none has images."""
     by_kind: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.images:
@@ -284,20 +284,15 @@ def _section(
     scan: Scan, kind: str, found: Sequence[Finding]
 ) -> tuple[str, Sequence[Sequence[Tile]]]:
     shown = (
-        f"the first {MOST_DRAWN} of {len(found):,}" if len(found) > MOST_DRAWN else f"{len(found)}"
+        f"the first {_MAX_DRAWN} of {len(found):,}" if len(found) > _MAX_DRAWN else f"{len(found)}"
     )
     groups = in_threads(
-        lambda one: [_tile(scan, i) for i in one.images[:10]], found[:MOST_DRAWN], THREADS
+        lambda one: [_tile(scan, i) for i in one.images[:10]], found[:_MAX_DRAWN], THREADS
     )
     return f"{KINDS[kind].text}: {shown}", list(groups)
 
 
 def _tile(scan: Scan, index: int) -> Tile:
-    where = "/".join(filter(None, [scan.part_of[index], scan.class_of[index]]))
+    where = "/".join(filter(None, [scan.split_of[index], scan.class_of[index]]))
     entry = scan.entries[index]
-    name = str(entry).rpartition("/")[2]
-    try:
-        with opened(entry, at_least=SIDE) as file:
-            return Tile(thumbnail(rgb(file)), name, where)
-    except ImageError:
-        return Tile(None, name, where)
+    return Tile(open_thumbnail(entry), str(entry).rpartition("/")[2], where)

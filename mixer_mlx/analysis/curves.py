@@ -1,4 +1,4 @@
-"""Curves of a run, from its log, as an image."""
+"""Line charts, drawn as an image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One diagram: up to four named curves of (step, value).
+    """One chart: up to four named curves of (x, y).
 
-    `x_labels` gives the horizontal axis these marks alone, and every point of a short curve a dot;
-    `from_zero` has the vertical one start there; `marked` are lines upright, with a text.
+    `x_labels` replaces the ticks of the horizontal axis, and dots mark the points of short curves;
+    `from_zero` starts the vertical axis at zero; `marked` are vertical lines with a label.
     """
 
     title: str
@@ -30,7 +30,7 @@ class Panel:
 
 
 def draw_panels(panels: Sequence[Panel]) -> Image.Image:
-    """Diagrams below one another -> an RGB image. A curve of no points is left out."""
+    """Charts below one another, as an RGB image. Curves without points are left out."""
     page = Image.new("RGB", (_WIDTH, _HEIGHT * len(panels)), _PAPER)
     draw = ImageDraw.Draw(page)
     for number, panel in enumerate(panels):
@@ -38,11 +38,11 @@ def draw_panels(panels: Sequence[Panel]) -> Image.Image:
     return page
 
 
-def smoothed(points: Points, most: int = 400) -> Points:
-    """At most so many points, each the mean of as many neighbours."""
-    size = max(1, math.ceil(len(points) / most))
-    parts = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
+def smoothed(points: Points, limit: int = 400) -> Points:
+    """At most `limit` points, each the mean of equally many neighbours."""
+    size = max(1, math.ceil(len(points) / limit))
+    bins = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(some[-1][0], sum(y for _, y in some) / len(some)) for some in bins]
 
 
 def _draw_panel(draw: ImageDraw.ImageDraw, panel: Panel, top: int) -> None:
@@ -51,7 +51,7 @@ def _draw_panel(draw: ImageDraw.ImageDraw, panel: Panel, top: int) -> None:
     draw.text((_LEFT, top + 14), panel.title, _INK, font)
     finite = [(x, y) for points in curves.values() for x, y in points if math.isfinite(y)]
     if not finite:
-        draw.text((_LEFT, top + _TOP), "nothing yet", _INK, font)
+        draw.text((_LEFT, top + _TOP), "no data yet", _INK, font)
         return
     x_ticks, x_names = _x_axis(panel, finite)
     lowest = 0.0 if panel.from_zero else min(y for _, y in finite)
@@ -90,7 +90,7 @@ def _draw_panel(draw: ImageDraw.ImageDraw, panel: Panel, top: int) -> None:
 
 
 def _x_axis(panel: Panel, points: Points) -> tuple[list[float], dict[float, str]]:
-    """Where the axis begins and ends, perhaps with ticks between, and what is written where."""
+    """Positions from the axis's start to its end, and the labels by position."""
     if panel.x_labels:
         return [min(panel.x_labels) - 0.5, max(panel.x_labels) + 0.5], dict(panel.x_labels)
     marks = ticks(0, max(x for x, _ in points))

@@ -1,4 +1,4 @@
-"""How often a model is right."""
+"""Accuracy and loss of a model on labelled images."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ Logits = Callable[[NDArray[np.uint8]], mx.array]
 
 @dataclass(frozen=True)
 class Metrics:
-    """`top1` and `top5` are shares, 0 to 1; `loss` is the mean softmax cross-entropy in nats."""
+    """`top1` and `top5` are fractions; `loss` is the mean softmax cross-entropy in nats."""
 
     top1: float
     top5: float
@@ -29,10 +29,10 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model made of one image.
+    """A model's prediction for one labelled image.
 
-    `target` and `predicted` are outputs of the model: the right one and the most probable one;
-    `probability` (0 to 1) is that of `predicted`, `loss` the cross-entropy in nats.
+    `target` and `predicted` are indices of outputs: the correct and the most probable one, with
+    `probability` (0 to 1). `loss` is the cross-entropy in nats.
     """
 
     target: int
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        """Whether the most probable output is the right one."""
+        """Whether the most probable output is the correct one."""
         return self.target == self.predicted
 
 
@@ -53,12 +53,12 @@ def evaluate(
     outcomes: list[Outcome] | None = None,
     ranks: Ranks = ALONE,
 ) -> Metrics:
-    """Hold a model against labelled images.
+    """Evaluate a model on labelled images.
 
-    `classes` maps a batch's labels to the model's outputs (None: they are the same). Up to five
-    outputs make top-5 1. `outcomes`, if given, gets one for each image, in order. With several
-    `ranks`, each with images of its own, all return the metrics of all images. Raises
-    ConfigError when there is no image.
+    `classes` maps a batch's labels to the model's outputs (None: they are the same). With five or
+    fewer outputs, top-5 is 1. `outcomes`, if given, is extended by one per image, in order. With
+    several `ranks`, each with its own images, all return the metrics of all images. Raises
+    ConfigError without images.
     """
     start = time.perf_counter()
     top1 = top5 = images = 0
@@ -67,7 +67,7 @@ def evaluate(
         target = mx.array(labels if classes is None else classes[labels])[:, None]
         rows = logits(pixels).astype(mx.float32)
         right = mx.take_along_axis(rows, target, axis=1)
-        # Ties count against the model: equal logits for all classes are no achievement.
+        # Ties count against the model, so equal logits for all classes score nothing.
         rank = (rows > right).sum(axis=1) + (rows == right).sum(axis=1) - 1
         losses = mx.logsumexp(rows, axis=1) - right[:, 0]
         nats = losses.sum()
@@ -81,13 +81,13 @@ def evaluate(
         images += len(labels)
     in_one, in_five, total_loss, count = ranks.total((top1, top5, loss, images))
     if not count:
-        raise ConfigError("There is no image to evaluate on; check the folder.")
+        raise ConfigError("There are no readable images to evaluate on; run `mixer check` on them.")
     seconds = time.perf_counter() - start
     return Metrics(in_one / count, in_five / count, total_loss / count, int(count), count / seconds)
 
 
 def _outcomes(rows: mx.array, target: mx.array, losses: mx.array) -> list[Outcome]:
-    """Logits (N, classes), right outputs (N, 1) and losses (N,), row by row."""
-    best, share = mx.argmax(rows, axis=1), mx.softmax(rows, axis=1).max(axis=1)
-    columns = (np.array(array).tolist() for array in (target[:, 0], best, share, losses))
+    """Outcomes from logits (N, classes), correct outputs (N, 1) and losses (N,)."""
+    best, probability = mx.argmax(rows, axis=1), mx.softmax(rows, axis=1).max(axis=1)
+    columns = (np.array(array).tolist() for array in (target[:, 0], best, probability, losses))
     return [Outcome(*values) for values in zip(*columns, strict=True)]

@@ -1,10 +1,9 @@
-"""Fingerprints of images: of equal pixels, and of images that look alike.
+"""Fingerprints that find identical images and images that look alike.
 
-What looks alike is told by the difference hash (dHash) of Neal Krawetz, "Kind of Like That",
-hackerfactor.com, 2013: 64 bits, of which an image that was saved anew, shrunk or brightened
-changes few. A mirrored or turned image has another hash. Two images may have the same bits by
-chance, where they have few details; so the grey values that the bits come from must go together
-too.
+Likeness is measured by the difference hash (dHash) of Neal Krawetz, "Kind of Like That",
+hackerfactor.com, 2013: re-saving, shrinking or brightening an image changes few of its 64 bits;
+mirroring or rotating it changes many. Images with little detail may have the same bits by chance,
+so the grey values behind the bits must correlate too.
 """
 
 import hashlib
@@ -15,50 +14,50 @@ from numpy.typing import NDArray
 from PIL import Image
 
 NEAR = 4
-"""Hashes that differ in so many bits at most may be those of the same image."""
+"""Hashes that differ in at most this many bits may belong to the same image."""
 
 ALIKE = 0.8
-"""And the correlation of the grey values must be at least this. Among CIFAR-10's 60,000 images
-353 pairs of hashes differ in 4 bits or fewer. Seven of them correlate less, and show different
-things; the next 53 look alike, though a few may show the same scene twice."""
+"""And their grey values must correlate at least this much. Of CIFAR-10's 60,000 images, 353 pairs
+differ in 4 bits or fewer. Seven of them correlate less and show different things; the next 53 look
+alike, though a few may show the same scene twice."""
 
 FLAT = 8
-"""An image whose grey values lie closer together than that (of 255) has a hash of noise."""
+"""If an image's grey values span less than this (of 255), its hash is noise."""
 
 _BAND_PIXELS = 2**20
 
 
 def reduced(image: Image.Image) -> NDArray[np.uint8]:
-    """An RGB image as dHash sees it: grey, (8, 9)."""
+    """An RGB image as dHash takes it: grey, (8, 9)."""
     return np.array(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS))
 
 
 def dhashes(greys: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """What `reduced` gives, (N, 8, 9), to 64 bits each, (N,).
+    """Images from `reduced`, (N, 8, 9), to 64-bit hashes, (N,).
 
-    A bit is 1 where a pixel is brighter than the one to its left; in reading order, the first bit
-    is the highest.
+    A bit is 1 if a pixel is brighter than the one to its left; in reading order, the first bit is
+    the highest.
     """
     bits = (greys[:, :, 1:] > greys[:, :, :-1]).reshape(len(greys), 64)
     return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
 
 
 def pixel_digest(image: Image.Image) -> bytes:
-    """16 bytes that images of the same size and pixels share, and no others."""
+    """A 16-byte digest of an image's size and pixels."""
     digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
     rows = max(1, _BAND_PIXELS // image.width)
-    for top in range(0, image.height, rows):  # a second copy of all pixels could be too much
+    for top in range(0, image.height, rows):  # in bands: a copy of all pixels could be too large
         bottom = min(top + rows, image.height)
         digest.update(image.crop((0, top, image.width, bottom)).tobytes())
     return digest.digest()
 
 
 def groups_alike(greys: NDArray[np.uint8], distance: int) -> list[list[int]]:
-    """Which images, as `reduced` gives them, (N, 8, 9), belong together: groups of indices.
+    """Groups of indices of images that look alike, from `reduced`, (N, 8, 9).
 
-    Two do if their hashes differ in at most `distance` bits and their grey values correlate by
-    ALIKE, and so does what either of them belongs to. A group has two or more, in order. Each is
-    compared with each: the time grows with the square of N.
+    Two images look alike if their hashes differ in at most `distance` bits and their grey values
+    correlate by at least ALIKE; groups that share an image are one. A group has two or more, in
+    order. All pairs are compared, so the time grows with the square of N.
     """
     hashes = dhashes(greys)
     groups = _Groups(len(hashes))
@@ -72,7 +71,7 @@ def groups_alike(greys: NDArray[np.uint8], distance: int) -> list[list[int]]:
 
 
 def _correlation(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Pearson's, of (8, 9) with each of (N, 8, 9), none of which may be flat: (N,)."""
+    """Pearson correlation of (8, 9) with each of (N, 8, 9), (N,). None may be flat."""
     rows = np.concatenate([one[None], others]).reshape(-1, one.size).astype(np.float64)
     rows -= rows.mean(axis=1, keepdims=True)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -80,7 +79,7 @@ def _correlation(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[n
 
 
 def members(keys: Iterable[object]) -> list[list[int]]:
-    """The indices that have the same key, for all keys of two or more, in order."""
+    """Groups of two or more indices with the same key, in order."""
     found: dict[object, list[int]] = {}
     for index, key in enumerate(keys):
         found.setdefault(key, []).append(index)
@@ -88,7 +87,7 @@ def members(keys: Iterable[object]) -> list[list[int]]:
 
 
 class _Groups:
-    """Disjoint sets (Galler and Fischer, 1964); `root` names the one that an element is in."""
+    """Disjoint sets (Galler and Fischer, 1964); `root` identifies an element's set."""
 
     def __init__(self, size: int) -> None:
         self._parent = list(range(size))

@@ -1,4 +1,4 @@
-"""A page about how a model did: one HTML file that needs nothing else to be read."""
+"""A report on a model's results: one self-contained HTML file."""
 
 import base64
 import html
@@ -16,13 +16,11 @@ from PIL import Image
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import Entry
-from mixer_mlx.errors import ImageError
-from mixer_mlx.images.decode import opened, rgb
 from mixer_mlx.runtime.atomic import written_file
 from mixer_mlx.runtime.threads import THREADS, in_threads
 
 from .evaluate import Metrics, Outcome
-from .sheets import SIDE, thumbnail
+from .sheets import SIDE, open_thumbnail
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --paper: #fff; --faint: #6f6f6b; --line: #d9d9d5;
@@ -66,17 +64,17 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 
 
 MATRIX_CLASSES = 30
-"""With more classes there are the most confused pairs in place of a matrix."""
-MOST_PAIRS = 20
-MOST_WRONG = 24
+"""With more classes, the most confused pairs replace the matrix."""
+MAX_PAIRS = 20
+MAX_WRONG = 24
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a page is made of.
+    """The contents of a page.
 
-    `facts` are rows of the summary, `details` longer texts under a heading of their own. `labels`
-    names the model's outputs. `outcomes[i]` is that of the image `entries[i]`. `curves` is a PNG.
+    `facts` are rows of the summary, `details` longer texts with their own headings. `labels` names
+    the model's outputs. `outcomes[i]` is the outcome for the image `entries[i]`. `curves` is a PNG.
     """
 
     title: str
@@ -89,17 +87,17 @@ class Report:
 
 
 def describe(info: ModelInfo, metrics: Metrics, images: DecodedImages) -> list[tuple[str, str]]:
-    """Facts about a model and how it did."""
+    """Facts about a model and its results, as rows of the summary."""
     config = info.config
     height, width = config.image_size
-    bad = f", and {len(images.bad):,} that can't be read" if images.bad else ""
+    unreadable = f" ({len(images.unreadable):,} unreadable)" if images.unreadable else ""
     return [
         (
             "model",
-            f"{config.variant_name or 'a Mixer'}, {config.num_parameters:,} parameters, images of "
-            f"{height} x {width}, {config.num_classes:,} classes",
+            f"{config.variant_name or 'MLP-Mixer'}, {config.num_parameters:,} parameters, "
+            f"{height} x {width} pixels, {config.num_classes:,} classes",
         ),
-        ("images", f"{metrics.images:,}{bad}"),
+        ("images", f"{metrics.images:,}{unreadable}"),
         ("top-1", f"{metrics.top1:.2%}"),
         ("top-5", f"{metrics.top5:.2%}"),
         ("loss", f"{metrics.loss:.4f} nats"),
@@ -107,26 +105,26 @@ def describe(info: ModelInfo, metrics: Metrics, images: DecodedImages) -> list[t
 
 
 def readable(images: DecodedImages) -> list[Entry]:
-    """Those that were evaluated: all but the ones that turned out to be bad."""
+    """The images that were evaluated: all but the unreadable ones."""
     paths = enumerate(images.dataset.paths)
-    return [path for index, path in paths if index not in images.bad]
+    return [path for index, path in paths if index not in images.unreadable]
 
 
 def write(path: Path, report: Report) -> None:
-    """Write the page to a file. Raises MixerError if that can't be done."""
+    """Write the page to a file. Raises MixerError if it can't be written."""
     text = page(report, path.parent)
     with written_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def page(report: Report, folder: Path) -> str:
-    """The page as HTML; links to images are those from a file in `folder`."""
+    """The page as HTML, with links to images relative to `folder`."""
     sections = [
         _section("Summary", _facts(report.facts)),
         _section("Curves", _curves(report.curves)) if report.curves else "",
         _confusion(report),
-        _section("Classes, the worst first", _classes(report)),
-        _section("Most wrong", _most_wrong(report, folder)),
+        _section("Accuracy by class", _classes(report)),
+        _section("Worst mistakes", _most_wrong(report, folder)),
         *(
             f"<details><summary>{text(k)}</summary><pre>{text(v)}</pre></details>"
             for k, v in report.details
@@ -145,7 +143,7 @@ def page(report: Report, folder: Path) -> str:
 
 
 def text(value: object) -> str:
-    """What comes from outside, as HTML that shows it and does nothing else."""
+    """A value from outside, escaped for HTML."""
     plain = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(value))
     return html.escape(plain)
 
@@ -176,12 +174,12 @@ def _confusion(report: Report) -> str:
     shown = list(range(len(report.labels))) if len(report.labels) <= MATRIX_CLASSES else seen
     counts = Counter((outcome.target, outcome.predicted) for outcome in report.outcomes)
     if len(shown) <= MATRIX_CLASSES:
-        return _section("What was taken for what", _matrix(report.labels, shown, counts))
-    return _section("Most confused", _pairs(report.labels, counts))
+        return _section("Confusion matrix", _matrix(report.labels, shown, counts))
+    return _section("Most confused classes", _pairs(report.labels, counts))
 
 
 def _matrix(labels: Sequence[str], shown: Sequence[int], counts: Counter[tuple[int, int]]) -> str:
-    """True classes down, predicted ones across; what is not `shown` is in a last column."""
+    """True classes down, predicted across; predictions not `shown` go in a last column."""
     known = set(shown)
     other = any(predicted not in known for _, predicted in counts)
     rows = []
@@ -193,13 +191,13 @@ def _matrix(labels: Sequence[str], shown: Sequence[int], counts: Counter[tuple[i
             cells.append(_cell(total - sum(row), total, right=False))
         rows.append(f'<th scope="row">{text(labels[true])}</th>' + "".join(cells))
     head = [f"<span>{text(labels[i])}</span>" for i in shown]
-    head += ["<span>another</span>"] if other else []
-    note = "<p>Rows are true classes, columns predicted ones; colour is the share of the row.</p>"
+    head += ["<span>other</span>"] if other else []
+    note = "<p>Rows: true classes. Columns: predictions. Colour: fraction of the row.</p>"
     return note + _table("matrix", ["true \\ predicted", *head], rows)
 
 
 def _cell(count: int, total: int, *, right: bool) -> str:
-    # The root makes a few of many visible; three quarters leave the number readable.
+    # The square root makes rare confusions visible; 0.75 keeps the number readable.
     strength = 0.75 * math.sqrt(count / total) if total else 0
     colour = "59,111,182" if right else "209,100,46"
     style = f' style="background:rgba({colour},{strength:.2f})"' if count else ""
@@ -209,13 +207,13 @@ def _cell(count: int, total: int, *, right: bool) -> str:
 def _pairs(labels: Sequence[str], counts: Counter[tuple[int, int]]) -> str:
     wrong = Counter({pair: n for pair, n in counts.items() if pair[0] != pair[1]})
     if not wrong:
-        return "<p>No image was taken for another class.</p>"
+        return "<p>No image was misclassified.</p>"
     totals: Counter[int] = Counter()
     for (target, _), n in counts.items():
         totals[target] += n
     rows = [
         f"<td>{text(labels[a])}</td><td>{text(labels[b])}</td><td>{n} of {totals[a]}</td>"
-        for (a, b), n in wrong.most_common(MOST_PAIRS)
+        for (a, b), n in wrong.most_common(MAX_PAIRS)
     ]
     return _table("pairs", ["true", "predicted", "images"], rows)
 
@@ -236,39 +234,39 @@ def _classes(report: Report) -> str:
 def _most_wrong(report: Report, folder: Path) -> str:
     wrong = [i for i, outcome in enumerate(report.outcomes) if not outcome.right]
     if not wrong:
-        return "<p>No image was taken for another class.</p>"
-    worst = sorted(wrong, key=lambda i: -report.outcomes[i].loss)[:MOST_WRONG]
+        return "<p>No image was misclassified.</p>"
+    worst = sorted(wrong, key=lambda i: -report.outcomes[i].loss)[:MAX_WRONG]
     figures = in_threads(lambda i: _figure(report, i, folder), worst, ahead=2 * THREADS)
-    note = f"<p>{len(wrong)} of {len(report.outcomes)} images; those of the highest loss.</p>"
+    note = (
+        f"<p>{len(wrong)} of {len(report.outcomes)} images are misclassified; those with the "
+        "highest loss come first.</p>"
+    )
     return f'{note}\n<div class="wrong">\n' + "\n".join(figures) + "\n</div>"
 
 
 def _figure(report: Report, index: int, folder: Path) -> str:
     entry, outcome = report.entries[index], report.outcomes[index]
     name = text(str(entry).rpartition("/")[2])
-    try:
-        with opened(entry, at_least=SIDE) as file:
-            source = _thumbnail(rgb(file))
-        shown = f'<img alt="{name}" src="{source}">'
-    except ImageError:
-        shown = f'<span class="gone">{name}</span>'
+    image = open_thumbnail(entry)
+    shown = (
+        f'<img alt="{name}" src="{_embedded(image)}">'
+        if image
+        else f'<span class="gone">{name}</span>'
+    )
     link = f'<a href="{_href(entry, folder)}">' if isinstance(entry, Path) else "<a>"
-    given = math.exp(-outcome.loss)
     return (
         f"<figure>{link}{shown}</a><figcaption>"
         f"<b>{text(report.labels[outcome.predicted])}</b> {outcome.probability:.1%}<br>"
-        f"is <b>{text(report.labels[outcome.target])}</b> {given:.1%}<br>"
+        f"is <b>{text(report.labels[outcome.target])}</b> {math.exp(-outcome.loss):.1%}<br>"
         f"<small>{link}{name}</a></small></figcaption></figure>"
     )
 
 
-def _thumbnail(image: Image.Image) -> str:
+def _embedded(image: Image.Image) -> str:
+    kind = "png" if max(image.size) < SIDE else "jpeg"  # the browser enlarges a small one
     file = io.BytesIO()
-    if max(image.size) <= SIDE:  # the browser enlarges it
-        image.save(file, "PNG")
-        return _data("png", file.getvalue())
-    thumbnail(image).save(file, "JPEG", quality=85)
-    return _data("jpeg", file.getvalue())
+    image.save(file, kind, quality=85)
+    return _data(kind, file.getvalue())
 
 
 def _data(kind: str, content: bytes) -> str:
@@ -276,6 +274,6 @@ def _data(kind: str, content: bytes) -> str:
 
 
 def _href(path: Path, folder: Path) -> str:
-    """From a file in `folder`, so that both may be moved together."""
+    """A link relative to `folder`, so that both can be moved together."""
     relative = os.path.relpath(path.absolute(), folder.absolute())
     return html.escape(urllib.parse.quote(os.fsencode(relative)))

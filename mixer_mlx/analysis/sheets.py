@@ -1,4 +1,4 @@
-"""Contact sheets: images with what they were taken for. The one place that draws."""
+"""Contact sheets: images with their predictions or labels below."""
 
 import functools
 import math
@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mixer_mlx.data.mixing import Labels, SoftLabels
+from mixer_mlx.errors import ImageError
+from mixer_mlx.images.decode import ImageInput, opened, rgb
 
 SIDE = 160
-"""A tile shows an image in so many pixels, at most, in width and height."""
+"""The largest width and height of an image in a tile, in pixels."""
 
 _GAP = 16
 _TEXT_HEIGHT = 46
 _HEADING_HEIGHT = 36
-_MOST_COLUMNS = 10
+_MAX_COLUMNS = 10
 
 _PAPER, _MOUNT, _INK, _FAINT = "#ffffff", "#f1f1ef", "#1d1d1b", "#8a8a86"
 _TRACK, _BAR = "#e4e4e0", "#3b6fb6"
@@ -31,8 +33,8 @@ _REPLACEMENT = "?"
 class Tile:
     """One image of a sheet. `image` is RGB, or None for one that can't be shown.
 
-    `title` and `probability` (0 to 1) are what it was taken for, None where that is open;
-    `caption` stands below, cut at its start to fit.
+    `title` and `probability` (0 to 1) are the prediction, None if there is none; `caption` is shown
+    below, cut at its start to fit.
     """
 
     image: Image.Image | None
@@ -42,15 +44,25 @@ class Tile:
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
-    """An RGB image scaled to what a tile shows, so that a page takes little memory."""
+    """An RGB image scaled to fit a tile."""
     scale = min(SIDE / image.width, SIDE / image.height)
     width, height = (max(1, round(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
+def open_thumbnail(image: ImageInput) -> Image.Image | None:
+    """An RGB image shrunk to fit a tile, so that a page takes little memory; None if unreadable."""
+    try:
+        with opened(image, at_least=SIDE) as file:
+            pixels = rgb(file)
+            return thumbnail(pixels) if max(pixels.size) > SIDE else pixels
+    except ImageError:
+        return None
+
+
 def contact_sheet(tiles: Sequence[Tile]) -> Image.Image:
-    """Tiles in rows, about as many as columns (at most 10) -> an RGB page."""
-    columns = max(1, min(_MOST_COLUMNS, math.ceil(math.sqrt(len(tiles)) * 1.1)))
+    """An RGB page with about as many rows of tiles as columns, at most 10 columns."""
+    columns = max(1, min(_MAX_COLUMNS, math.ceil(math.sqrt(len(tiles)) * 1.1)))
     rows = math.ceil(len(tiles) / columns)
     width, height = SIDE + _GAP, SIDE + _TEXT_HEIGHT + _GAP
     page = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _PAPER)
@@ -62,22 +74,22 @@ def contact_sheet(tiles: Sequence[Tile]) -> Image.Image:
 
 
 def grouped_sheet(sections: Sequence[tuple[str, Sequence[Sequence[Tile]]]]) -> Image.Image:
-    """Headings, and below each groups of tiles that belong together -> an RGB page.
+    """An RGB page of headings with groups of related tiles below each.
 
-    A group of several is framed; of one with more than 10 the first 10 are drawn.
+    Groups of two or more are framed; at most 10 tiles of a group are drawn.
     """
     width, height = SIDE + _GAP, SIDE + _TEXT_HEIGHT + _GAP
     headings, placed, y = [], [], _GAP
     for heading, groups in sections:
         headings.append((heading, y))
         y, column = y + _HEADING_HEIGHT, 0
-        for group in (list(group)[:_MOST_COLUMNS] for group in groups):
-            if column + len(group) > _MOST_COLUMNS:
+        for group in (list(group)[:_MAX_COLUMNS] for group in groups):
+            if column + len(group) > _MAX_COLUMNS:
                 y, column = y + height, 0
             placed.append((group, _GAP + column * width, y))
             column += len(group)
         y += height
-    page = Image.new("RGB", (_MOST_COLUMNS * width + _GAP, y), _PAPER)
+    page = Image.new("RGB", (_MAX_COLUMNS * width + _GAP, y), _PAPER)
     draw = ImageDraw.Draw(page)
     for heading, top in headings:
         draw.text((_GAP, top), fit(heading, _font(18), page.width - 2 * _GAP), _INK, _font(18))
@@ -109,20 +121,20 @@ def _draw_tile(page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, x: int,
 
 def _draw_text(draw: ImageDraw.ImageDraw, tile: Tile, x: int, y: int) -> None:
     large, small = _font(15), _font(12)
-    share = "" if tile.probability is None else f"{tile.probability:.1%}"
-    share_width = math.ceil(large.getlength(share))
+    percent = "" if tile.probability is None else f"{tile.probability:.1%}"
+    percent_width = math.ceil(large.getlength(percent))
     title = "unsure" if tile.title is None else tile.title
-    room = SIDE - share_width - (8 if share else 0)
+    room = SIDE - percent_width - (8 if percent else 0)
     ink = _FAINT if tile.probability is None else _INK
     draw.text((x, y), fit(title, large, room), fill=ink, font=large)
-    draw.text((x + SIDE - share_width, y), share, fill=_INK, font=large)
+    draw.text((x + SIDE - percent_width, y), percent, fill=_INK, font=large)
     draw.text((x, y + 20), fit(tile.caption, small, SIDE, cut_start=True), fill=_FAINT, font=small)
 
 
 def fit(text: str, font: ImageFont.FreeTypeFont, width: int, *, cut_start: bool = False) -> str:
-    """Text in one line of at most `width` pixels, cut with `…`.
+    """Text on one line of at most `width` pixels, cut with `…`.
 
-    Accents are left out, as the font has none; what can't be printed is `?`.
+    Accents are dropped, as the font has none; unprintable characters become `?`.
     """
     plain = "".join(char if char.isprintable() else _REPLACEMENT for char in text)
     letters = unicodedata.normalize("NFKD", plain)
@@ -137,17 +149,17 @@ def fit(text: str, font: ImageFont.FreeTypeFont, width: int, *, cut_start: bool 
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font in Pillow itself. It has ASCII; other letters show as empty boxes."""
+    """Pillow's own font. Beyond ASCII, it shows empty boxes."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise ImportError("Pillow was built without FreeType; install it from a wheel.")
+        raise ImportError("Pillow was built without FreeType; install its wheel.")
     return font
 
 
 def batch_sheet(pixels: NDArray[np.uint8], labels: Labels, classes: Sequence[str]) -> Image.Image:
-    """Pixels (N, H, W, 1 or 3) with the names of their classes -> an RGB page.
+    """An RGB page of pixels (N, H, W, 1 or 3) with the names of their classes.
 
-    Below a name stands the weight of its class, where there is one, and those mixed into it.
+    Soft labels add the weight of the class, and the classes mixed into it.
     """
     tiles = [Tile(_image(pixels[i]), *_texts(labels, i, classes)) for i in range(len(pixels))]
     return contact_sheet(tiles)
@@ -162,6 +174,6 @@ def _texts(labels: Labels, i: int, classes: Sequence[str]) -> tuple[str, str]:
     if not isinstance(labels, SoftLabels):
         return "", classes[labels[i]]
     (label, weight), *others = zip(labels.labels[:, i], labels.weights[:, i], strict=True)
-    mixed = [f"{part:.2f} {classes[other]}" for other, part in others]
+    mixed = [f"{amount:.2f} {classes[other]}" for other, amount in others]
     caption = " + ".join([f"{weight:.2f}", *mixed]) if mixed else f"weight {weight:.2f}"
     return caption, classes[label]

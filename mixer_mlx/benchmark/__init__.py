@@ -1,1 +1,1 @@
-"""How fast a model is here: jobs, their timing, and the file that compares machines."""
+"""Measure a model's speed and memory, and compare machines."""

@@ -1,13 +1,14 @@
-"""What a model does for a batch of images, as jobs to measure, and how many FLOPs that is.
+"""Inference and training on a batch of images as jobs to measure, with their FLOPs.
 
-FLOPs are two for each multiply-accumulate of the model's linear maps, for one image:
+Each multiply-accumulate of the model's linear layers counts as two FLOPs; multiply-accumulates per
+image are:
 
     stem          S * P * P * in * C
     each block    2 * S * C * D_S  (token mixing)  +  2 * S * C * D_C  (channel mixing)
     head          C * classes
 
-Norms, GELUs, biases and skip connections are not counted. Training counts three times as many:
-the gradient of a product is two products of its size.
+Norms, GELUs, biases and skip connections aren't counted. Training counts three times as many: the
+gradient of a product is two products of its size.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ _TOP = 5
 
 
 def random_classifier(config: MixerConfig, device: mx.Device | None = None) -> Classifier:
-    """A Classifier that was never trained: as fast as a trained one, and nothing to download."""
+    """An untrained Classifier: as fast as a trained one, with nothing to download."""
     with mx.stream(device or mx.default_device()):
         mx.random.seed(0)
         pixel = (0.5,) * config.in_channels
@@ -45,11 +46,11 @@ def random_classifier(config: MixerConfig, device: mx.Device | None = None) -> C
 def forward_jobs(
     classifier: Classifier, batch_sizes: Sequence[int], dtypes: Sequence[str]
 ) -> list[Job]:
-    """What `Classifier.predict` has the device do for a batch, by the same function.
+    """What `Classifier.predict` computes on the device for a batch.
 
-    From uint8 pixels in the CPU's memory to the five most probable classes of each image:
-    stacking and copying, normalising, the model, softmax, sorting. Decoding images is not in it.
-    Raises ConfigError for a batch that can't fit in memory.
+    From uint8 pixels in the CPU's memory to the five most probable classes of each image: stacking
+    and copying, normalising, the model, softmax, sorting. Decoding isn't included. Raises
+    ConfigError for a batch that can't fit in memory.
     """
     config = classifier.config
     check_memory(config, batch_sizes, dtypes)
@@ -65,17 +66,17 @@ def forward_jobs(
 
 
 def forward_flops(config: MixerConfig) -> int:
-    """For one image; see above."""
+    """FLOPs for one image, as counted above."""
     return 2 * config.num_macs
 
 
 def check_memory(
     config: MixerConfig, batch_sizes: Sequence[int], dtypes: Sequence[str], blocks: int = 1
 ) -> None:
-    """Raise ConfigError for what surely exceeds the memory: on the CPU, MLX would crash.
+    """Raise ConfigError if a batch can't fit in memory, where MLX would crash on the CPU.
 
-    `blocks` are those whose activations are held at once; counted are a block's output and the
-    widest layer inside it.
+    A lower bound: the output and the widest layer of `blocks` blocks, whose activations are held
+    at the same time.
     """
     known = backend.describe()
     limit = float(str(known.get("gpu_memory_gb") or known["memory_gb"]))
@@ -84,8 +85,8 @@ def check_memory(
     least = max(batch_sizes) * numbers * itemsize / 2**30
     if least > limit:
         raise ConfigError(
-            f"A batch of {max(batch_sizes)} needs more than {least:,.0f} GiB, and there are "
-            f"{limit:g}; choose smaller batches (-b)."
+            f"A batch of {max(batch_sizes)} needs more than the {limit:g} GiB of memory, "
+            f"{least:,.0f} GiB or more; choose smaller batches (-b)."
         )
 
 
@@ -109,22 +110,21 @@ def _forward(classifier: Classifier, pixels: np.ndarray) -> Callable[[], None]:
 
 
 PLAIN = Recipe(steps=1)
-"""AdamW and clipping, without the noise and the averages that some recipes add."""
+"""AdamW and clipping, without the regularization and averaging of other recipes."""
 
 
 def training_jobs(
     classifier: Classifier, recipe: Recipe, batch_sizes: Sequence[int], dtypes: Sequence[str]
 ) -> list[Job]:
-    """The step that `fit` takes: uint8 pixels and labels to updated weights.
+    """A step of `fit`, from uint8 pixels and labels to updated weights.
 
-    At a learning rate of zero, so that no run diverges. Decoding and augmenting images is not in
-    it. Batch size and dtype of the recipe are replaced. Raises ConfigError for a batch that can't
-    fit in memory.
+    The learning rate is zero, so that no run diverges. Decoding and augmentation aren't included.
+    The recipe's batch size and dtype are replaced. Raises ConfigError for a batch that can't fit in
+    memory.
     """
     config = classifier.config
     held = 1 if recipe.gradient_checkpointing else config.num_blocks
-    parts = [-(-size // recipe.accumulation) for size in batch_sizes]
-    check_memory(config, parts, dtypes, held)
+    check_memory(config, [-(-size // recipe.accumulation) for size in batch_sizes], dtypes, held)
     pixels = noise(config, max(batch_sizes))
     labels = (np.arange(max(batch_sizes)) % config.num_classes).astype(np.int32)
     jobs = []

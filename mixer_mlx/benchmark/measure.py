@@ -1,6 +1,6 @@
-"""How fast jobs run here, and which share of the machine's own ceiling that is.
+"""Time jobs, and relate their speed to this machine's ceiling.
 
-The ceiling is the rate of one large matrix product in the same dtype, measured among the jobs.
+The ceiling is the rate of a large matrix product in the same dtype, measured along with the jobs.
 """
 
 import math
@@ -13,22 +13,22 @@ import numpy as np
 
 from mixer_mlx.errors import BackendError
 
-LEAST_REPEATS = 3
-_MOST_REPEATS = 1000
+MIN_REPEATS = 3
+_MAX_REPEATS = 1000
 
-# The smallest product that takes so long fills the machine; the largest takes 0.8 GB in float32.
+# The smallest product that takes this long uses the whole machine; the largest takes 0.8 GB.
 _CEILING_SECONDS = 0.02
 _CEILING_SIDES = (512, 1024, 2048, 4096, 8192)
 
 OnProgress = Callable[[int, int], None]
-"""Called with how many runs are done, and how many there will be."""
+"""Called with the number of runs done and the total."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something to measure. `run` does one batch and waits for the device.
+    """Something to measure. `run` computes one batch and waits for the device.
 
-    `flops` are those of a run; `own_bytes` is what stays in memory between runs for this job.
+    `flops` are per run; `own_bytes` is what the job keeps in memory between runs.
     """
 
     dtype: str
@@ -40,11 +40,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one job was found to take.
+    """The results of one job.
 
-    `seconds` is the median of a batch, `seconds_q1` and `seconds_q3` the quartiles; rates come from
-    the median. `peak_memory` is in bytes: what the job would take alone, weights included. `share`
-    of the ceiling is 0 to 1, or a little more where the clock was not the same for both.
+    `seconds` is the median time of a batch, `seconds_q1` and `seconds_q3` are quartiles; rates come
+    from the median. `peak_memory` is in bytes, as if the job ran alone, with weights. `share` is
+    the fraction of the ceiling; it can slightly exceed 1 if the clock speed varies.
     """
 
     dtype: str
@@ -61,7 +61,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The median rate of a product of two matrices of `side` x `side`."""
+    """The median rate of a product of two `side` x `side` matrices."""
 
     dtype: str
     side: int
@@ -95,11 +95,11 @@ def measure(
     repeats: int | None = None,
     progress: OnProgress = lambda *_: None,
 ) -> Measured:
-    """Run the jobs, and a large matrix product for each dtype, all of them in turn.
+    """Run the jobs, and a large matrix product for each dtype, in turn.
 
-    Each is run twice to warm up, then `repeats` times; None: as often as fits into its part of
-    `seconds`, at least 3 times. The runs of a job are spread evenly over the whole time, so that a
-    machine that is slower for a while is so for all of them. Raises BackendError where MLX fails.
+    Each runs twice to warm up, then `repeats` times; None: as often as fits its slice of `seconds`,
+    at least 3 times. The runs of a job are spread evenly over the whole time, so that a temporary
+    slowdown affects all jobs alike. Raises BackendError if MLX fails.
     """
     with mx.stream(device or mx.default_device()):
         sides = {dtype: _ceiling_side(dtype) for dtype in dict.fromkeys(j.dtype for j in jobs)}
@@ -135,9 +135,9 @@ def _time(
     jobs: Sequence[Job], seconds: float, repeats: int | None, progress: OnProgress
 ) -> list[_Timing]:
     warm = [_warm_up(job) for job in jobs]
-    part = seconds / len(jobs)
+    budget = seconds / len(jobs)
     counts = [
-        repeats or max(LEAST_REPEATS, int(min(_MOST_REPEATS, part / once))) for once, _ in warm
+        repeats or max(MIN_REPEATS, int(min(_MAX_REPEATS, budget / once))) for once, _ in warm
     ]
     timings = [_Timing([], peak) for _, peak in warm]
     order = in_turn(counts)
@@ -146,21 +146,21 @@ def _time(
     for done, number in enumerate(order):
         progress(done, len(order))
         times = timings[number].seconds
-        # Where the machine became slower than it was, the plan is cut short.
-        if time.perf_counter() < end or len(times) < LEAST_REPEATS:
+        # If the machine has slowed down, cut the plan short.
+        if time.perf_counter() < end or len(times) < MIN_REPEATS:
             times.append(_seconds(jobs[number]))
     progress(len(order), len(order))
     return timings
 
 
 def in_turn(counts: Sequence[int]) -> list[int]:
-    """Each number as often as its count says, evenly spread: [2, 4] -> [1, 0, 1, 1, 0, 1]."""
+    """Each index as many times as its count, evenly spread: [2, 4] -> [1, 0, 1, 1, 0, 1]."""
     moments = [((i + 0.5) / n, number) for number, n in enumerate(counts) for i in range(n)]
     return [number for _, number in sorted(moments)]
 
 
 def _warm_up(job: Job) -> tuple[float, int]:
-    """Seconds and peak memory of a job's second run; in the first, MLX may compile."""
+    """Seconds and peak memory of a job's second run, as MLX may compile in the first."""
     try:
         job.run()
         before = mx.get_active_memory()

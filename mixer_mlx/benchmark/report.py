@@ -1,4 +1,4 @@
-"""What was measured, as a JSON file, as curves, and beside what was measured elsewhere."""
+"""Measurements as JSON, as a chart, and compared with those of another run."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ Case = tuple[str, int]
 
 
 def environment(device: mx.Device) -> dict[str, object]:
-    """What speed depends on beside the model: of `backend.describe`, and the date (UTC)."""
+    """What speed depends on besides the model, from `backend.describe`, and the date (UTC)."""
     with mx.stream(device):
         known = backend.describe()
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -49,9 +49,9 @@ def record(
     job: str = "predict",
     recipe: str | None = None,
 ) -> dict[str, object]:
-    """All of it as plain values for JSON, with the keys that docs/cli.md explains.
+    """Plain values for JSON; docs/cli.md explains the keys.
 
-    `job` is "predict" or "train", `recipe` the name of what was trained with.
+    `job` is "predict" or "train", `recipe` the name of the training recipe.
     """
     return {
         "benchmark_format": FORMAT,
@@ -69,31 +69,33 @@ def record(
 
 
 def to_json(record: Mapping[str, object]) -> str:
-    """The text of a file that `Earlier.read` reads."""
+    """A record as the text of a file for `Earlier.read`."""
     return json.dumps(record, indent=2, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """What another record says: images per second by case, and under which circumstances."""
+    """Another run's record: images per second by case, and its circumstances."""
 
     rates: Mapping[Case, float]
     circumstances: Mapping[str, object]
 
     @classmethod
     def read(cls, path: Path) -> "Earlier":
-        """Read a file of `to_json`. Raises ConfigError."""
+        """Read a file written from `to_json`. Raises ConfigError."""
         try:
             values = read_json(path)
         except ConfigError as error:
-            raise ConfigError(f"{path} can't be compared with: {error}") from error
+            raise ConfigError(f"Can't compare with {path}: {error}") from error
         found = values.get("benchmark_format")
         if found is None:
-            raise ConfigError(f"{path} is no file that `mixer benchmark -o` wrote; choose another.")
+            raise ConfigError(
+                f"{path} wasn't written by `mixer benchmark -o`; choose another file."
+            )
         if found != FORMAT:
             raise ConfigError(
-                f"{path} is of format {found!r} and this version reads {FORMAT}; measure both "
-                "with the same version."
+                f"Expected format {FORMAT} in {path}, not {found!r}; measure both with the same "
+                "version."
             )
         try:
             return cls.of(values)
@@ -104,9 +106,9 @@ class Earlier:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Earlier":
-        """Raises KeyError, TypeError or ValueError for what no `record` made."""
+        """Raises KeyError, TypeError or ValueError if it isn't from `record`."""
         if not isinstance(record["environment"], Mapping):
-            raise TypeError("environment is no table")
+            raise TypeError("environment isn't an object")
         rates = {}
         for result in record["results"]:
             rate = float(result["images_per_second"])
@@ -121,9 +123,9 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`ratios`: images per second here over those there, for each result; None for a new case.
+    """`ratios`: images per second here relative to there, by result; None if there is no match.
 
-    `differences`: what is not the same, but the date: name -> (here, there).
+    `differences` in circumstances, except the date: name -> (here, there).
     """
 
     ratios: tuple[float | None, ...]
@@ -131,7 +133,7 @@ class Comparison:
 
 
 def compare(record: Mapping[str, object], earlier: Earlier) -> Comparison:
-    """Hold a record of this run against another one."""
+    """Compare the record of this run with an earlier one."""
     now = Earlier.of(record)
     here, there = now.circumstances, earlier.circumstances
     return Comparison(
@@ -148,9 +150,9 @@ def compare(record: Mapping[str, object], earlier: Earlier) -> Comparison:
 
 
 def panel(model: str, measured: Measured) -> Panel:
-    """Images per second by batch size, a curve for each dtype; batch sizes are log-spaced.
+    """Images per second by batch size (log scale), one curve per dtype.
 
-    The end of the model's name stands above it, as much as leaves room for the dtypes.
+    The title has the end of the model's name, cut to leave room for the legend.
     """
     name = "".join(char if char.isprintable() else "?" for char in model)
     name = name if len(name) <= _TITLE else f"…{name[1 - _TITLE :]}"

@@ -1,1 +1,1 @@
-"""Images with classes, on disk, into batches."""
+"""Labelled images: reading datasets, augmenting, and batching."""

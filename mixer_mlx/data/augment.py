@@ -1,6 +1,6 @@
-"""What training does to an image: a random part of it, perhaps mirrored, and then more.
+"""Augmentation: random crops and flips, RandAugment, and random erasing.
 
-Drawn from (seed, epoch, index of the image) alone, so that neither the order of threads nor the
+The random numbers depend only on (seed, epoch, image index), so neither thread order nor the
 number of machines changes a run.
 """
 
@@ -14,39 +14,38 @@ from PIL import Image
 
 from mixer_mlx.images.preprocess import INTERPOLATIONS, Preprocess
 
-from .randaugment import RandAugment
+from .randaugment import RandAugment, Rng
 
-Rng = np.random.Generator
 Augmentation = Callable[[Image.Image, Rng], NDArray[np.uint8]]
-"""An image -> the pixels (H, W, channels) to train on."""
+"""Image -> pixels (H, W, channels) to train on."""
 
 
 def generator(seed: int, epoch: int, index: int, repeat: int = 0) -> Rng:
-    """The random numbers of one image in one epoch, the first time or a further one."""
-    # [..., 1] is a batch's, see `batch_generator`.
+    """Generator for an image in an epoch; `repeat` counts its earlier draws in that epoch."""
+    # [..., 1] is taken: see `batch_generator`.
     return np.random.default_rng([seed, epoch, index, *([1 + repeat] if repeat else [])])
 
 
 def batch_generator(seed: int, epoch: int, batch: int) -> Rng:
-    """The random numbers of what is drawn once for a batch."""
+    """Generator for what is drawn once per batch."""
     return np.random.default_rng([seed, epoch, batch, 1])
 
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """With this probability, one box of the image is filled with noise.
+    """Fill a random box of the image with noise, with the given probability.
 
-    Zhong et al., arXiv 1708.04896: each value of the box is drawn anew from 0 to 255, which they
-    found best. Shares of the area and aspects (height / width, uniform in the logarithm) are those
-    of timm's `RandomErasing`; like it, a box that doesn't fit is drawn anew up to ten times.
+    Zhong et al., arXiv 1708.04896: each value in the box is uniform over 0 to 255, which they found
+    best. The ranges of area (as a fraction) and aspect (height / width, log-uniform) are those of
+    timm's `RandomErasing`, and as there, a box that doesn't fit is redrawn up to ten times.
     """
 
     probability: float
     area: tuple[float, float] = (0.02, 1 / 3)
     aspect: tuple[float, float] = (0.3, 1 / 0.3)
 
-    def __call__(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """(H, W, channels) -> a new array, or the same one where nothing is erased."""
+    def __call__(self, pixels: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:
+        """(H, W, channels) -> a new array, or the same one if nothing is erased."""
         if rng.random() >= self.probability:
             return pixels
         height, width, channels = pixels.shape
@@ -58,10 +57,8 @@ class RandomErasing:
         erased[top : top + h, left : left + w] = rng.integers(0, 256, (h, w, channels), np.uint8)
         return erased
 
-    def _box(
-        self, height: int, width: int, rng: np.random.Generator
-    ) -> tuple[int, int, int, int] | None:
-        """Top, left, height, width."""
+    def _box(self, height: int, width: int, rng: Rng) -> tuple[int, int, int, int] | None:
+        """Top, left, height, width; None if no box fits."""
         low, high = map(math.log, self.aspect)
         for _ in range(10):
             area = height * width * float(rng.uniform(*self.area))
@@ -74,11 +71,11 @@ class RandomErasing:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A random part of the image, resized, and with `flip` mirrored in half the cases.
+    """A random crop, resized; with `flip`, mirrored with probability 0.5.
 
-    `area` and `aspect` (width / height) are the ranges of Szegedy et al. (arXiv 1409.4842), with
-    the 0.05 to 1 of google-research/vision_transformer; the aspect is drawn uniformly in its
-    logarithm, as torchvision does.
+    The ranges of `area` (a fraction) and `aspect` (width / height) follow Szegedy et al. (arXiv
+    1409.4842), but areas from 0.05 to 1 as in google-research/vision_transformer; the aspect is
+    log-uniform, as in torchvision.
     """
 
     preprocess: Preprocess
@@ -90,11 +87,11 @@ class RandomCrop:
         height, width = self.preprocess.image_size
         box = self._box(image.size, rng)
         filtered = INTERPOLATIONS[self.preprocess.interpolation]
-        part = image.resize((width, height), filtered, box)
+        crop = image.resize((width, height), filtered, box)
         if self.flip and rng.random() < 0.5:
-            part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         channels = self.preprocess.in_channels
-        return np.array(part.convert("L") if channels == 1 else part).reshape(
+        return np.array(crop.convert("L") if channels == 1 else crop).reshape(
             height, width, channels
         )
 
@@ -108,16 +105,16 @@ class RandomCrop:
             if 0 < w <= width and 0 < h <= height:
                 left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
                 return left, top, left + w, top + h
-        side = min(size)  # an image so narrow that nothing fits: its centre
+        side = min(size)  # too narrow for any box: its centre
         left, top = (width - side) // 2, (height - side) // 2
         return left, top, left + side, top + side
 
 
 @dataclass(frozen=True)
 class PaddedCrop:
-    """For small images: the evaluated image with a black border of 1/8, cut at random.
+    """Pad the evaluation image with a black border of 1/8 and crop at random, for small images.
 
-    With `flip` mirrored in half the cases. The usual augmentation of CIFAR (He et al., arXiv
+    With `flip`, mirrored with probability 0.5: the usual CIFAR augmentation (He et al., arXiv
     1512.03385).
     """
 
@@ -131,13 +128,13 @@ class PaddedCrop:
         padded = np.pad(pixels, border)
         top = int(rng.integers(2 * (height // 8) + 1))
         left = int(rng.integers(2 * (width // 8) + 1))
-        part = padded[top : top + height, left : left + width]
-        return np.ascontiguousarray(part[:, ::-1] if self.flip and rng.random() < 0.5 else part)
+        crop = padded[top : top + height, left : left + width]
+        return np.ascontiguousarray(crop[:, ::-1] if self.flip and rng.random() < 0.5 else crop)
 
 
 @dataclass(frozen=True)
 class NoAugmentation:
-    """The image as the model sees it when it predicts."""
+    """The image preprocessed as for prediction."""
 
     preprocess: Preprocess
 
@@ -147,7 +144,7 @@ class NoAugmentation:
 
 @dataclass(frozen=True)
 class Chain:
-    """An augmentation, and what is then done to its pixels, in this order."""
+    """An augmentation, then operations on its pixels, in order."""
 
     first: Augmentation
     then: tuple[RandAugment | RandomErasing, ...]
@@ -167,10 +164,10 @@ def augmentation(
     rand_augment: tuple[int, int] | None = None,
     erasing: float = 0.0,
 ) -> Augmentation:
-    """What a recipe calls "crop", "pad", "none", or "auto", and what it adds to that.
+    """The augmentation of a recipe: `kind` is "crop", "pad", "none" or "auto".
 
-    Auto means padded crops for images of up to 64 pixels, which have nothing to spare, and else
-    random parts. `rand_augment` is (layers, magnitude), `erasing` a probability.
+    "auto" is "pad" for images of up to 64 pixels, which have no detail to spare, else "crop".
+    `rand_augment` is (layers, magnitude), `erasing` a probability.
     """
     if kind == "auto":
         kind = "pad" if max(preprocess.image_size) <= 64 else "crop"

@@ -1,7 +1,7 @@
-"""Which columns of a table hold the images and their labels.
+"""Find the columns of a table that hold images and labels.
 
-In Parquet files of the Hugging Face Hub the schema's metadata say it: under `huggingface`, a JSON
-object with the features of `datasets`, where a ClassLabel has the names of its numbers.
+Parquet files on the Hugging Face Hub name them in the schema's metadata: under `huggingface`, a
+JSON object with the features of `datasets`, where a ClassLabel names its classes.
 """
 
 import json
@@ -11,14 +11,14 @@ from typing import Any
 
 from mixer_mlx.errors import ConfigError
 
-IMAGE_NAMES = ("image", "img", "image", "photo", "pixels")
+IMAGE_NAMES = ("image", "img", "picture", "photo", "pixels")
 PATH_NAMES = ("path", "file_name", "filename", "file", *IMAGE_NAMES)
 LABEL_NAMES = ("label", "labels", "class", "target")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that the user names; None: to be found."""
+    """The columns that the user chose; None: find them."""
 
     image: str | None = None
     label: str | None = None
@@ -26,7 +26,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Found:
-    """The columns of a Parquet file: `image` as pyarrow selects it; `names` of a ClassLabel."""
+    """The columns of a Parquet file: `image` as pyarrow selects it; `names` if a ClassLabel."""
 
     image: str
     label: str
@@ -34,7 +34,7 @@ class Found:
 
 
 def find_columns(schema: Any, columns: Columns, what: str) -> Found:
-    """The columns in a pyarrow schema. Raises ConfigError, which calls the file `what`."""
+    """The columns in a pyarrow schema of the file `what`. Raises ConfigError."""
     from pyarrow import types
 
     features = _features(schema)
@@ -44,9 +44,8 @@ def find_columns(schema: Any, columns: Columns, what: str) -> Found:
     leaf = _leaf(schema.field(image))
     if leaf is None:
         raise ConfigError(
-            f"{what} has {schema.field(image).type} in its column {image}, where the images' "
-            "files should be, as binary or as a struct of bytes and path; choose another with "
-            "--image-column."
+            f"Expected image files in column {image} of {what}, as binary or a struct of bytes and "
+            f"path, not {schema.field(image).type}; choose another with --image-column."
         )
     plain = [f.name for f in schema if f.name != image and _is_label(f.type)]
     classes = [name for name in plain if features.get(name, {}).get("_type") == "ClassLabel"]
@@ -54,8 +53,8 @@ def find_columns(schema: Any, columns: Columns, what: str) -> Found:
     kind = schema.field(label).type
     if not _is_label(kind):
         raise ConfigError(
-            f"{what} has {kind} in its column {label}, where labels should be text or whole "
-            "numbers; choose another with --label-column."
+            f"Expected text or whole numbers in label column {label} of {what}, not {kind}; choose "
+            "another with --label-column."
         )
     names = _class_names(features.get(label, {})) if types.is_integer(kind) else None
     return Found(leaf, label, names)
@@ -69,9 +68,9 @@ def choose(
     columns: Sequence[str],
     what: str,
 ) -> str:
-    """A column: the one given, the only candidate, or that with the most usual name.
+    """The column given, else the candidate with the most usual name, else the only candidate.
 
-    Raises ConfigError that lists what there is.
+    Raises ConfigError that lists the columns.
     """
     if given is not None:
         if given in columns:
@@ -89,7 +88,7 @@ def choose(
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
-    """The features of `datasets` by column; empty where there are none."""
+    """The features of `datasets` by column; may be empty."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -107,7 +106,7 @@ def _class_names(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _leaf(field: Any) -> str | None:
-    """How pyarrow selects the bytes in a field; None where it holds none."""
+    """How pyarrow selects the bytes in a field; None if it holds none."""
     from pyarrow import types
 
     if types.is_binary(field.type) or types.is_large_binary(field.type):

@@ -1,9 +1,9 @@
-"""Images in folders by class, on disk or in an archive.
+"""Images in one folder per class, on disk or in an archive.
 
-root/<class>/<images>               one part
-root/<part>/<class>/<images>        parts called train, val, test, ... (`splits.KNOWN`)
+root/<class>/<images>               without splits
+root/<split>/<class>/<images>       splits called train, val, test, ... (`dataset.KNOWN`)
 
-In an archive all that may lie in one folder more.
+In an archive, one more folder may enclose all of it.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,26 +17,26 @@ from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import StoredImage, all_images_in
 from mixer_mlx.images.find import SUFFIXES, find_images
 
-from .dataset import KNOWN, TRAIN, WHOLE, Dataset, Entry
+from .dataset import KNOWN, TRAIN, UNSPLIT, Dataset, Entry
 
 MEMORY_BYTES = 2**30
-"""A compressed tar is decoded once, into memory, if its images' files have at most this size."""
+"""The image files of a compressed tar are read into memory, up to this total size."""
 
-Parts = Mapping[str, Callable[[], Dataset]]
-"""What a dataset consists of: name of a part (`WHOLE` alone if there are none) -> read it."""
+Splits = Mapping[str, Callable[[], Dataset]]
+"""A dataset's splits by name (UNSPLIT alone if it has none), each a function that reads it."""
 
 
 class Tree(Protocol):
-    """A folder, on disk or in an archive; `str` of it is its name."""
+    """A folder, on disk or in an archive; `str` of it is its path."""
 
     def folders(self) -> "Mapping[str, Tree]":
-        """The folders in it by name, sorted; hidden ones are left out."""
+        """Its subfolders by name, sorted, without hidden ones."""
 
     def holds_images(self) -> bool:
         """Whether images lie directly in it."""
 
     def images(self) -> Sequence[Entry]:
-        """The images in it and below, sorted: those of a folder before those of its folders."""
+        """The images in it and below, sorted, with a folder's own images before its subfolders."""
 
 
 class DiskTree:
@@ -69,7 +69,7 @@ def _is_image(name: str) -> bool:
 
 
 class ArchiveTree:
-    """A folder in an archive: its members, each with the rest of its path."""
+    """A folder in an archive: its members, each with its path below the folder."""
 
     def __init__(self, name: str, members: list[tuple[tuple[str, ...], StoredImage]]) -> None:
         self.name, self.members = name, members
@@ -95,7 +95,7 @@ class ArchiveTree:
 
 
 def open_archive(path: Path) -> ArchiveTree:
-    """The images in a .zip or .tar file. Raises ConfigError if it can't be read at random."""
+    """The images in a .zip or .tar file. Raises ConfigError if it lacks random access."""
     name = str(path)
     members = all_images_in(name, SUFFIXES, memory_bytes=MEMORY_BYTES)
     tree = ArchiveTree(name, [(PurePosixPath(m.name[len(name) + 1 :]).parts, m) for m in members])
@@ -107,18 +107,16 @@ def open_archive(path: Path) -> ArchiveTree:
     return tree
 
 
-def find(tree: Tree, wanted: Collection[str] = ()) -> Parts:
-    """The parts of a dataset; folders named in `wanted` are parts whatever they are called."""
-    parts = _parts(tree.folders(), wanted)
-    if not parts:
-        return {WHOLE: partial(read_classes, tree)}
-    return {name: partial(read_classes, part) for name, part in parts.items()}
+def find(tree: Tree, wanted: Collection[str] = ()) -> Splits:
+    """The splits of a dataset; with a folder named in `wanted`, all of its folders are splits."""
+    splits = _splits(tree.folders(), wanted) or {UNSPLIT: tree}
+    return {name: partial(read_classes, folder) for name, folder in splits.items()}
 
 
-def _parts(folders: Mapping[str, Tree], wanted: Collection[str]) -> Mapping[str, Tree]:
+def _splits(folders: Mapping[str, Tree], wanted: Collection[str]) -> Mapping[str, Tree]:
     if not folders.keys().isdisjoint(wanted):
         return folders
-    # A class may be called `train`: then images lie in it, or folders beside it are no parts.
+    # A class may be called `train`: then it holds images, or a folder beside it isn't a split.
     known = {
         name: folder
         for name, folder in folders.items()
@@ -135,15 +133,13 @@ def read_classes(tree: Tree) -> Dataset:
     """
     folders = tree.folders()
     if not folders:
-        raise ConfigError(
-            f"{tree} holds no folders; put the images of each class into a folder of its name."
-        )
+        raise ConfigError(f"Expected one folder per class: {tree}/<class>/*.jpg.")
     paths: list[Entry] = []
     labels: list[int] = []
     for label, folder in enumerate(folders.values()):
         found = folder.images()
         if not found:
-            raise ConfigError(f"{folder} holds no images; add some, or remove it.")
+            raise ConfigError(f"{folder} holds no images; add some, or remove the folder.")
         paths += found
         labels += [label] * len(found)
     return Dataset(tuple(folders), tuple(paths), np.array(labels, np.int32))

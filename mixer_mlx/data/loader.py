@@ -1,4 +1,4 @@
-"""Batches of pixels: decoded in threads, in an order that depends on (seed, epoch) alone."""
+"""Batches of pixels, decoded in threads, in an order that depends only on (seed, epoch)."""
 
 from collections.abc import Callable, Iterator
 from threading import Lock
@@ -22,51 +22,51 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]
 """Pixels (N, H, W, channels), and labels (N,)."""
 
 TrainingBatch = tuple[NDArray[np.uint8], Labels]
-"""The same, with targets that may be mixed or weighted."""
+"""Pixels (N, H, W, channels), and targets that may be mixed or weighted."""
 
 MEMORY_BYTES = 2**30
-"""Decoded images are kept up to this size altogether."""
+"""Total size of the decoded images kept in memory."""
 
-OnBad = Callable[[Entry, ImageError], None]
+OnUnreadable = Callable[[Entry, ImageError], None]
 
 
 class DecodedImages:
     """A dataset's images by index, decoded once and kept while there is room.
 
-    `on_bad` is told of an image that can't be read, once; it may raise, to stop. `exact`: as
-    `decode` means it.
+    `on_unreadable` is called once for each image that can't be read; it may raise. `exact` is
+    passed to `decode`.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        on_bad: OnBad,
+        on_unreadable: OnUnreadable,
         *,
         memory_bytes: int = MEMORY_BYTES,
         exact: bool = False,
     ) -> None:
         self.dataset = dataset
-        self.exact = exact
-        self.bad: dict[int, ImageError] = {}
-        self._on_bad = on_bad
+        self._exact = exact
+        self.unreadable: dict[int, ImageError] = {}
+        self._on_unreadable = on_unreadable
         self._kept: dict[int, Image.Image] = {}
         self._room = memory_bytes
         self._lock = Lock()
 
     def __getitem__(self, index: int) -> Image.Image | None:
         """The image, RGB and upright, or None if it can't be read. Safe to call in threads."""
-        if index in self.bad:
+        if index in self.unreadable:
             return None
         if (kept := self._kept.get(index)) is not None:
             return kept
         path = self.dataset.paths[index]
         try:
-            image = decode(path, exact=self.exact)
+            image = decode(path, exact=self._exact)
         except ImageError as error:
             with self._lock:
-                known, self.bad[index] = index in self.bad, error
+                known, self.unreadable[index] = index in self.unreadable, error
             if not known:
-                self._on_bad(path, error)
+                self._on_unreadable(path, error)
             return None
         size = 3 * image.width * image.height
         with self._lock:
@@ -77,17 +77,17 @@ class DecodedImages:
 
 
 class TrainingBatches:
-    """Shuffled, augmented batches, all of the same size; what is left over of an epoch is dropped.
+    """Shuffled, augmented batches of equal size; the incomplete last one is dropped.
 
-    In place of an image that can't be read comes the next one of the epoch's order that can, so
-    that batches neither shrink nor depend on what was read before. A dataset smaller than a batch
-    is one smaller batch.
+    An unreadable image is replaced by the next readable one in the epoch's order, so that batches
+    neither shrink nor depend on what was read before. A dataset smaller than a batch becomes one
+    smaller batch.
 
-    `mixing` is done over each batch, with numbers drawn from (seed, epoch, number of the batch).
-    `balance` "loss" weights the targets by class, "sampling" draws an epoch's images with
-    replacement, so that each class is as likely as another.
+    `mixing` is applied to each batch, with random numbers from (seed, epoch, batch). `balance`
+    "loss" weights the targets by class; "sampling" draws an epoch's images with replacement, each
+    class with equal probability.
 
-    With several `ranks` each gets its rows of the batches that one process would have.
+    With several `ranks`, each gets its rows of the batches that a single process would have.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class TrainingBatches:
         dataset = images.dataset
         self._weights = class_weights(dataset.labels, len(dataset.classes))
         self._rows = list(range(self.batch_size)[ranks.part(self.batch_size)])
-        # Each image is mixed with the one before it, so that one is needed, too.
+        # Each image is mixed with the one before it, so this rank needs that one, too.
         self._needs_before = mixing is not None and ranks.size > 1
         if self._needs_before:
             self._rows.insert(0, (self._rows[0] - 1) % self.batch_size)
@@ -116,7 +116,7 @@ class TrainingBatches:
         return len(self.images.dataset) // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
-        """The batches of an epoch from batch `start` on."""
+        """The batches of an epoch, from batch `start` on."""
         order = self._order(epoch)
         times = repeats(order)
         positions = (
@@ -162,14 +162,11 @@ class TrainingBatches:
             if image is not None:
                 rng = generator(self.seed, epoch, index, int(times[place]))
                 return index, self.augmentation(image, rng)
-        raise ConfigError("None of the training images can be read; see `mixer predict` on them.")
+        raise ConfigError("None of the training images can be read; run `mixer check` on them.")
 
 
 class EvaluationBatches:
-    """All images in order, as the model sees them when it predicts; the last batch is smaller.
-
-    Images that can't be read are left out.
-    """
+    """All readable images in order, preprocessed as for prediction; the last batch may be short."""
 
     def __init__(self, images: DecodedImages, preprocess: Preprocess, batch_size: int) -> None:
         self.images, self.preprocess, self.batch_size = images, preprocess, batch_size
@@ -196,6 +193,6 @@ class EvaluationBatches:
 
 
 def noise(config: MixerConfig, size: int) -> np.ndarray:
-    """Random pixels in place of decoded images: uint8 (size, H, W, in)."""
+    """Random pixels in place of decoded images: uint8 (size, H, W, channels)."""
     shape = (size, *config.image_size, config.in_channels)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -1,9 +1,9 @@
 """Datasets in Parquet files, as the Hugging Face Hub stores them.
 
-A Parquet file can only be decoded a row group at a time, and these hold up to thousands of
-images. So each row group is decoded once, when the first of its images is wanted, into a
-temporary file; from there images are read. That file has no name: it is gone with the process,
-however that ends. It lies in TMPDIR, else in /var/tmp, which unlike /tmp is a disk everywhere.
+Parquet is decoded a row group at a time, and a row group can hold thousands of images. So each is
+decoded once, when one of its images is first needed, into an unnamed temporary file that images
+are then read from and that disappears with the process, however that ends. It is in TMPDIR, else
+in /var/tmp, which unlike /tmp is on a disk everywhere.
 """
 
 import os
@@ -26,94 +26,96 @@ from mixer_mlx.images.archives import MAX_MEMBER_BYTES, OpenFile, StoredImage
 from mixer_mlx.images.pillow import reason
 
 from .columns import Columns, find_columns
-from .dataset import KNOWN, WHOLE, Dataset, by_name
+from .dataset import KNOWN, UNSPLIT, Dataset, by_name
 
 _NUMBERED = re.compile(r"(.+?)-\d{5,}-of-(\d{5,})\b.*")
 _BETWEEN_WORDS = re.compile(r"[-._ 0-9]+")
 
 
 def group_files(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-    """Paths of Parquet files -> folder of a dataset -> its parts -> their files, sorted.
+    """Paths of Parquet files -> folder of a dataset -> its splits -> their files, sorted.
 
-    `data/train-00000-of-00002.parquet` is in part train of the dataset in `data`;
-    `default/train/0000.parquet`, as the Hub's own conversion has it, in that of the dataset in
-    `default`, and so is `default/partial-train/0000.parquet`. Raises ConfigError where one of
-    several files is missing.
+    `data/train-00000-of-00002.parquet` is in split train of the dataset in `data`;
+    `default/train/0000.parquet`, as the Hub converts datasets, in split train of the dataset in
+    `default`, and so is `default/partial-train/0000.parquet`. Raises ConfigError if a numbered file
+    is missing.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for name in sorted(names):
-        folder, part = _place(PurePosixPath(name))
-        found.setdefault(folder, {}).setdefault(part, []).append(name)
-    for parts in found.values():
-        if len(parts) > 1:
-            parts.pop(WHOLE, None)
-        for part, files in parts.items():
-            _check_complete(part, files)
+        folder, split = _place(PurePosixPath(name))
+        found.setdefault(folder, {}).setdefault(split, []).append(name)
+    for splits in found.values():
+        if len(splits) > 1:
+            splits.pop(UNSPLIT, None)
+        for split, files in splits.items():
+            _check_complete(split, files)
     return found
 
 
 def _place(path: PurePosixPath) -> tuple[str, str]:
+    """The dataset's folder and the split that a file belongs to."""
     if numbered := _NUMBERED.fullmatch(path.stem):
         return str(path.parent), numbered[1]
     above = path.parent.name.removeprefix("partial-")
     if above.lower() in KNOWN:
         return str(path.parent.parent), above
     words = _BETWEEN_WORDS.split(path.stem)
-    return str(path.parent), next((word for word in words if word.lower() in KNOWN), WHOLE)
+    return str(path.parent), next((word for word in words if word.lower() in KNOWN), UNSPLIT)
 
 
-def _check_complete(part: str, files: Sequence[str]) -> None:
+def _check_complete(split: str, files: Sequence[str]) -> None:
     numbered = _NUMBERED.fullmatch(PurePosixPath(files[0]).stem)
     if numbered and len(files) < int(numbered[2]):
         raise ConfigError(
-            f"Of the {int(numbered[2])} files of part {part} there are {len(files)}, beginning "
-            f"with {files[0]}; fetch the others, too."
+            f"Expected {int(numbered[2])} files for split {split}, found {len(files)}, beginning "
+            f"with {files[0]}; add the missing ones."
         )
 
 
 def find_files(folder: Path, *, deep: bool) -> dict[str, list[Path]]:
-    """The parts of the dataset in a folder, and their files; empty where there are none.
+    """The splits of the dataset in a folder, and their files; empty without any.
 
-    Folders are looked into, and with `deep` those in them. Raises ConfigError for several datasets.
+    Searches the folder and its subfolders, with `deep` at any depth. Raises ConfigError for several
+    datasets.
     """
     patterns = ["**/*.parquet"] if deep else ["*.parquet", "*/*.parquet"]
-    found_paths = chain.from_iterable(map(folder.glob, patterns))
-    paths = (path.relative_to(folder) for path in found_paths)
-    visible = (path for path in paths if not any(part.startswith(".") for part in path.parts))
+    paths = (path.relative_to(folder) for path in chain.from_iterable(map(folder.glob, patterns)))
+    visible = (path for path in paths if not any(name.startswith(".") for name in path.parts))
     found = group_files(path.as_posix() for path in visible)
     if len(found) > 1:
         raise ConfigError(
-            f"{folder} holds several datasets ({', '.join(sorted(found))}); name the folder of one."
+            f"{folder} holds several datasets ({', '.join(sorted(found))}); choose one of these "
+            "folders."
         )
-    parts = next(iter(found.values()), {})
-    return {part: [folder / name for name in files] for part, files in parts.items()}
+    splits = next(iter(found.values()), {})
+    return {split: [folder / name for name in files] for split, files in splits.items()}
 
 
 def read(paths: Sequence[Path], columns: Columns) -> Dataset:
-    """The rows of some files, an image each, named `FILE row N`, counted from 0 in each file.
+    """The rows of some files, one image each, named `FILE row N`, from 0 in each file.
 
-    Classes are the names of a ClassLabel, in their order; else the labels themselves, sorted.
+    Classes are the names of a ClassLabel, in their order, else the labels themselves, sorted.
     Raises ConfigError.
     """
     files = [ParquetFile(path, columns) for path in paths]
     names = files[0].names
     if any(file.names != names for file in files):
-        raise ConfigError(f"{paths[0]} and the files beside it differ in the names of the classes.")
+        raise ConfigError(f"{paths[0]} and the files beside it have different class names.")
     labels = [file.labels() for file in files]
     spool, lock = Spool(sum(file.image_bytes() for file in files)), Lock()
     members = tuple(chain.from_iterable(file.members(spool, lock) for file in files))
     if not members:
-        raise ConfigError(f"{paths[0]} holds no rows; there must be an image in each.")
+        raise ConfigError(f"{paths[0]} has no rows; expected one image per row.")
     if names is None:
         return by_name(members, list(map(str, chain.from_iterable(labels))))
     return Dataset(names, members, np.concatenate(labels).astype(np.int32))
 
 
 class Spool:
-    """Takes pieces of bytes, and gives each back by its place. Safe in threads."""
+    """A temporary file that stores pieces of bytes by their place. Safe in threads."""
 
     def __init__(self, expected_bytes: int = 0) -> None:
-        """Raises ConfigError where there is no room for so many bytes, or no temporary file."""
+        """Raises ConfigError without room for `expected_bytes`, or without a temporary file."""
         self.folder = os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  # a file without a name
         try:
             free = shutil.disk_usage(self.folder).free
@@ -122,12 +124,12 @@ class Spool:
         except OSError as error:
             raise self._error(str(error.strerror)) from error
         if free < expected_bytes:
-            raise self._error(f"it takes {_gib(expected_bytes)}, and {_gib(free)} are free")
+            raise self._error(f"{_gib(expected_bytes)} needed, {_gib(free)} free")
         self._end = 0
         self._lock = Lock()
 
     def add(self, data: bytes | memoryview) -> int:
-        """Where the bytes begin from now on. Raises ConfigError when the disk is full."""
+        """Store the bytes and return their place. Raises ConfigError if the disk is full."""
         with self._lock:
             place = self._end
             try:
@@ -143,8 +145,8 @@ class Spool:
 
     def _error(self, why: str) -> ConfigError:
         return ConfigError(
-            f"There is no room for the images in {self.folder} ({why}); set TMPDIR to a folder "
-            "that has it."
+            f"Not enough room for the images in {self.folder} ({why}); set TMPDIR to a folder with "
+            "more."
         )
 
 
@@ -153,14 +155,14 @@ def _gib(size: int) -> str:
 
 
 MAX_ROWS = 2**24
-"""A file may claim so many; some hundred bytes can claim any number."""
+"""The largest row count believed: a few hundred bytes can claim any number."""
 _BATCH_ROWS = 64
 
 
 class ParquetFile:
-    """The rows of a file are counted from 0. `names` are those of a ClassLabel, or None.
+    """A Parquet file's rows, counted from 0. `names` are the ClassLabel's, or None.
 
-    Raises ConfigError for a file that is none, or has no columns of images and labels.
+    Raises ConfigError for a file that isn't Parquet or lacks columns of images and labels.
     """
 
     def __init__(self, path: Path, columns: Columns) -> None:
@@ -174,7 +176,9 @@ class ParquetFile:
         self._starts = np.cumsum([0, *rows])  # row where each group begins, and the end
         self._places: dict[int, NDArray[np.int64]] = {}
         if len(self) > MAX_ROWS or min(rows, default=0) < 0:
-            raise ConfigError(f"{path} claims {len(self):,} rows; split it, or use an intact copy.")
+            raise ConfigError(
+                f"{path} claims {len(self):,} rows; split the file, or use an intact copy."
+            )
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -183,13 +187,13 @@ class ParquetFile:
         return [self._metadata.row_group(i) for i in range(self._metadata.num_row_groups)]
 
     def image_bytes(self) -> int:
-        """What the column of images has uncompressed."""
+        """The uncompressed size of the image column."""
         with _readable(self.path):
             found = (group.column(i) for group in self._groups() for i in range(group.num_columns))
             return sum(c.total_uncompressed_size for c in found if c.path_in_schema == self._image)
 
     def labels(self) -> list[str] | NDArray[np.int32]:
-        """The numbers of a ClassLabel, else the labels as text. Raises ConfigError."""
+        """A ClassLabel's numbers, else the labels as text. Raises ConfigError."""
         with _readable(self.path):
             column = _open(self.path, self._metadata).read(columns=[self._label]).column(0)
             if len(column) != len(self):
@@ -206,18 +210,18 @@ class ParquetFile:
 
     def _no_label(self, row: int, what: str) -> ConfigError:
         return ConfigError(
-            f"{self.path} row {row} has the label {what}, which means no class; choose another "
-            "part of the dataset, or leave such rows out."
+            f"{self.path} row {row} has the label {what}, which isn't a class; choose another "
+            "split, or remove such rows."
         )
 
     def members(self, spool: Spool, lock: Lock) -> Iterator[StoredImage]:
-        """The images, named `FILE row N`. While a row group is decoded, `lock` is held."""
+        """The images, named `FILE row N`. `lock` is held while a row group is decoded."""
         size = self.path.stat().st_size
         for row in range(len(self)):
             yield StoredImage(f"{self.path} row {row}", partial(self._read, spool, lock, row), size)
 
     def _read(self, spool: Spool, lock: Lock, row: int) -> bytes:
-        """Raises ImageError for the row's own fault, ConfigError for the file's and the disk's."""
+        """Raises ImageError for a bad row, ConfigError for a bad file or a full disk."""
         group = int(np.searchsorted(self._starts, row, "right")) - 1
         with _readable(self.path):
             with lock:
@@ -225,12 +229,11 @@ class ParquetFile:
                     self._places[group] = self._decode(group, spool)
             place, size = map(int, self._places[group][row - self._starts[group]])
             if not 0 < size <= MAX_MEMBER_BYTES:
-                text = f"The row holds {size:,} bytes, which is no image; leave it out."
-                raise ImageError(text)
+                raise ImageError(f"Expected an image, not {size:,} bytes; remove the row.")
             return spool.read(place, size)
 
     def _decode(self, group: int, spool: Spool) -> NDArray[np.int64]:
-        """Lay a row group's images in the spool: (rows, 2), place and size of each."""
+        """Store a row group's images in the spool: place and size of each, (rows, 2)."""
         batches = _open(self.path, self._metadata).iter_batches(
             _BATCH_ROWS, row_groups=[group], columns=[self._image], use_threads=False
         )
@@ -244,12 +247,12 @@ class ParquetFile:
                 data = memoryview(value.as_buffer() if value.is_valid else b"")
                 places.append((spool.add(data), len(data)))
         if len(places) != self._starts[group + 1] - self._starts[group]:
-            raise OSError("other rows than it says")
+            raise OSError("a row group's length differs from the metadata")
         return np.array(places, np.int64)
 
 
 def _open(path: Path, metadata: Any = None) -> Any:
-    """A reader of its own for each use: pyarrow's is not safe in threads."""
+    """A new reader for each use: pyarrow's isn't safe in threads."""
     from pyarrow.parquet import ParquetFile as Reader
 
     return Reader(path, metadata=metadata)
@@ -257,17 +260,18 @@ def _open(path: Path, metadata: Any = None) -> Any:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What pyarrow raises, or that it is missing, as ConfigError."""
+    """Raise a ConfigError for pyarrow's errors, or if it is missing."""
     try:
         from pyarrow import ArrowException
     except ImportError as error:
         raise ConfigError(
-            "Parquet needs pyarrow, the extra `parquet`: pip install 'mixer-mlx[parquet]'."
+            "Parquet files need pyarrow; install it with pip install 'mixer-mlx[parquet]'."
         ) from error
     try:
         yield
     except MixerError:
         raise
     except (OSError, ValueError, ArrowException) as error:
-        text = f"{path} can't be read as Parquet ({reason(error)}); use an intact copy."
-        raise ConfigError(text) from error
+        raise ConfigError(
+            f"{path} can't be read as Parquet ({reason(error)}); use an intact copy."
+        ) from error

@@ -1,9 +1,9 @@
-"""RandAugment: a few operations drawn at random, all of one magnitude.
+"""RandAugment: a few random operations, all of the same magnitude.
 
 Cubuk et al., arXiv 1909.13719, with the sixteen operations, ranges and distances of the TensorFlow
-code by which google-research/big_vision trains the Mixer. Pillow computes them, as in timm. What
-Pillow does otherwise: contrast changes around the image's mean grey, where that code takes a
-grey of (pixels / 256).
+code that google-research/big_vision trains the Mixer with. Pillow computes them, as in timm. One
+difference remains: Pillow changes contrast around the image's mean grey, that code around a grey of
+(pixels / 256).
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 Rng = np.random.Generator
 Operation = Callable[[Image.Image, float, Rng], Image.Image]
-"""(image, grey or RGB; strength, which is magnitude / 10; random numbers) -> image."""
+"""(grey or RGB image, strength = magnitude / 10, rng) -> image."""
 
 GREY = 128
-"""What comes in from outside of the image, and what is cut out."""
+"""Fills what comes in from outside the image, and what is cut out."""
 
 _ENHANCERS = {
     "color": ImageEnhance.Color,
@@ -26,7 +26,7 @@ _ENHANCERS = {
     "brightness": ImageEnhance.Brightness,
     "sharpness": ImageEnhance.Sharpness,
 }
-# Distances were chosen for images of 224 pixels; others have them in proportion.
+# Distances were chosen for images of 224 pixels and scale in proportion.
 _SHIFT = 100 / 224
 _CUT = 40 / 224
 
@@ -35,9 +35,9 @@ _CUT = 40 / 224
 class RandAugment:
     """`layers` operations, each with `magnitude`.
 
-    Ranges belong to magnitudes of 0 to 10, and the published recipes go beyond, to 15 and 20: what
-    rotates, shifts and enhances does so more strongly, `solarize` changes nothing from 10 on, and
-    `posterize` nothing from 20 on.
+    Ranges were defined for magnitudes of 0 to 10, but published recipes use 15 and 20. Beyond 10,
+    rotation, shifts and enhancement grow stronger; `solarize` has no effect from 10 on, and
+    `posterize` none from 20 on.
     """
 
     layers: int
@@ -66,7 +66,7 @@ def _rotate(image: Image.Image, strength: float, rng: Rng) -> Image.Image:
 
 
 def _posterize(image: Image.Image, strength: float, rng: Rng) -> Image.Image:
-    """Keep the highest bits; at magnitudes below 3 none."""
+    """Keep the highest bits; below magnitude 3, none."""
     keep = 256 - 2 ** max(0, 8 - int(4 * strength))
     return image.point([i & keep for i in range(256)] * len(image.getbands()))
 
@@ -76,7 +76,7 @@ def _solarize(image: Image.Image, strength: float, rng: Rng) -> Image.Image:
 
 
 def _solarize_add(image: Image.Image, strength: float, rng: Rng) -> Image.Image:
-    """Dark values become lighter."""
+    """Brighten dark values."""
     table = [min(255, i + int(110 * strength)) if i < 128 else i for i in range(256)]
     return image.point(table * len(image.getbands()))
 
@@ -89,7 +89,7 @@ def _enhance(name: str) -> Operation:
 
 
 def _affine(image: Image.Image, *rows: float) -> Image.Image:
-    """The pixel at (x, y) comes from (a x + b y + c, d x + e y + f)."""
+    """`rows` are a to f: the pixel at (x, y) comes from (a x + b y + c, d x + e y + f)."""
     kind = Image.Transform.AFFINE
     return image.transform(image.size, kind, rows, fillcolor=_fill(image))
 
@@ -111,7 +111,7 @@ def _translate_y(image: Image.Image, strength: float, rng: Rng) -> Image.Image:
 
 
 def _cutout(image: Image.Image, strength: float, rng: Rng) -> Image.Image:
-    """A grey box whose centre is anywhere in the image, so that its edges may cut it off."""
+    """A grey box centred anywhere in the image, whose edges may cut it off."""
     y, x = int(rng.integers(image.height)), int(rng.integers(image.width))
     half_h, half_w = (int(strength * _CUT * side + 1e-9) for side in (image.height, image.width))
     image = image.copy()

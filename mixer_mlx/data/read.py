@@ -1,9 +1,9 @@
-"""Images with classes, wherever they lie: folders, archives, Parquet files, lists.
+"""Read labelled images from folders, archives, Parquet files, and lists.
 
-DATA/<class>/<images>, DATA/<part>/<class>/<images>      `folders`
-the same in a .zip or .tar file                              `folders`
-a Parquet file, or a folder of them                          `parquet`
-a .csv or .tsv file, or a folder with a metadata.csv         `table`
+DATA/<class>/<images>, DATA/<split>/<class>/<images>   `folders`
+the same in a .zip or .tar file                        `folders`
+a Parquet file, or a folder of them                    `parquet`
+a .csv or .tsv file, or a folder with a metadata.csv   `table`
 """
 
 import os
@@ -20,57 +20,46 @@ from mixer_mlx.images.find import find_images
 from . import folders, parquet, table
 from .columns import Columns
 from .dataset import (
-    WHOLE,
+    UNSPLIT,
     Dataset,
     Entry,
+    hold_out,
     match_classes,
-    part_for_evaluation,
-    parts_for_training,
     relabelled,
-    split,
+    split_for_evaluation,
+    splits_for_training,
 )
-from .folders import DiskTree, Parts
+from .folders import DiskTree, Splits
 
 __all__ = [
     "Columns",
     "Data",
     "Dataset",
     "Entry",
-    "find_parts",
+    "find_splits",
+    "hold_out",
     "match_classes",
-    "read_folder",
     "read_split",
     "read_splits",
-    "split",
 ]
 
 VAL_FRACTION = 0.2
-"""Held back of each class where a dataset has no part for validation."""
+"""Held out of each class if a dataset has no validation split."""
 
 Data = str | os.PathLike[str]
 
 
-def read_folder(root: Data) -> Dataset:
-    """The images in root/<class>/ and below; classes and images sorted by name.
-
-    Raises ConfigError for a folder without classes, and for classes without images.
-    """
-    if not Path(root).is_dir():
-        raise ConfigError(f"{root} is no folder; give one that holds a folder for each class.")
-    return folders.read_classes(DiskTree(Path(root)))
-
-
 def read_split(
-    root: Data, part: str | None = None, *, columns: Columns | None = None
+    root: Data, split: str | None = None, *, columns: Columns | None = None
 ) -> tuple[Dataset, str]:
-    """Images to evaluate on, and the name of the part of the dataset that they are, or "".
+    """Images to evaluate on, and the name of their split, or "" for a dataset without splits.
 
-    Without `part` it is the one for validation, else that for tests, else the only one. Raises
+    Without `split`, the validation split, else the test split, else the only one. Raises
     ConfigError.
     """
-    parts = find_parts(root, columns or Columns(), {part} if part else ())
-    name = part_for_evaluation(parts, part, str(root))
-    return parts[name](), name
+    splits = find_splits(root, columns or Columns(), {split} if split else ())
+    name = split_for_evaluation(splits, split, str(root))
+    return splits[name](), name
 
 
 def read_splits(
@@ -84,35 +73,35 @@ def read_splits(
 ) -> tuple[Dataset, Dataset]:
     """Training and validation images, both with the classes of the former.
 
-    They are the dataset's parts for that (`train`; `val` or `validation`), or those that are named.
-    A dataset without parts, or without one for validation, is divided: a share of each class,
-    `val_fraction` (default VAL_FRACTION), is held back, drawn by `seed`; a `val_fraction` that is
-    given does that in any case. Raises ConfigError for a dataset that has parts, but none for
-    validation; for fewer than two classes, and for validation images of other classes.
+    They come from the dataset's splits of these names (or synonyms, as `validation`), or from
+    `train_split` and `val_split`. Without splits, or with a training split alone, a random fraction
+    of each class, `val_fraction` (default VAL_FRACTION), is held out for validation; an explicit
+    `val_fraction` does that in any case. Raises ConfigError if there are other splits but none for
+    validation, for fewer than two classes, and for validation images of other classes.
     """
     wanted = [name for name in (train_split, val_split) if name]
-    parts = find_parts(root, columns or Columns(), wanted)
-    first, second = parts_for_training(parts, train_split, val_split, val_fraction, str(root))
-    train = parts[first]()
+    splits = find_splits(root, columns or Columns(), wanted)
+    first, second = splits_for_training(splits, train_split, val_split, val_fraction, str(root))
+    train = splits[first]()
     if second is None:
         fraction = VAL_FRACTION if val_fraction is None else val_fraction
-        train, val = split(train, fraction, seed)
+        train, val = hold_out(train, fraction, seed)
     else:
-        what = f"The images of part {second} in {root}"
-        val = relabelled(parts[second](), train.classes, what)
+        what = f"The images of split {second} in {root}"
+        val = relabelled(splits[second](), train.classes, what)
     if len(present := np.unique(train.labels)) < 2:
         raise ConfigError(
-            f"{root} has one class, {train.classes[present[0]]}; it takes two to tell apart."
+            f"{root} has only the class {train.classes[present[0]]}; add a second one."
         )
     if not len(val):
-        raise ConfigError(f"{root} leaves no images to validate on; give every class two.")
+        raise ConfigError(f"{root} leaves no images for validation; give a class two or more.")
     return train, val
 
 
-def find_parts(root: Data, columns: Columns, wanted: Collection[str]) -> Parts:
-    """What a dataset consists of, by the kind of place; `wanted` are names of parts.
+def find_splits(root: Data, columns: Columns, wanted: Collection[str]) -> Splits:
+    """The splits of a dataset; folders named in `wanted` count as splits. Reads no images.
 
-    Nothing is read but names. Raises ConfigError for what is no dataset.
+    Raises ConfigError if it isn't a dataset.
     """
     path = Path(root)
     suffix = path.suffix.lower()
@@ -121,23 +110,23 @@ def find_parts(root: Data, columns: Columns, wanted: Collection[str]) -> Parts:
     if is_archive(str(path)):
         return folders.find(folders.open_archive(path), wanted)
     if not path.is_file():
-        raise ConfigError(f"{path} is no folder and no file; check the path.")
+        raise ConfigError(f"{path} doesn't exist; check the path.")
     if suffix == ".parquet":
-        return {WHOLE: partial(parquet.read, [path], columns)}
+        return {UNSPLIT: partial(parquet.read, [path], columns)}
     if suffix in (".csv", ".tsv"):
         return table.find(path, columns)
     raise ConfigError(
-        f"{path} is no dataset; give a folder that holds a folder of images for each class, the "
-        "same as .zip or .tar, a .parquet file, or a .csv list."
+        f"{path} isn't a dataset; expected one folder per class (DATA/<class>/*.jpg), as .zip "
+        "or .tar, a .parquet file, or a .csv list."
     )
 
 
-def _in_folder(path: Path, columns: Columns, wanted: Collection[str]) -> Parts:
+def _in_folder(path: Path, columns: Columns, wanted: Collection[str]) -> Splits:
     if labelled := table.find_metadata(path, columns):
         return labelled
     no_images = next(find_images([path]), None) is None
     files = parquet.find_files(path, deep=no_images)
-    # A Parquet file of something else, as `mixer predict` writes it, may lie beside images.
-    if files and (no_images or WHOLE not in files):
+    # Other Parquet files, such as those `mixer predict` writes, may lie beside images.
+    if files and (no_images or UNSPLIT not in files):
         return {name: partial(parquet.read, some, columns) for name, some in files.items()}
     return folders.find(DiskTree(path), wanted)

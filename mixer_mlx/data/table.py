@@ -1,4 +1,4 @@
-"""Lists of images with their classes: CSV and TSV files, and the Hub's metadata.csv."""
+"""Lists of labelled images: CSV and TSV files, and the Hub's metadata.csv."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -8,20 +8,20 @@ from pathlib import Path
 from mixer_mlx.errors import ConfigError
 
 from .columns import LABEL_NAMES, PATH_NAMES, Columns, choose
-from .dataset import WHOLE, Dataset, by_name
-from .folders import Parts
+from .dataset import UNSPLIT, Dataset, by_name
+from .folders import Splits
 
 METADATA = "metadata.csv"
 _SPLIT = "split"
 
 Row = tuple[int, Mapping[str, str]]
-"""A line's number in the file, counted from 1, and its cells by column."""
+"""A line's number, from 1, and its cells by column."""
 
 
-def find_metadata(folder: Path, columns: Columns) -> Parts:
-    """The parts of a folder that has a metadata.csv with labels, or has one in each part.
+def find_metadata(folder: Path, columns: Columns) -> Splits:
+    """The splits of a folder with a metadata.csv that has labels, or with one in each split.
 
-    Empty where there is none: metadata may also tell other things of images.
+    Empty if there is none with labels.
     """
     if _is_labelled(folder / METADATA, columns):
         return find(folder / METADATA, columns)
@@ -37,32 +37,32 @@ def _is_labelled(path: Path, columns: Columns) -> bool:
 
 
 def _read_whole(path: Path, columns: Columns) -> Dataset:
-    parts = find(path, columns)
-    if set(parts) != {WHOLE}:
-        raise ConfigError(f"{path} has a column `{_SPLIT}`, but lies in a part; remove the column.")
-    return parts[WHOLE]()
+    splits = find(path, columns)
+    if set(splits) != {UNSPLIT}:
+        raise ConfigError(f"{path} lies in a split's folder; remove its column `{_SPLIT}`.")
+    return splits[UNSPLIT]()
 
 
-def find(path: Path, columns: Columns) -> Parts:
-    """The parts of a list: by its column `split`, where it has one.
+def find(path: Path, columns: Columns) -> Splits:
+    """The splits of a list, by its column `split` if it has one.
 
-    Raises ConfigError that names the line for a cell that is empty or missing.
+    Raises ConfigError that names the line for an empty or missing cell.
     """
     header = _header(path)
     what = str(path)
     image = choose("image", columns.image, _in(header, PATH_NAMES), PATH_NAMES, header, what)
     label = choose("label", columns.label, _in(header, LABEL_NAMES), LABEL_NAMES, header, what)
-    split = next((name for name in header if name.lower() == _SPLIT), None)
-    parts: dict[str, list[tuple[int, str, str]]] = {}
+    split_column = next((name for name in header if name.lower() == _SPLIT), None)
+    splits: dict[str, list[tuple[int, str, str]]] = {}
     for line, cells in _rows(path):
-        for column in filter(None, (image, label, split)):
+        for column in filter(None, (image, label, split_column)):
             if not cells.get(column):
-                raise ConfigError(f"{path} line {line} has nothing in its column {column}; add it.")
-        part = cells[split] if split else WHOLE
-        parts.setdefault(part, []).append((line, cells[image], cells[label]))
-    if not parts:
-        raise ConfigError(f"{path} has no lines below its first; add a line for each image.")
-    return {part: partial(_read, path, rows) for part, rows in parts.items()}
+                raise ConfigError(f"{path} line {line} lacks a value for {column}; add one.")
+        split = cells[split_column] if split_column else UNSPLIT
+        splits.setdefault(split, []).append((line, cells[image], cells[label]))
+    if not splits:
+        raise ConfigError(f"{path} has no lines below its header; add one for each image.")
+    return {split: partial(_read, path, rows) for split, rows in splits.items()}
 
 
 def _in(header: list[str], names: tuple[str, ...]) -> list[str]:
@@ -74,8 +74,8 @@ def _read(path: Path, rows: list[tuple[int, str, str]]) -> Dataset:
     for (line, name, _), image in zip(rows, images, strict=True):
         if not image.is_file():
             raise ConfigError(
-                f"{path} line {line} names {name}, and there is no such file in {path.parent}; "
-                "paths are relative to the list."
+                f"{path} line {line} names {name}, which isn't in {path.parent}; write paths "
+                "relative to the list."
             )
     return by_name(images, [label for _, _, label in rows])
 

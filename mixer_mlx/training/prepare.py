@@ -17,7 +17,7 @@ from mixer_mlx.data.loader import (
     Batch,
     DecodedImages,
     EvaluationBatches,
-    OnBad,
+    OnUnreadable,
     TrainingBatches,
     noise,
 )
@@ -81,7 +81,7 @@ def training_batches(
     dataset: Dataset,
     recipe: Recipe,
     preprocess: Preprocess,
-    on_bad: OnBad,
+    on_unreadable: OnUnreadable,
     ranks: Ranks = ALONE,
 ) -> TrainingBatches:
     """The batches that `fit` trains on, or this rank's part of them.
@@ -97,7 +97,7 @@ def training_batches(
     )
     mixes = recipe.mixup or recipe.cutmix
     return TrainingBatches(
-        DecodedImages(dataset, on_bad),
+        DecodedImages(dataset, on_unreadable),
         augmented,
         recipe.batch_size,
         recipe.seed,
@@ -108,10 +108,14 @@ def training_batches(
 
 
 def validation(
-    dataset: Dataset, info: ModelInfo, batch_size: int, on_bad: OnBad, ranks: Ranks = ALONE
+    dataset: Dataset,
+    info: ModelInfo,
+    batch_size: int,
+    on_unreadable: OnUnreadable,
+    ranks: Ranks = ALONE,
 ) -> Validate:
     """How `fit` validates: the same code as `mixer evaluate`, images turned upright."""
-    images = DecodedImages(dataset.take(ranks.mine(len(dataset))), on_bad)
+    images = DecodedImages(dataset.take(ranks.mine(len(dataset))), on_unreadable)
 
     def validate(model: MlpMixer) -> Metrics:
         batches = EvaluationBatches(images, info.preprocess, batch_size)

@@ -14,7 +14,7 @@ from mixer_mlx.analysis.check import (
     class_findings,
     draw_findings,
     find,
-    read_parts,
+    read_all_splits,
     scan,
 )
 from mixer_mlx.analysis.hashing import dhashes, reduced
@@ -31,7 +31,7 @@ Save = Callable[..., Path]
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """Save an image below tmp_path, unless told otherwise with what JPEG's best quality gives."""
+    """Save an image below tmp_path, by default with high JPEG quality."""
 
     def save(name: str, image: Image.Image, **options: object) -> Path:
         path = tmp_path / name
@@ -43,19 +43,19 @@ def save(tmp_path: Path) -> Save:
 
 
 @pytest.fixture
-def parts(save: Save, tmp_path: Path) -> Path:
+def splits(save: Save, tmp_path: Path) -> Path:
     """Twelve different images for each of two classes to train, and three to validate."""
     seeds = iter(range(1000))
-    for part, count in (("train", 12), ("val", 3)):
+    for split, count in (("train", 12), ("val", 3)):
         for name in ("cat", "dog"):
             for i in range(count):
-                save(f"{part}/{name}/{i:02}.jpg", photo(next(seeds)))
+                save(f"{split}/{name}/{i:02}.jpg", photo(next(seeds)))
     return tmp_path
 
 
 def found(root: Path, **options: object) -> list[tuple[str, list[str], str]]:
     """Kind, names below `root` and detail of each finding."""
-    scanned = scan(read_parts(root))
+    scanned = scan(read_all_splits(root))
     return [
         (
             one.kind,
@@ -66,73 +66,73 @@ def found(root: Path, **options: object) -> list[tuple[str, list[str], str]]:
     ]
 
 
-def test_nothing_is_wrong(parts: Path) -> None:
-    assert found(parts) == []
+def test_nothing_is_wrong(splits: Path) -> None:
+    assert found(splits) == []
 
 
-def test_copies(parts: Path, save: Save) -> None:
-    (parts / "train/cat/copy.jpg").write_bytes((parts / "train/cat/03.jpg").read_bytes())
-    with Image.open(parts / "train/dog/05.jpg") as image:
+def test_copies(splits: Path, save: Save) -> None:
+    (splits / "train/cat/copy.jpg").write_bytes((splits / "train/cat/03.jpg").read_bytes())
+    with Image.open(splits / "train/dog/05.jpg") as image:
         save("train/dog/lossless.png", image)
-    assert found(parts) == [
+    assert found(splits) == [
         ("duplicate", ["train/cat/03.jpg", "train/cat/copy.jpg"], "the same file"),
         ("duplicate", ["train/dog/05.jpg", "train/dog/lossless.png"], "the same pixels"),
     ]
 
 
-def test_what_was_saved_anew(parts: Path, save: Save) -> None:
-    with Image.open(parts / "train/cat/03.jpg") as image:
+def test_what_was_saved_anew(splits: Path, save: Save) -> None:
+    with Image.open(splits / "train/cat/03.jpg") as image:
         save("train/cat/again.jpg", image, quality=50)
         save("train/cat/small.jpg", image.resize((48, 36)))
         save("train/cat/mirrored.jpg", image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
         save("train/cat/turned.jpg", image.rotate(90, expand=True))
     names = ["train/cat/03.jpg", "train/cat/again.jpg", "train/cat/small.jpg"]
-    assert [one for one in found(parts) if one[0] != "odd_size"] == [("near_duplicate", names, "")]
+    assert [one for one in found(splits) if one[0] != "odd_size"] == [("near_duplicate", names, "")]
 
 
-def test_leaks_and_labels(parts: Path, save: Save) -> None:
-    copy = (parts / "train/cat/03.jpg").read_bytes()
-    (parts / "val/cat/leak.jpg").write_bytes(copy)
-    (parts / "train/dog/really_a_cat.jpg").write_bytes((parts / "train/cat/04.jpg").read_bytes())
+def test_leaks_and_labels(splits: Path, save: Save) -> None:
+    copy = (splits / "train/cat/03.jpg").read_bytes()
+    (splits / "val/cat/leak.jpg").write_bytes(copy)
+    (splits / "train/dog/really_a_cat.jpg").write_bytes((splits / "train/cat/04.jpg").read_bytes())
     save("val/dog/leak.jpg", photo(15), quality=60)
     save("val/dog/both.jpg", photo(6), quality=60)
-    assert found(parts) == [
+    assert found(splits) == [
         ("two_labels", ["train/cat/04.jpg", "train/dog/really_a_cat.jpg"], "the same file"),
         ("near_two_labels", ["train/cat/06.jpg", "val/dog/both.jpg"], ""),
         ("leak", ["train/cat/03.jpg", "val/cat/leak.jpg"], "the same file"),
         ("near_leak", ["train/cat/06.jpg", "val/dog/both.jpg"], ""),
         ("near_leak", ["train/dog/03.jpg", "val/dog/leak.jpg"], ""),
     ]
-    assert all(KINDS[kind].harmful for kind, _, _ in found(parts))
+    assert all(KINDS[kind].harmful for kind, _, _ in found(splits))
 
 
-def test_what_is_near_takes_its_copies_along(parts: Path, save: Save) -> None:
-    (parts / "val/cat/leak.jpg").write_bytes((parts / "train/cat/03.jpg").read_bytes())
+def test_what_is_near_takes_its_copies_along(splits: Path, save: Save) -> None:
+    (splits / "val/cat/leak.jpg").write_bytes((splits / "train/cat/03.jpg").read_bytes())
     save("train/cat/again.jpg", photo(3), quality=50)
-    assert [one[:2] for one in found(parts)] == [
+    assert [one[:2] for one in found(splits)] == [
         ("leak", ["train/cat/03.jpg", "val/cat/leak.jpg"]),
         ("near_leak", ["train/cat/03.jpg", "train/cat/again.jpg", "val/cat/leak.jpg"]),
     ]
 
 
-def test_how_near_is_chosen(parts: Path, save: Save) -> None:
+def test_how_near_is_chosen(splits: Path, save: Save) -> None:
     noise = np.random.default_rng(0).normal(0, 25, (72, 96, 3))
     noisy = np.clip(np.asarray(photo(3)) + noise, 0, 255).astype(np.uint8)
     path = save("train/cat/noisy.png", Image.fromarray(noisy))
-    with Image.open(parts / "train/cat/03.jpg") as one, Image.open(path) as other:
+    with Image.open(splits / "train/cat/03.jpg") as one, Image.open(path) as other:
         hashes = dhashes(np.stack([reduced(one), reduced(other)])).tolist()
     apart = (hashes[0] ^ hashes[1]).bit_count()
     assert 0 < apart < 12
-    assert [one[0] for one in found(parts, near=apart)] == ["near_duplicate"]
-    assert found(parts, near=apart - 1) == []
+    assert [one[0] for one in found(splits, near=apart)] == ["near_duplicate"]
+    assert found(splits, near=apart - 1) == []
 
 
-def test_files_that_cannot_be_read(parts: Path) -> None:
-    (parts / "train/cat/00.jpg").write_bytes(b"")
-    (parts / "train/cat/01.jpg").write_text("no image")
-    whole = (parts / "val/dog/00.jpg").read_bytes()
-    (parts / "val/dog/00.jpg").write_bytes(whole[: len(whole) // 2])
-    some = found(parts)
+def test_files_that_cannot_be_read(splits: Path) -> None:
+    (splits / "train/cat/00.jpg").write_bytes(b"")
+    (splits / "train/cat/01.jpg").write_text("no image")
+    whole = (splits / "val/dog/00.jpg").read_bytes()
+    (splits / "val/dog/00.jpg").write_bytes(whole[: len(whole) // 2])
+    some = found(splits)
     assert [(kind, names) for kind, names, _ in some] == [
         ("unreadable", ["train/cat/00.jpg"]),
         ("unreadable", ["train/cat/01.jpg"]),
@@ -143,11 +143,11 @@ def test_files_that_cannot_be_read(parts: Path) -> None:
     assert "truncated" in some[2][2]
 
 
-def test_sizes(parts: Path, save: Save) -> None:
+def test_sizes(splits: Path, save: Save) -> None:
     save("train/cat/tiny.png", photo(500, (40, 31)))
     save("train/cat/narrow.png", photo(501, (96 * 4, 96)))
     save("train/cat/strip.png", photo(502, (97, 32)))
-    assert [(kind, names, detail) for kind, names, detail in found(parts)] == [
+    assert [(kind, names, detail) for kind, names, detail in found(splits)] == [
         ("tiny", ["train/cat/tiny.png"], "40x31"),
         ("narrow", ["train/cat/narrow.png"], "384x96"),
         ("narrow", ["train/cat/strip.png"], "97x32"),
@@ -155,7 +155,7 @@ def test_sizes(parts: Path, save: Save) -> None:
         ("odd_size", ["train/cat/strip.png"], "97x32, not 96x72"),
         ("odd_size", ["train/cat/tiny.png"], "40x31, not 96x72"),
     ]
-    assert sum(one[0] == "tiny" for one in found(parts, image_size=(73, 40))) == 32
+    assert sum(one[0] == "tiny" for one in found(splits, image_size=(73, 40))) == 32
 
 
 def test_how_images_are_stored(save: Save, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_how_images_are_stored(save: Save, tmp_path: Path) -> None:
         image = photo(number)
         image = image.convert("L").convert("I;16") if mode == "I;16" else image.convert(mode)
         save(f"a/{name}", image)
-    scanned = scan(read_parts(tmp_path))
+    scanned = scan(read_all_splits(tmp_path))
     stored = {Path(str(scanned.entries[i])).name: seen.stored for i, seen in scanned.readable()}
     assert stored == modes
 
@@ -188,11 +188,11 @@ def test_flat_images_are_compared_by_their_pixels_alone(save: Save, tmp_path: Pa
     assert not [kind for kind, _ in kinds if kind.startswith("near")]
 
 
-def test_classes_of_parts_that_differ(parts: Path, save: Save) -> None:
+def test_classes_of_splits_that_differ(splits: Path, save: Save) -> None:
     for i in range(12):
         save(f"train/fox/{i}.jpg", photo(300 + i))
     save("val/wolf/0.jpg", photo(400))
-    assert found(parts) == [
+    assert found(splits) == [
         ("unknown_class", [], "val has wolf"),
         ("absent_class", [], "val lacks fox"),
     ]
@@ -209,25 +209,25 @@ def test_counts_of_classes() -> None:
     assert many == {"few": "a (2), b (2), c (2), d (2), e (2) and 2 more"}
 
 
-def test_images_in_an_archive(parts: Path, tmp_path: Path) -> None:
-    (parts / "val/cat/leak.jpg").write_bytes((parts / "train/cat/03.jpg").read_bytes())
-    (parts / "train/cat/00.jpg").write_text("no image")
+def test_images_in_an_archive(splits: Path, tmp_path: Path) -> None:
+    (splits / "val/cat/leak.jpg").write_bytes((splits / "train/cat/03.jpg").read_bytes())
+    (splits / "train/cat/00.jpg").write_text("no image")
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
-        for path in sorted(parts.rglob("*.jpg")):
-            archive.write(path, path.relative_to(parts))
+        for path in sorted(splits.rglob("*.jpg")):
+            archive.write(path, path.relative_to(splits))
     assert [one[:2] for one in found(tmp_path / "all.zip")] == [
         ("unreadable", ["train/cat/00.jpg"]),
         ("leak", ["train/cat/03.jpg", "val/cat/leak.jpg"]),
     ]
 
 
-def test_a_sheet_shows_what_was_found(parts: Path, save: Save) -> None:
+def test_a_sheet_shows_what_was_found(splits: Path, save: Save) -> None:
     assert draw_findings(Scan({}), []) is None
     red = Image.new("RGB", (40, 40), "#ff0000")
     for name in ("0.png", "1.png"):
         save(f"train/cat/{name}", red)
-    (parts / "val/dog/00.jpg").write_text("no image")
-    scanned = scan(read_parts(parts))
+    (splits / "val/dog/00.jpg").write_text("no image")
+    scanned = scan(read_all_splits(splits))
     page = draw_findings(scanned, find(scanned))
     assert page is not None
     pixels = np.asarray(page)

@@ -41,5 +41,5 @@ def test_equal_logits_are_no_achievement() -> None:
 
 
 def test_nothing_to_evaluate() -> None:
-    with pytest.raises(ConfigError, match="no image"):
+    with pytest.raises(ConfigError, match="no readable images"):
         evaluate(lambda pixels: mx.array(pixels), [])

@@ -1,4 +1,4 @@
-"""The page: its numbers, what it escapes, and that it needs nothing else."""
+"""The page: its numbers, its escaping, and that it is self-contained."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 
 from mixer_mlx import MixerError
 from mixer_mlx.analysis.evaluate import Outcome
-from mixer_mlx.analysis.report import MOST_PAIRS, MOST_WRONG, Report, page, write
+from mixer_mlx.analysis.report import MAX_PAIRS, MAX_WRONG, Report, page, write
 
 
 def draw(folder: Path, count: int, size: tuple[int, int] = (20, 10)) -> list[Path]:
@@ -46,12 +46,12 @@ def test_the_matrix_counts_as_numpy_does(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == head[1:]
     assert [[int(n.replace("·", "0")) for n in row[1:]] for row in rows] == expected.tolist()
     _, *classes = found.tables["classes"]
-    shares = [float(row[3].rstrip("%")) for row in classes]
-    assert shares == sorted(shares)
-    for name, total, right, share in classes:
+    accuracies = [float(row[3].rstrip("%")) for row in classes]
+    assert accuracies == sorted(accuracies)
+    for name, total, right, accuracy in classes:
         i = int(name[1:])
         assert (int(total), int(right)) == (expected[i].sum(), expected[i, i])
-        assert share == f"{expected[i, i] / expected[i].sum():.1%}"
+        assert accuracy == f"{expected[i, i] / expected[i].sum():.1%}"
 
 
 def test_the_most_wrong_come_first_with_their_images(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_the_most_wrong_come_first_with_their_images(tmp_path: Path) -> None:
     found = Page(page(made, tmp_path))
     wrong = [i for i, outcome in enumerate(made.outcomes) if not outcome.right]
     wrong.sort(key=lambda i: -made.outcomes[i].loss)
-    assert len(found.figures) == min(MOST_WRONG, 20)
+    assert len(found.figures) == min(MAX_WRONG, 20)
     assert [unquote(link) for link in found.links[::2]] == [f"{i:03}.png" for i in wrong]
     for caption, source, i in zip(found.figures, found.sources, wrong, strict=True):
         outcome = made.outcomes[i]
@@ -78,7 +78,7 @@ def test_many_classes_are_pairs(tmp_path: Path) -> None:
     found = Page(page(report(tmp_path, 40, targets, predicted), tmp_path))
     assert "matrix" not in found.tables
     _, *pairs = found.tables["pairs"]
-    assert len(pairs) == MOST_PAIRS
+    assert len(pairs) == MAX_PAIRS
     assert pairs[:5] == [[f"c{i}", f"c{i + 1}", "2 of 2"] for i in range(5)]
     assert pairs[5][2] == "1 of 2"
 
@@ -86,7 +86,7 @@ def test_many_classes_are_pairs(tmp_path: Path) -> None:
 def test_a_model_of_many_classes_on_few(tmp_path: Path) -> None:
     found = Page(page(report(tmp_path, 1000, [7, 7, 9, 9], [7, 9, 9, 500]), tmp_path))
     assert found.tables["matrix"] == [
-        ["true \\ predicted", "c7", "c9", "another"],
+        ["true \\ predicted", "c7", "c9", "other"],
         ["c7", "1", "1", "·"],
         ["c9", "·", "1", "1"],
     ]
@@ -95,7 +95,7 @@ def test_a_model_of_many_classes_on_few(tmp_path: Path) -> None:
 def test_nothing_is_wrong(tmp_path: Path) -> None:
     for labels in (2, 40):
         text = page(report(tmp_path, labels, [0, 1], [0, 1]), tmp_path)
-        assert "No image was taken for another class." in text
+        assert "No image was misclassified." in text
         assert Page(text).figures == []
 
 

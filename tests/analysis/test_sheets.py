@@ -27,11 +27,11 @@ def test_images_stand_in_reading_order() -> None:
         assert (page[y : y + SIDE, x : x + SIDE] == expected).all()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_the_bar_is_as_long_as_the_probability(share: float) -> None:
-    page = np.asarray(contact_sheet([Tile(Image.new("RGB", (9, 9)), "x.png", "cat", share)]))
+@pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
+def test_the_bar_is_as_long_as_the_probability(probability: float) -> None:
+    page = np.asarray(contact_sheet([Tile(Image.new("RGB", (9, 9)), "x.png", "cat", probability)]))
     row = page[GAP + SIDE + 2]
-    assert abs(int((row == BAR).all(axis=-1).sum()) - share * SIDE) <= 1
+    assert abs(int((row == BAR).all(axis=-1).sum()) - probability * SIDE) <= 1
 
 
 @pytest.mark.parametrize(

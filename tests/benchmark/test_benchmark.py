@@ -141,8 +141,8 @@ def test_a_record_compares_with_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"benchmark_format": 2}, "format 2 and this version reads 1"),
-        ({"benchmark_format": None}, "no file that `mixer benchmark -o` wrote"),
+        ({"benchmark_format": 2}, "Expected format 1 in .*, not 2"),
+        ({"benchmark_format": None}, "wasn't written by `mixer benchmark -o`"),
         ({"results": 5}, "damaged"),
         ({"results": [{"dtype": "float32", "batch_size": 1}]}, "damaged.*images_per_second"),
         ({"results": [{"images_per_second": 0, "dtype": "x", "batch_size": 1}]}, "damaged"),

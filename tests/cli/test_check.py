@@ -14,12 +14,12 @@ from mixer_mlx.cli.main import app
 def data(tmp_path: Path) -> Path:
     """Two classes of ten images of noise, in train and in val."""
     rng = np.random.default_rng(0)
-    for part in ("train", "val"):
+    for split in ("train", "val"):
         for name in ("cat", "dog"):
-            (tmp_path / "data" / part / name).mkdir(parents=True)
+            (tmp_path / "data" / split / name).mkdir(parents=True)
             for i in range(10):
                 pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "data" / part / name / f"{i}.png")
+                Image.fromarray(pixels).save(tmp_path / "data" / split / name / f"{i}.png")
     return tmp_path / "data"
 
 
@@ -50,11 +50,11 @@ def test_a_leak_and_a_copy(mixer, data: Path, tmp_path: Path) -> None:  # type: 
     assert run.code == 1
     harm, look = run.out.split("serious problems:\n")[1].split("worth a look:\n")
     assert harm.splitlines() == [
-        "  the same image in several of train, val and test: 1",
+        "  identical images in different splits: 1",
         "    train/cat/3.png  val/cat/leak.png (the same file)",
     ]
     assert look.splitlines() == [
-        "  the same image several times: 1",
+        "  duplicate images: 1",
         "    train/dog/4.png  train/dog/copy.png (the same file)",
     ]
     with Image.open(sheet) as page:
@@ -71,7 +71,7 @@ def test_what_is_only_worth_a_look_is_no_failure(mixer, data: Path) -> None:  # 
     assert mixer("check", data).code == 0
     run = mixer("check", data, "--image-size", "33x32")
     assert run.code == 0
-    assert "smaller than the model's images: 41" in run.out
+    assert "images smaller than the model's input: 41" in run.out
     assert "and 36 more; --format json lists all" in run.out
 
 
@@ -85,12 +85,12 @@ def test_json_lists_everything(mixer, data: Path) -> None:  # type: ignore[no-un
     assert all(one["harmful"] for one in findings)
     assert "no image that can be read" in findings[0]["detail"]
     assert findings[1]["images"] == [
-        {"image": str(data / "train/cat/3.png"), "part": "train", "class": "cat"},
-        {"image": str(data / "val/dog/cat.png"), "part": "val", "class": "dog"},
+        {"image": str(data / "train/cat/3.png"), "split": "train", "class": "cat"},
+        {"image": str(data / "val/dog/cat.png"), "split": "val", "class": "dog"},
     ]
     assert last["summary"] == {
         "images": 41,
-        "parts": {"train": {"cat": 10, "dog": 10}, "val": {"cat": 10, "dog": 11}},
+        "splits": {"train": {"cat": 10, "dog": 10}, "val": {"cat": 10, "dog": 11}},
         "stored": {"colour": 40},
         "sizes": {"32x32": 40},
         "findings": {"unreadable": 1, "two_labels": 1, "leak": 1},
@@ -104,7 +104,7 @@ def test_names_are_made_printable(mixer, data: Path) -> None:  # type: ignore[no
     assert "\\x1b[2J.png" in run.out
 
 
-def test_what_is_no_dataset(mixer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_not_a_dataset(mixer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     run = mixer("check", tmp_path / "nowhere")
     assert run.code == 1
     assert "nowhere" in run.err

@@ -58,7 +58,7 @@ def test_the_report_agrees_with_predict(mixer, labelled: Path, tmp_path: Path) -
     top1 = json.loads(run.out)["top1"]
     assert top1 == sum(n for (a, b), n in expected.items() if a == b) / expected.total()
     assert f"{top1:.2%}" in page.facts
-    assert f"{expected.total()}, and 1 that can't be read" in page.facts
+    assert f"{expected.total()} (1 unreadable)" in page.facts
 
 
 def test_an_existing_file_is_left_alone(mixer, labelled: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

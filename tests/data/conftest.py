@@ -1,4 +1,4 @@
-"""Sixteen small images in two parts and two classes, and the same packed in other ways."""
+"""Sixteen small images in two splits and two classes, and the same packed in other ways."""
 
 import io
 import json
@@ -27,12 +27,12 @@ def png(value: int) -> bytes:
 def files() -> Files:
     """train/ with 6 cats and 4 dogs, val/ with 3 and 3."""
     found, value = {}, 0
-    for part, counts in (("train", {"cat": 6, "dog": 4}), ("val", {"cat": 3, "dog": 3})):
+    for split, counts in (("train", {"cat": 6, "dog": 4}), ("val", {"cat": 3, "dog": 3})):
         for name, count in counts.items():
             for i in range(count):
                 # Folders in a class are walked after its images.
                 inner = "deep/" if i == 0 else ""
-                found[f"{part}/{name}/{inner}{i}.png"] = png(value)
+                found[f"{split}/{name}/{inner}{i}.png"] = png(value)
                 value += 1
     return found
 
@@ -81,12 +81,12 @@ IMAGE = {"_type": "Image"}
 CLASSES = {"names": ["dog", "cat"], "_type": "ClassLabel"}
 
 
-def parquet(files: Files, part: str, *, group: int = 4) -> bytes:
-    """A part of `files` as the Hub's Parquet, classes numbered as in CLASSES."""
+def parquet(files: Files, split: str, *, group: int = 4) -> bytes:
+    """A split of `files` as the Hub's Parquet, classes numbered as in CLASSES."""
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
-    rows = [(path.split("/"), data) for path, data in files.items() if path.startswith(part)]
+    rows = [(path.split("/"), data) for path, data in files.items() if path.startswith(split)]
     table = pyarrow.table(
         {
             "image": [{"bytes": data, "path": parts[-1]} for parts, data in rows],

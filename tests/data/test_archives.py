@@ -25,7 +25,7 @@ def test_an_archive_is_the_folder_that_was_packed(name, prefix, files, folder, p
         assert packed.labels.tolist() == plain.labels.tolist()
         names = [str(entry).removeprefix(f"{path}/{prefix}") for entry in packed.paths]
         assert names == [str(entry).removeprefix(f"{folder}/") for entry in plain.paths]
-        # So a run may go on when its folder was packed meanwhile.
+        # So a run can be resumed after its folder has been packed.
         assert fingerprint(packed) == fingerprint(plain)
         with ThreadPoolExecutor(8) as threads:
             backwards = list(packed.paths[::-1]) * 3
@@ -37,10 +37,10 @@ def test_an_archive_is_the_folder_that_was_packed(name, prefix, files, folder, p
 def test_one_part_without_and_with_a_folder_around(files, pack) -> None:  # type: ignore[no-untyped-def]
     flat = {name.removeprefix("train/"): data for name, data in files.items() if "train" in name}
     for prefix in ("", "x/"):
-        dataset, part = read_split(pack(f"a{len(prefix)}.zip", flat, prefix))
-        assert (dataset.counts(), part) == ({"cat": 6, "dog": 4}, "")
-    dataset, part = read_split(pack("b.tar", flat, "train/"))
-    assert (dataset.counts(), part) == ({"cat": 6, "dog": 4}, "train")
+        dataset, split = read_split(pack(f"a{len(prefix)}.zip", flat, prefix))
+        assert (dataset.counts(), split) == ({"cat": 6, "dog": 4}, "")
+    dataset, split = read_split(pack("b.tar", flat, "train/"))
+    assert (dataset.counts(), split) == ({"cat": 6, "dog": 4}, "train")
 
 
 def test_a_compressed_tar_has_to_fit_into_memory(files, pack, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -81,9 +81,9 @@ def test_what_predict_passes_over_is_passed_over(files, pack, monkeypatch) -> No
 
 
 def test_no_classes_in_it(pack) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ConfigError, match="holds no folders"):
+    with pytest.raises(ConfigError, match="one folder per class"):
         read_splits(pack("a.zip", {"1.png": b"x", "2.png": b"x"}))
-    with pytest.raises(ConfigError, match="holds no folders"):
+    with pytest.raises(ConfigError, match="one folder per class"):
         read_splits(pack("b.zip", {}))
 
 

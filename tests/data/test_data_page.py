@@ -1,4 +1,4 @@
-"""What docs/data.md says is what happens."""
+"""The example in docs/data.md works as shown."""
 
 import re
 from pathlib import Path

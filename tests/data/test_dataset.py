@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from mixer_mlx import ConfigError
-from mixer_mlx.data.read import Dataset, match_classes, read_folder, read_split, read_splits, split
+from mixer_mlx.data.read import (
+    Dataset,
+    hold_out,
+    match_classes,
+    read_split,
+    read_splits,
+)
 
 
 def make(root: Path, **counts: int) -> Path:
@@ -22,7 +28,7 @@ def test_folders_are_classes_sorted(tmp_path: Path) -> None:
     for ignored in (".hidden", "readme.txt"):
         (tmp_path / "cat" / ignored).touch()
     (tmp_path / ".git").mkdir()
-    found = read_folder(tmp_path)
+    found = read_split(tmp_path)[0]
     assert found.classes == ("cat", "dog")
     assert [str(path.relative_to(tmp_path)) for path in found.paths] == [
         "cat/000.jpg",
@@ -34,33 +40,33 @@ def test_folders_are_classes_sorted(tmp_path: Path) -> None:
     assert found.counts() == {"cat": 2, "dog": 2}
 
 
-def test_what_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no folder"):
-        read_folder(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="holds no folders"):
-        read_folder(tmp_path)
+def test_folders_that_are_not_a_dataset(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="doesn't exist"):
+        read_split(tmp_path / "nowhere")[0]
+    with pytest.raises(ConfigError, match=r"one folder per class: .*/<class>/"):
+        read_split(tmp_path)[0]
     make(tmp_path, cat=1, dog=0)
     with pytest.raises(ConfigError, match="dog holds no images"):
-        read_folder(tmp_path)
+        read_split(tmp_path)[0]
     (tmp_path / "dog").rmdir()
-    with pytest.raises(ConfigError, match="one class, cat"):
+    with pytest.raises(ConfigError, match="only the class cat"):
         read_splits(tmp_path)
 
 
 def test_a_split_is_stratified_seeded_and_complete(tmp_path: Path) -> None:
-    whole = read_folder(make(tmp_path, a=100, b=10, c=2, d=1))
-    train, val = split(whole, 0.2, seed=7)
+    whole = read_split(make(tmp_path, a=100, b=10, c=2, d=1))[0]
+    train, val = hold_out(whole, 0.2, seed=7)
     assert val.counts() == {"a": 20, "b": 2, "c": 1, "d": 0}
     assert train.counts() == {"a": 80, "b": 8, "c": 1, "d": 1}
     assert sorted([*train.paths, *val.paths]) == sorted(whole.paths)
     assert all(
         path.parent.name == val.classes[y] for path, y in zip(val.paths, val.labels, strict=True)
     )
-    assert split(whole, 0.2, seed=7)[1].paths == val.paths
-    assert split(whole, 0.2, seed=8)[1].paths != val.paths
+    assert hold_out(whole, 0.2, seed=7)[1].paths == val.paths
+    assert hold_out(whole, 0.2, seed=8)[1].paths != val.paths
     for fraction in (0, 1, -0.5):
         with pytest.raises(ConfigError, match="between 0 and 1"):
-            split(whole, fraction, seed=0)
+            hold_out(whole, fraction, seed=0)
 
 
 def test_train_and_val_folders_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -81,12 +87,12 @@ def test_validation_images_may_lack_a_class(tmp_path: Path) -> None:
     assert val.labels.tolist() == [0, 0, 2]
 
 
-def test_train_and_test_are_no_classes(tmp_path: Path) -> None:
+def test_train_and_test_are_splits_not_classes(tmp_path: Path) -> None:
     make(tmp_path / "train", a=3, b=2)
     make(tmp_path / "test", a=1, b=1)
     with pytest.raises(ConfigError) as caught:
         read_splits(tmp_path)
-    assert "the parts test, train, none of them for validation" in str(caught.value)
+    assert "no validation split, only test, train" in str(caught.value)
     for option in ("--val-split test", "--val-fraction"):
         assert option in str(caught.value)
     train, val = read_splits(tmp_path, val_split="test")
@@ -98,43 +104,43 @@ def test_train_and_test_are_no_classes(tmp_path: Path) -> None:
     assert (len(train), len(val)) == (2, 5)
 
 
-def test_parts_by_name(tmp_path: Path) -> None:
-    for part in ("Train", "validation", "test", "extra"):
-        make(tmp_path / part, a=1, b=len(part))
+def test_splits_by_name(tmp_path: Path) -> None:
+    for split in ("Train", "validation", "test", "extra"):
+        make(tmp_path / split, a=1, b=len(split))
     assert [len(some) for some in read_splits(tmp_path)] == [6, 11]
     assert [len(some) for some in read_splits(tmp_path, val_split="val")] == [6, 11]
     assert [len(some) for some in read_splits(tmp_path, train_split="extra")] == [6, 11]
     assert [len(some) for some in read_splits(tmp_path, val_fraction=0.5)] == [4, 2]
     assert read_split(tmp_path)[1] == "validation"
     assert read_split(tmp_path, "test")[1] == "test"
-    with pytest.raises(ConfigError, match="no part wild: it has the parts Train, test, validation"):
+    with pytest.raises(ConfigError, match="no split wild, only Train, test, validation"):
         read_split(tmp_path, "wild")
 
 
-def test_parts_without_one_for_training(tmp_path: Path) -> None:
+def test_without_a_training_split(tmp_path: Path) -> None:
     make(tmp_path / "test", a=1, b=1)
-    with pytest.raises(ConfigError, match="none of them for training; choose one with --train-spl"):
+    with pytest.raises(ConfigError, match=r"no training split, only test; choose .* --train-split"):
         read_splits(tmp_path)
     assert read_split(tmp_path)[1] == "test"
-    with pytest.raises(ConfigError, match="no images to validate on"):
+    with pytest.raises(ConfigError, match="no images for validation"):
         read_splits(tmp_path, train_split="test")
     flat = make(tmp_path / "flat", a=1, b=1)
-    with pytest.raises(ConfigError, match="no part val: it is not divided"):
+    with pytest.raises(ConfigError, match="no split val, nor any other"):
         read_splits(flat, val_split="val")
 
 
-def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
+def test_classes_may_have_the_names_of_splits(tmp_path: Path) -> None:
     make(tmp_path, train=2, bus=1, car=1)
     assert read_splits(tmp_path)[0].classes == ("bus", "car", "train")
     (tmp_path / "train" / "old").mkdir()
     assert read_split(tmp_path)[1] == ""
 
 
-def test_what_is_no_dataset_at_all(tmp_path: Path) -> None:
+def test_paths_that_are_not_a_dataset(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ConfigError, match=r"notes.txt is no dataset; give a folder .* \.csv list"):
+    with pytest.raises(ConfigError, match=r"isn't a dataset; expected one folder .* \.csv list"):
         read_splits(tmp_path / "notes.txt")
-    with pytest.raises(ConfigError, match="no folder and no file"):
+    with pytest.raises(ConfigError, match="doesn't exist"):
         read_splits(tmp_path / "nowhere.zip")
 
 
@@ -142,7 +148,7 @@ def test_folders_match_labels_by_name_synonym_or_number() -> None:
     labels = ["tench, Tinca tinca", "crane", "7", "crane bird, crane"]
     assert match_classes(["Tinca tinca", "crane", "tench", "3"], labels) == [0, 1, 0, 3]
     assert match_classes(["7"], labels) == [2]
-    with pytest.raises(ConfigError, match=r"'wolf' \(1 of 2"):
+    with pytest.raises(ConfigError, match=r"'wolf', and 1 of 2"):
         match_classes(["wolf", "tench"], labels)
 
 

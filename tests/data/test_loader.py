@@ -15,7 +15,7 @@ from mixer_mlx.data.augment import (
     generator,
 )
 from mixer_mlx.data.loader import DecodedImages, EvaluationBatches, TrainingBatches
-from mixer_mlx.data.read import Dataset, read_folder
+from mixer_mlx.data.read import Dataset, read_split
 from mixer_mlx.runtime.threads import in_threads
 
 SMALL = Preprocess((8, 8), crop_pct=1.0)
@@ -28,7 +28,7 @@ def dataset(tmp_path: Path) -> Dataset:
         folder = tmp_path / "ab"[i >= 10]
         folder.mkdir(exist_ok=True)
         Image.new("RGB", (10, 12), (10 * i,) * 3).save(folder / f"{i:02}.png")
-    return read_folder(tmp_path)
+    return read_split(tmp_path)[0]
 
 
 def batches(dataset: Dataset, batch_size: int = 6, seed: int = 0) -> TrainingBatches:
@@ -74,7 +74,7 @@ def test_augmentation_depends_on_the_image_not_on_the_batch(tmp_path: Path) -> N
     rng = np.random.default_rng(0)
     for i in range(4):
         Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f"{i}.png")
-    data = read_folder(tmp_path)
+    data = read_split(tmp_path)[0]
 
     def rows(batch_size: int) -> set[bytes]:
         found = TrainingBatches(DecodedImages(data, fail), PaddedCrop(SMALL), batch_size, 5).epoch(
@@ -111,7 +111,7 @@ def test_bad_images_are_named_once_and_replaced_by_the_next(dataset: Dataset) ->
 def test_no_image_at_all(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.png").write_text("no image")
-    images = DecodedImages(read_folder(tmp_path), lambda *_: None)
+    images = DecodedImages(read_split(tmp_path)[0], lambda *_: None)
     with pytest.raises(ConfigError, match="None of the training images"):
         list(TrainingBatches(images, RandomCrop(SMALL), 4, 0).epoch(0))
 
@@ -122,7 +122,7 @@ def test_evaluation_is_in_order_and_complete(dataset: Dataset) -> None:
     found = list(EvaluationBatches(images, SMALL, 8))
     assert [len(labels) for _, labels in found] == [8, 8, 3]
     assert list(chain(*indices(found))) == [i for i in range(20) if i != 4]
-    assert list(images.bad) == [4]
+    assert list(images.unreadable) == [4]
 
 
 def test_decoded_images_are_kept_up_to_a_size(dataset: Dataset) -> None:
@@ -131,7 +131,7 @@ def test_decoded_images_are_kept_up_to_a_size(dataset: Dataset) -> None:
         images[index]
     for path in dataset.paths:
         path.unlink()
-    images._on_bad = lambda *_: None
+    images._on_unreadable = lambda *_: None
     assert [index for index in range(20) if images[index]] == [0, 1, 2, 3, 4]
 
 

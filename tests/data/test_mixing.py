@@ -10,7 +10,7 @@ from mixer_mlx import ImageError, Preprocess
 from mixer_mlx.data.augment import augmentation, batch_generator
 from mixer_mlx.data.loader import DecodedImages, TrainingBatch, TrainingBatches
 from mixer_mlx.data.mixing import Mixing, SoftLabels, blend, class_weights, drawn_order, repeats
-from mixer_mlx.data.read import Dataset, read_folder
+from mixer_mlx.data.read import Dataset, read_split
 from mixer_mlx.runtime import threads
 
 SMALL = Preprocess((8, 8), crop_pct=1.0)
@@ -27,7 +27,7 @@ def dataset(tmp_path: Path) -> Dataset:
         for i in range(count):
             pixels = rng.integers(0, 256, (12, 10, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / name / f"{i:02}.png")
-    return read_folder(tmp_path)
+    return read_split(tmp_path)[0]
 
 
 def batches(

@@ -74,7 +74,7 @@ def test_a_row_group_is_decoded_once(shards: Path, monkeypatch: pytest.MonkeyPat
 
 def test_many_files_and_the_hubs_own_conversion() -> None:
     sharded = [
-        f"data/{part}-0000{i}-of-00002-0a1b.parquet" for part in ("test", "train") for i in (0, 1)
+        f"data/{split}-0000{i}-of-00002-0a1b.parquet" for split in ("test", "train") for i in (0, 1)
     ]
     assert group_files(sharded[::-1]) == {"data": {"test": sharded[:2], "train": sharded[2:]}}
     assert group_files(["plain_text/train/0001.parquet", "plain_text/train/0000.parquet",
@@ -87,7 +87,7 @@ def test_many_files_and_the_hubs_own_conversion() -> None:
     assert group_files(["a.parquet", "trained.parquet"]) == {
         ".": {"": ["a.parquet", "trained.parquet"]}
     }
-    with pytest.raises(ConfigError, match="Of the 3 files of part train there are 2"):
+    with pytest.raises(ConfigError, match="Expected 3 files for split train, found 2"):
         group_files([f"train-0000{i}-of-00003.parquet" for i in (0, 2)])
 
 
@@ -130,9 +130,9 @@ def test_columns_are_found_or_asked_for(tmp_path: Path) -> None:
     assert [entry.read() for entry in whole(path, image="mask", label="fine").paths] == [b"c", b"d"]
     with pytest.raises(ConfigError, match="no column kind; its columns are photo, mask, fine, co"):
         whole(path, label="kind")
-    with pytest.raises(ConfigError, match="int64 in its column fine, where the images' files"):
+    with pytest.raises(ConfigError, match=r"Expected image files in column fine .* not int64"):
         whole(path, image="fine")
-    with pytest.raises(ConfigError, match="binary in its column mask, where labels"):
+    with pytest.raises(ConfigError, match=r"Expected text or whole .* column mask .* not binary"):
         whole(path, label="mask")
     unmarked = written(
         tmp_path / "b.parquet", columns | {"b2": [b"", b""]}, {b"huggingface": b"[]"}
@@ -170,7 +170,7 @@ def test_rows_without_a_image_are_errors_of_their_own(tmp_path: Path) -> None:
     first, second, third, fourth = whole(path).paths
     assert (first.read(), fourth.read()) == (b"a", b"d")
     for entry in (second, third):
-        with pytest.raises(ImageError, match="no image"):
+        with pytest.raises(ImageError, match="Expected an image"):
             entry.read()
 
 
@@ -198,7 +198,7 @@ def test_damaged_files_are_one_sentence(shards: Path) -> None:
 
 def test_without_room_for_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"it takes 1048576.0 GiB, and .* set TMPDIR"):
+    with pytest.raises(ConfigError, match=r"1048576.0 GiB needed, .* set TMPDIR"):
         Spool(2**50)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="No such file"):

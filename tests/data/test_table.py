@@ -25,8 +25,8 @@ def test_a_list_is_a_dataset(folder: Path) -> None:
         "train/dog/1.png,4,dog",
         f"{folder}/val/dog/1.png,5,dog ",
     )
-    found, part = read_split(path)
-    assert part == ""
+    found, split = read_split(path)
+    assert split == ""
     assert found.classes == ("cat, tabby", "dog")
     assert found.labels.tolist() == [0, 1, 1]
     assert found.paths == tuple(
@@ -35,7 +35,7 @@ def test_a_list_is_a_dataset(folder: Path) -> None:
     assert fingerprint(found)["images"] == 3
 
 
-def test_a_column_may_say_the_part(folder: Path) -> None:
+def test_a_column_may_name_the_split(folder: Path) -> None:
     path = lines(
         folder,
         "list.tsv",
@@ -60,13 +60,13 @@ def test_labels_that_are_numbers_are_sorted_as_such(folder: Path) -> None:
     [
         (["path,label", "train/cat/1.png,a", "train/cat/9.png,b"], "line 3 names train/cat/9.png"),
         (["path,label", '"a\nb",a'], "line 3 names"),
-        (["path,label", "train/cat/1.png,"], "line 2 has nothing in its column label"),
-        (["path,label", "train/cat/1.png"], "line 2 has nothing in its column label"),
+        (["path,label", "train/cat/1.png,"], "line 2 lacks a value for label"),
+        (["path,label", "train/cat/1.png"], "line 2 lacks a value for label"),
         (["path,kind", "train/cat/1.png,a"], "no column that could be the label; its columns are"),
         (["where,label", "train/cat/1.png,a"], "no column that could be the image"),
-        (["path,label"], "no lines below its first"),
+        (["path,label"], "no lines below its header"),
         ([""], "no column that could be the image"),
-        (["path,label", "train/cat/1.png,a", "train/cat/2.png,a"], "has one class, a"),
+        (["path,label", "train/cat/1.png,a", "train/cat/2.png,a"], "has only the class a"),
         (["path,label", '"open'], "can't be read as UTF-8 text in columns"),
     ],
 )
@@ -88,16 +88,16 @@ def test_other_columns_and_other_encodings(folder: Path) -> None:
 
 
 def test_metadata_of_the_hub(folder: Path) -> None:
-    for part in ("train", "val"):
+    for split in ("train", "val"):
         names = [f"{name}/{i}.png" for name in ("cat", "dog") for i in (1, 2)]
         rows = (f"{name},text {name},{'odd' if '1' in name else 'even'}" for name in names)
-        lines(folder / part, "metadata.csv", "file_name,text,label", *rows)
+        lines(folder / split, "metadata.csv", "file_name,text,label", *rows)
     train, val = read_splits(folder)
     assert train.classes == ("even", "odd")
     assert train.labels.tolist() == val.labels.tolist() == [1, 0, 1, 0]
-    # Without labels it tells other things, and folders are classes.
-    for part in ("train", "val"):
-        lines(folder / part, "metadata.csv", "file_name,text", "cat/1.png,words")
+    # Metadata without labels are ignored, and folders are classes.
+    for split in ("train", "val"):
+        lines(folder / split, "metadata.csv", "file_name,text", "cat/1.png,words")
     assert read_splits(folder)[0].classes == ("cat", "dog")
     lines(folder, "metadata.csv", "file_name,label", "val/cat/1.png,a", "val/cat/2.png,b")
     assert read_split(folder)[0].classes == ("a", "b")

@@ -56,7 +56,7 @@ class Scene:
         return run(["convert", self.source, "out", *force], self.folder, *injections)
 
     def state(self) -> str:
-        """ "absent", "old" or "new"; anything else is no state that `out` may be in."""
+        """ "absent", "old" or "new"; asserts that `out` is in no other state."""
         if not self.out.exists():
             return "absent"
         found = content(self.out)

@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from random import Random
 
-from fuzz.images import PICTURES
+from fuzz.images import IMAGES
 from fuzz.mutate import mutate
 from fuzz.target import Target, written
 
@@ -34,7 +34,7 @@ _NAMES = (
 
 @cache
 def _members() -> dict[str, bytes]:
-    png, jpeg = PICTURES["png"]()[0], PICTURES["jpeg"]()[1]
+    png, jpeg = IMAGES["png"]()[0], IMAGES["jpeg"]()[1]
     return {name: jpeg if name.endswith("jpg") else png for name in ("a.png", "b/c.jpg", "d.png")}
 
 

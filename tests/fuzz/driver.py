@@ -1,4 +1,4 @@
-"""Runs cases, and says what came of each: a value, one of our errors, or a finding."""
+"""Run cases; each ends in a value, one of our errors, or a finding."""
 
 import os
 import resource
@@ -16,14 +16,14 @@ from fuzz.targets import TARGETS
 from mixer_mlx.errors import MixerError
 
 SECONDS = 10.0
-"""A case that takes more of the processor's time is a finding."""
+"""A case that takes more CPU time is a finding."""
 MEMORY = 2 * 2**30
-"""So is one that needs more bytes than this."""
+"""So is one that needs more memory, in bytes."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What must not happen. `kind` is the same for the same cause."""
+    """A failure. `kind` is the same for the same cause."""
 
     parser: str
     number: int
@@ -44,8 +44,8 @@ def run_cases(
 ) -> Iterator[tuple[int, str, Finding | None]]:
     """For each case its number, its outcome ("value", the error's name, "finding"), the finding.
 
-    `begin` is told each number before anything is done. Whatever a case writes to stderr, or into
-    the folder it runs in other than what `run` itself wrote, is a finding.
+    `begin` is called with each number first. Anything that a case writes to stderr, or into its
+    folder beyond what `run` itself wrote, is a finding.
     """
     with tempfile.TemporaryDirectory(prefix="mixer-fuzz-") as scratch, _stderr(scratch) as spilled:
         folder, canary = Path(scratch, "cases"), Path(scratch, "canary")
@@ -82,7 +82,7 @@ def _outcome(parser: str, data: bytes, folder: Path) -> tuple[str, tuple[str, st
 
 @contextmanager
 def _stderr(folder: str) -> Iterator[Callable[[], str]]:
-    """Descriptor 2 goes to a file; what is yielded tells what came since it was last asked."""
+    """Redirect descriptor 2 to a file; yields a function that returns what was added to it."""
     kept = os.dup(2)
     into = os.open(f"{folder}/stderr", os.O_RDWR | os.O_CREAT | os.O_APPEND)
     os.dup2(into, 2)

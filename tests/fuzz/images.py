@@ -149,7 +149,7 @@ def _image(samples: Callable[[], list[bytes]]) -> Target:
     return Target(make, run_image)
 
 
-PICTURES = {
+IMAGES = {
     "jpeg": _jpeg,
     "png": _png,
     "gif": _gif,
@@ -158,7 +158,7 @@ PICTURES = {
     "webp": _webp,
 }
 if features.check("avif"):
-    PICTURES["avif"] = _avif
+    IMAGES["avif"] = _avif
 if find_spec("pillow_heif"):
-    PICTURES["heic"] = _heic
-TARGETS = {name: _image(samples) for name, samples in PICTURES.items()}
+    IMAGES["heic"] = _heic
+TARGETS = {name: _image(samples) for name, samples in IMAGES.items()}

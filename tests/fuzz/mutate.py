@@ -51,7 +51,7 @@ def _set_bytes(chance: random.Random, data: bytearray, _: Sequence[bytes]) -> No
 
 
 def _set_integer(chance: random.Random, data: bytearray, _: Sequence[bytes]) -> None:
-    """A length or a size: an edge of what fits, or near to what stands there."""
+    """A length or a size: an edge of the range, or close to the current value."""
     width = chance.choice((1, 2, 2, 4, 4, 8))
     order = chance.choice(("little", "big"))
     at = _place(chance, data)

@@ -8,7 +8,7 @@ from random import Random
 
 @dataclass(frozen=True)
 class Target:
-    """A parser. `make` gives the bytes of a case; `run` reads them, in a folder of its own.
+    """A parser. `make` gives the bytes of a case; `run` reads them, in its own folder.
 
     `run` raises MixerError for what is refused; anything else that it raises is a finding.
     """

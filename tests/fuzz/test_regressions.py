@@ -30,7 +30,7 @@ def npz_file(path: Path, member: bytes) -> Path:
     return path
 
 
-# NumPy runs parsers of Python on a header, and these raise what is no ValueError.
+# NumPy parses a header as Python, which raises errors other than ValueError.
 @pytest.mark.parametrize(
     ("header", "reason"),
     [

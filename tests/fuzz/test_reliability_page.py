@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.archives import TARGETS as ARCHIVES
-from fuzz.images import PICTURES
+from fuzz.images import IMAGES
 from fuzz.texts import TARGETS as TEXTS
 from fuzz.weights import TARGETS as WEIGHTS
 
@@ -22,7 +22,7 @@ def test_the_page_is_made_of_the_results() -> None:
 
 def test_every_parser_has_a_result() -> None:
     rows = {row["test"]: row for row in json.loads((RESULTS / "fuzz.json").read_text("utf-8"))}
-    parsers = [*PICTURES, *ARCHIVES, *WEIGHTS, *TEXTS, "pth in PyTorch"]
+    parsers = [*IMAGES, *ARCHIVES, *WEIGHTS, *TEXTS, "pth in PyTorch"]
     assert set(rows) >= {f"fuzz {parser}" for parser in parsers}
 
 

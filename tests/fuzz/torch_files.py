@@ -1,4 +1,4 @@
-"""PyTorch's files as the process of its own reads them, here in this one. Needs PyTorch."""
+"""PyTorch's files, read in this process instead of a child. Needs PyTorch."""
 
 import contextlib
 import importlib

@@ -1,6 +1,6 @@
 """MLP-Mixer in Flax (linen), from the paper (arXiv 2105.01601), with the official names of weights.
 
-Written without a look at the library. `parameters` makes its tree of the tensors of an official
+Written independently of the library. `parameters` makes its tree of the tensors of an official
 `.npz` file. `approximate_gelu` True is what the official weights were trained with (tanh), False
 the erf form.
 """

@@ -1,6 +1,6 @@
 """MLP-Mixer in NumPy and float64, straight from the paper, with the official names of weights.
 
-Written without a look at the library: it is what the library is compared with for sizes that no
+Written independently of the library: it is what the library is compared with for sizes that no
 golden file has.
 """
 

@@ -22,7 +22,7 @@ from mixer_mlx.analysis.evaluate import evaluate
 from mixer_mlx.data.augment import augmentation
 from mixer_mlx.data.loader import DecodedImages, EvaluationBatches, TrainingBatches
 from mixer_mlx.data.mixing import Mixing, SoftLabels
-from mixer_mlx.data.read import match_classes, read_folder
+from mixer_mlx.data.read import match_classes, read_split
 from mixer_mlx.errors import BackendError, ConfigError
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.runtime import peers
@@ -195,7 +195,7 @@ def test_evaluate_under_the_launcher(photos: Path, tmp_path: Path) -> None:
     )
     assert run.stderr == ""
     found = json.loads(run.stdout)
-    classifier, dataset = load("cifar10"), read_folder(photos)
+    classifier, dataset = load("cifar10"), read_split(photos)[0]
     images = DecodedImages(dataset, lambda *_: None, exact=True)
     classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
     batches = EvaluationBatches(images, classifier.preprocess, 8)
@@ -271,7 +271,7 @@ def rank_of(rank: int, size: int) -> Ranks:
 @pytest.mark.parametrize("balance", ["none", "loss"])
 def test_parts_make_up_the_batches(photos: Path, mixing: Mixing | None, balance: str) -> None:
     def batches(rank: int, size: int) -> list[tuple[np.ndarray, np.ndarray | SoftLabels]]:
-        images = DecodedImages(read_folder(photos), lambda *_: None)
+        images = DecodedImages(read_split(photos)[0], lambda *_: None)
         pad = augmentation("pad", Preprocess((16, 16)), flip=True)
         ranks = rank_of(rank, size)
         return list(

@@ -8,7 +8,7 @@ from PIL import Image
 from training.synthetic import CONFIG, PREPROCESS, Synthetic, tiny_model, weights
 
 from mixer_mlx.data.mixing import Mixing, SoftLabels
-from mixer_mlx.data.read import Dataset, read_folder
+from mixer_mlx.data.read import Dataset, read_split
 from mixer_mlx.training import prepare
 from mixer_mlx.training import step as step_module
 from mixer_mlx.training.loop import StepDone, fit
@@ -66,7 +66,7 @@ def dataset(tmp_path: Path) -> Dataset:
         folder.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 256, (10, 16, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{i:02}.png")
-    return read_folder(tmp_path / "photos")
+    return read_split(tmp_path / "photos")[0]
 
 
 @pytest.mark.parametrize("balance", ["loss", "sampling"])
