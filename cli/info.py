@@ -22,15 +22,16 @@ def info(
 
     known, assumed = describe(model)
     config = known.config
-    record = {
+    record: dict[str, object] = {
         "model": model,
         "variant": config.variant_name,
         "parameters": config.num_parameters,
         "gmacs": round(config.num_macs / 1e9, 4),
         "tokens": config.num_tokens,
         **known.to_dict(),
-        "assumed": list(assumed),
+        "assumed": list(assumed) or known.source.get("assumed", []),
     }
+    record["source"] = {key: value for key, value in known.source.items() if key != "assumed"}
     del record["id2label"]
     record["labels"] = _shown(known.labels) if format == "table" else list(known.labels)
     output.write_record(record, format)

@@ -82,8 +82,11 @@ def _inspect(path: Path, settings: Settings) -> tuple[Source, Plan, ModelInfo, t
         "sha256": source.sha256(),
         "converted_by": f"mixer-mlx {version('mixer-mlx')}",
     }
+    assumptions = (*source.notes, *plan.assumed, *assumed)
+    if assumptions:
+        provenance["assumed"] = list(assumptions)
     info = ModelInfo(plan.config, preprocess, settings.labels, provenance)
-    return source, plan, info, (*source.notes, *plan.assumed, *assumed)
+    return source, plan, info, assumptions
 
 
 def _changed(info: ModelInfo, settings: Settings) -> ModelInfo:

@@ -7,6 +7,7 @@ a path                                (a name wins: write ./name for the path; t
                                       training run means its best/)
 """
 
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import mlx.core as mx
 from mixer_mlx import catalog, checkpoint
 from mixer_mlx.catalog import CatalogEntry
 from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.config import VARIANTS
 from mixer_mlx.errors import ConversionError, SourceError
 from mixer_mlx.runtime import backend
 
@@ -76,11 +78,27 @@ def resolve(model: str | os.PathLike[str]) -> Address:
         return Address(text, path / "best")
     if os.path.exists(path):  # raises nothing where a folder may not be read
         return Address(text, path)
+    _refuse_architecture(text)
     if hub_address.parse(text):
         return Address(f"hf://{text}")
+    near = difflib.get_close_matches(text, catalog.CATALOG, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
     raise SourceError(
-        f"{text} isn't a file, a folder, an address or a published model; `mixer models` lists the "
-        "published models."
+        f"Unknown model {text}: it isn't a file, a folder or an address; {meant}`mixer models` "
+        "lists the published models."
+    )
+
+
+def _refuse_architecture(text: str) -> None:
+    """Raise SourceError for "B/16", which could be the name of a repository on the Hub."""
+    if text.upper() not in VARIANTS:
+        return
+    entries = catalog.CATALOG.values()
+    found = [entry.name for entry in entries if entry.config.variant_name == text.upper()]
+    published = f"published models: {', '.join(found)}" if found else "it has no published model"
+    raise SourceError(
+        f"{text} is an architecture, not a model; {published}. To train or time one: --variant "
+        f"{text.upper()}."
     )
 
 
