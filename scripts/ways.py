@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""The ways through the house: which files a command enters, in the order in which it does.
+
+    python scripts/ways.py             # prints the lists
+    python scripts/ways.py --write     # puts them into docs/architecture.md
+
+A file is entered when one of its functions runs, in any thread; what only runs while a module is
+imported doesn't count.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
+CAT = str(ROOT / "examples" / "cat.png")
+
+TRACER = """
+import sys, threading
+entered = {}
+importing = threading.local()
+
+def note(frame, event, argument):
+    if event == "call" and frame.f_code.co_flags & 1:  # a function's body, not a class's or module's
+        name = frame.f_code.co_filename
+        if name not in entered and "mixer_mlx" in name:
+            caller = frame
+            while caller is not None:
+                if caller.f_code.co_name == "<module>" and caller.f_code.co_filename != "<string>":
+                    return  # while a module is imported
+                caller = caller.f_back
+            entered[name] = None
+
+sys.setprofile(note)
+threading.setprofile(note)
+from mixer_mlx.cli.main import main
+try:
+    main()
+except SystemExit as ended:
+    code = ended.code
+finally:
+    sys.setprofile(None)
+with open(sys.argv.pop(), "w") as file:
+    file.write("\\n".join(entered))
+sys.exit(code)
+"""
+
+
+def entered(arguments: Sequence[str], folder: Path) -> list[str]:
+    """The files that `mixer ARGUMENTS` enters, below the checkout, in order."""
+    record = folder / "entered"
+    code = TRACER.replace("from mixer", f"record = {str(record)!r}\nfrom mixer", 1)
+    code = code.replace("sys.argv.pop()", "record")
+    subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        check=True,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "MIXER_MLX_CACHE": str(folder / "cache")},
+    )
+    names = [Path(name).resolve() for name in record.read_text().splitlines()]
+    return [str(name.relative_to(ROOT)) for name in names if name.is_relative_to(ROOT)]
+
+
+def ways(folder: Path) -> dict[str, list[str]]:
+    """Command -> files."""
+    for name in ("cat", "dog"):
+        for i in range(3):
+            target = folder / "photos" / name / f"{i}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(Path(CAT).read_bytes())
+    fine_tune = ["fine-tune", "photos", "-m", "cifar10", "-o", "run", "--steps", "2"]
+    commands = {
+        "mixer predict cat.png": ["predict", CAT, "-m", "cifar10"],
+        "mixer fine-tune photos/ --steps 2": fine_tune,
+        "mixer convert weights.npz model": [
+            *("convert", str(ROOT / "tests" / "golden" / "jax_square.npz"), "model")
+        ],
+    }
+    return {name: entered(arguments, folder) for name, arguments in commands.items()}
+
+
+def text(found: dict[str, list[str]]) -> str:
+    """The lists for the page."""
+    lines = []
+    for command, files in found.items():
+        lines += [f"`{command}` enters {len(files)} files:", ""]
+        lines += [f"    {line}" for line in _wrapped(files)]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _wrapped(files: Sequence[str], width: int = 96) -> list[str]:
+    lines = [""]
+    for name in files:
+        if len(lines[-1]) + len(name) + 4 > width:
+            lines.append("")
+        lines[-1] += f"{' > ' if lines[-1] else ''}{name}"
+    return lines
+
+
+def main() -> None:
+    """Print the ways, or write them into the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        shown = text(ways(Path(folder)))
+    if options.write:
+        page = PAGE.read_text(encoding="utf-8")
+        pattern = r"(?<=<!-- ways -->\n\n).*?(?=\n<!-- end of ways -->)"
+        PAGE.write_text(re.sub(pattern, lambda _: shown, page, flags=re.DOTALL), encoding="utf-8")
+    else:
+        print(shown)
+
+
+if __name__ == "__main__":
+    main()
