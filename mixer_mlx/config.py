@@ -33,7 +33,7 @@ class MixerConfig:
 
     `image_size` is (height, width) in pixels; `tokens_mlp_dim` and `channels_mlp_dim` are the
     paper's D_S and D_C, `hidden_dim` its C. `num_classes` 0 means no head: the model returns
-    features. `hidden_act` is "gelu" (erf, what timm runs) or "gelu_tanh" (what Flax runs): it
+    pre-logits. `hidden_act` is "gelu" (erf, what timm runs) or "gelu_tanh" (what Flax runs): it
     belongs to the checkpoint. `layer_norm_eps` is 1e-6 in both reference implementations.
 
     Raises ConfigError for a value of the wrong type or out of range, and for an image that the

@@ -1,7 +1,8 @@
 """MLP-Mixer, as in the paper (arXiv 2105.01601) and `vit_jax/models_mixer.py`.
 
 Shape letters: N images, H x W pixels, S tokens (patches in raster order), C hidden width,
-D_S and D_C the widths inside the token-mixing and the channel-mixing MLP.
+D_S and D_C the widths inside the token-mixing and the channel-mixing MLP. In timm's words
+`pre_logits(x)` is `forward_head(forward_features(x), pre_logits=True)`.
 """
 
 from collections.abc import Callable
@@ -94,7 +95,10 @@ class MlpBlock(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """(N, S, C) -> (N, S, C): mix the tokens, then the channels, each with a skip connection."""
+    """(N, S, C) -> (N, S, C): mix the tokens, then the channels, each with a skip connection.
+
+    `keep` (2, N, 1, 1) scales the two branches of each example, as stochastic depth does.
+    """
 
     def __init__(self, config: MixerConfig):
         super().__init__()
@@ -105,9 +109,11 @@ class MixerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(C, eps=eps)
         self.channel_mixing = MlpBlock(ChannelLinear, C, config.channels_mlp_dim, act)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        x = x + self.token_mixing(self.norm1(x))
-        return x + self.channel_mixing(self.norm2(x))
+    def __call__(self, x: mx.array, keep: mx.array | None = None) -> mx.array:
+        y = self.token_mixing(self.norm1(x))
+        x = x + (y if keep is None else keep[0] * y)
+        y = self.channel_mixing(self.norm2(x))
+        return x + (y if keep is None else keep[1] * y)
 
 
 class MlpMixer(nn.Module):
@@ -138,10 +144,10 @@ class MlpMixer(nn.Module):
         return self.norm.weight.dtype
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.classify(self.features(x))
+        return self.classify(self.pre_logits(x))
 
-    def features(self, x: mx.array) -> mx.array:
-        """The pre-logits: images (N, H, W, in) -> (N, C)."""
+    def pre_logits(self, x: mx.array) -> mx.array:
+        """Images (N, H, W, in) -> (N, C), what the head classifies."""
         x = self.embed(x)
         for block in self.blocks:
             x = block(x)

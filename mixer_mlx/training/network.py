@@ -14,7 +14,7 @@ from .optimizer import Weights
 from .recipe import Recipe
 
 Noise = dict[str, mx.array]
-"""What is drawn for a batch of N, as factors: "depth" (blocks, 2, N, 1, 1), "features" (N, C)."""
+"""What is drawn for a batch of N, as factors: "depth" (blocks, 2, N, 1, 1), "pre_logits" (N, C)."""
 
 
 def weights_of(model: MlpMixer) -> Weights:
@@ -45,7 +45,7 @@ def draw(key: mx.array, size: int, config: MixerConfig, recipe: Recipe) -> Noise
     Block i of L drops both of its sub-layers, each by a draw for each example, with probability
     i / (L - 1) * drop_path, as big_vision does; there what is kept isn't rescaled.
     """
-    depth_key, feature_key = mx.random.split(key)
+    depth_key, dropout_key = mx.random.split(key)
     noise = {}
     if recipe.drop_path:
         L = config.num_blocks
@@ -55,14 +55,14 @@ def draw(key: mx.array, size: int, config: MixerConfig, recipe: Recipe) -> Noise
         noise["depth"] = kept / keep if recipe.drop_path_rescale else kept.astype(mx.float32)
     if recipe.dropout:
         shape = (size, config.hidden_dim)
-        kept = mx.random.uniform(shape=shape, key=feature_key) < 1 - recipe.dropout
-        noise["features"] = kept / (1 - recipe.dropout)
+        kept = mx.random.uniform(shape=shape, key=dropout_key) < 1 - recipe.dropout
+        noise["pre_logits"] = kept / (1 - recipe.dropout)
     return noise
 
 
 def part(noise: Noise, start: int, end: int) -> Noise:
     """The noise of some examples of the batch."""
-    cut = {"depth": (slice(None), slice(None)), "features": ()}
+    cut = {"depth": (slice(None), slice(None)), "pre_logits": ()}
     return {name: value[(*cut[name], slice(start, end))] for name, value in noise.items()}
 
 
@@ -74,25 +74,17 @@ def forward(model: MlpMixer, x: mx.array, noise: Noise, *, checkpoint: bool) -> 
     x = model.embed(x)
     for i, block in enumerate(model.blocks):
         keep = noise["depth"][i].astype(x.dtype) if "depth" in noise else None
-        x = _recomputed(block, x, keep) if checkpoint else _run(block, x, keep)
-    features = model.pool(x)
-    if "features" in noise:
-        features = features * noise["features"].astype(features.dtype)
-    return model.classify(features)
-
-
-def _run(block: MixerBlock, x: mx.array, keep: mx.array | None) -> mx.array:
-    """`block(x)` with its two sub-layers multiplied by keep[0] and keep[1], (N, 1, 1)."""
-    if keep is None:
-        return block(x)
-    x = x + keep[0] * block.token_mixing(block.norm1(x))
-    return x + keep[1] * block.channel_mixing(block.norm2(x))
+        x = _recomputed(block, x, keep) if checkpoint else block(x, keep)
+    pre_logits = model.pool(x)
+    if "pre_logits" in noise:
+        pre_logits = pre_logits * noise["pre_logits"].astype(x.dtype)
+    return model.classify(pre_logits)
 
 
 def _recomputed(block: MixerBlock, x: mx.array, keep: mx.array | None) -> mx.array:
     def run(parameters: dict[str, object], x: mx.array, *keep: mx.array) -> mx.array:
         block.update(parameters)
-        return _run(block, x, *keep or (None,))
+        return block(x, *keep)
 
     # All that the result depends on must be an argument: gradients flow through those alone.
     arguments = () if keep is None else (keep,)
