@@ -8,8 +8,6 @@ from typing import Literal, get_args
 DType = Literal["float32", "float16", "bfloat16"]
 Device = Literal["cpu", "gpu"]
 
-Variant = Literal["S/32", "S/16", "S/8", "B/32", "B/16", "L/32", "L/16", "H/14"]
-"""The paper's Table 1, and S/8, which is a published checkpoint of the authors."""
 HiddenAct = Literal["gelu", "gelu_tanh"]
 """GELU by erf, what timm runs, and by tanh, what Flax runs."""
 

@@ -1,4 +1,4 @@
-"""DecodedImages -> predictions."""
+"""Images -> predictions."""
 
 import itertools
 import warnings
@@ -13,9 +13,10 @@ from mlx.utils import tree_map
 from numpy.typing import NDArray
 
 from mixer_mlx.images.decode import ImageInput
-from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.runtime.streams import one_core_each, rounds, streams
 from mixer_mlx.runtime.threads import THREADS, in_threads
+from mixer_mlx.runtime.tuning import COMPILE_FORWARD_FROM
 
 from .checkpoint import ModelInfo
 from .config import MixerConfig
@@ -178,8 +179,9 @@ class Classifier:
         """Logits that the device may have yet to compute."""
         # When its size comes again: a single image does not repay what compiling costs.
         size = len(pixels)
-        again = size in self._sizes and backend.worth_compiling(self.config, size, 2**14)
-        network = self._compiled if again else self.model
+        again = size in self._sizes
+        compiled = again and backend.worth_compiling(self.config, size, COMPILE_FORWARD_FROM)
+        network = self._compiled if compiled else self.model
         self._sizes.add(size)
         return self._logits(network, pixels)
 
@@ -191,7 +193,7 @@ class Classifier:
             found = []
             for stream, (start, end) in zip(streams(len(parts)), parts, strict=True):
                 with mx.stream(stream):
-                    images = (mx.array(pixels[start:end]) / 255 - self._mean) / self._std
+                    images = normalized(mx.array(pixels[start:end]), self._mean, self._std)
                     found.append(network(images).astype(mx.float32))
             if len(turns) > 1 or len(parts) > 1:
                 mx.async_eval(found)  # together, and before the next begin

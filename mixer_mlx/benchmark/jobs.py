@@ -77,15 +77,14 @@ def check_memory(
     `blocks` are those whose activations are held at once; counted are a block's output and the
     widest layer inside it.
     """
-    known = backend.describe()
-    limit = float(str(known.get("gpu_memory_gb") or known["memory_gb"]))
+    limit = backend.memory_bytes() / 2**30
     numbers = config.num_tokens * (config.hidden_dim + config.channels_mlp_dim) * blocks
     itemsize = max(4 if dtype == "float32" else 2 for dtype in dtypes)
     least = max(batch_sizes) * numbers * itemsize / 2**30
     if least > limit:
         raise ConfigError(
             f"A batch of {max(batch_sizes)} needs more than {least:,.0f} GiB, and there are "
-            f"{limit:g}; choose smaller batches (-b)."
+            f"{limit:.3g}; choose smaller batches (-b)."
         )
 
 

@@ -24,6 +24,7 @@ from PIL.WebPImagePlugin import SUPPORTED as HAS_WEBP
 from PIL.WebPImagePlugin import WebPImageFile
 
 from mixer_mlx.errors import ImageError
+from mixer_mlx.runtime.tuning import DECODE_BYTES
 
 from .pillow import RAISED_BY_PILLOW, quietly, reason
 
@@ -126,8 +127,6 @@ FileInput: TypeAlias = str | os.PathLike[str] | BinaryIO | LazyImage
 """What has to be decoded."""
 ImageInput: TypeAlias = FileInput | Image.Image | NDArray[np.uint8]
 
-MEMORY_BYTES = 2**29
-"""Images that are being decoded may take this together; a larger one is decoded alone."""
 _BYTES_PER_PIXEL = 4  # Pillow's, for RGB too
 
 _DECODING = ("decoded", "use an intact copy, or save it anew")
@@ -151,7 +150,7 @@ def decode(source: FileInput, *, exact: bool = False, at_least: int | None = Non
     `source` is a path, a seekable binary file, which stays open, or a `LazyImage`. JPEG (with MPO),
     PNG, WebP, GIF, BMP, TIFF, AVIF, and with pillow-heif HEIC are read, known by their first bytes
     and not by their name. Nothing is printed, a FIFO never blocks, and other threads may decode at
-    the same time: all together they take about MEMORY_BYTES.
+    the same time: all together they take about DECODE_BYTES.
 
     `at_least` allows a JPEG to be decoded at a half, a quarter or an eighth of its size, if that
     divides both its sides and leaves them at least so long. `exact` forbids it, and leaves the
@@ -320,4 +319,4 @@ class _Room:
                 self._changed.notify_all()
 
 
-_ROOM = _Room(MEMORY_BYTES)
+_ROOM = _Room(DECODE_BYTES)

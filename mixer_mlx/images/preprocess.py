@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,11 @@ from mixer_mlx.errors import ConfigError, ImageError
 
 from .decode import ImageInput, opened, rgb
 from .pillow import quietly
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+Array = TypeVar("Array", NDArray[np.float32], "mx.array")
 
 INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in names(Interpolation)}
 
@@ -114,7 +120,7 @@ class Preprocess:
                 f"not {pixels.dtype} {pixels.shape}."
             )
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
-        return (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        return normalized(pixels.astype(np.float32), mean, std)
 
     @property
     def _target(self) -> tuple[int, int]:
@@ -148,6 +154,11 @@ class Preprocess:
         if width <= height:  # torchvision's Resize
             return to_width, int(to_width * height / width)
         return int(to_height * width / height), to_height
+
+
+def normalized(pixels: Array, mean: Array, std: Array) -> Array:
+    """(pixels / 255 - mean) / std, channels last: float32 in NumPy, any dtype in MLX."""
+    return (pixels / 255 - mean) / std  # type: ignore[return-value]  # to mypy it is float64
 
 
 def _resize_region(

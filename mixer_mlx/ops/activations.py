@@ -18,10 +18,7 @@ from typing import NamedTuple, cast
 
 import mlx.core as mx
 
-# On the CPU, MLX compiles by running g++, about 0.5 s for each function and dtype; then a large
-# array takes 1 ns per element instead of 8 or 10. Below this size, which one image does not
-# reach in most models, plain operations take some 10 ms at most: waiting for g++ would not pay.
-COMPILE_FROM_SIZE = 2**20
+from mixer_mlx.runtime.tuning import COMPILE_GELU_FROM
 
 
 class _Fit(NamedTuple):
@@ -96,7 +93,7 @@ def _compiled_where_worthwhile(
 
     def run(x: mx.array, *others: mx.array) -> mx.array:
         on_gpu = mx.default_device().type == mx.DeviceType.gpu
-        chosen = compiled if on_gpu or x.size >= COMPILE_FROM_SIZE else formula
+        chosen = compiled if on_gpu or x.size >= COMPILE_GELU_FROM else formula
         return chosen(x, *others)
 
     return run

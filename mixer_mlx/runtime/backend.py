@@ -78,21 +78,17 @@ def dtype_name(dtype: mx.Dtype) -> str:
     return str(dtype).removeprefix("mlx.core.")
 
 
-def worth_compiling(config: MixerConfig, batch_size: int, least: int) -> bool:
+def worth_compiling(config: MixerConfig, batch_size: int, threshold: int) -> bool:
     """Whether a network that runs many times should be compiled for its batch size.
 
-    Always on a GPU. On the CPU from `least` numbers in a block's output on: MLX runs g++ for it,
-    for some seconds the first time on a machine, which small networks never repay.
+    Always on a GPU. On the CPU from `threshold` numbers in a block's output on: there MLX runs
+    g++, which takes seconds the first time on a machine.
     """
-    return gpu_is_default() or batch_size * config.num_tokens * config.hidden_dim >= least
-
-
-def can_compile() -> bool:
-    """Whether `mx.compile` fuses anything on the default device; if not it is a silent no-op."""
-    return _compile_obstacle() is None
+    return gpu_is_default() or batch_size * config.num_tokens * config.hidden_dim >= threshold
 
 
 def _compile_obstacle() -> str | None:
+    """Why `mx.compile` fuses nothing on the default device, where it is a silent no-op."""
     if "MLX_DISABLE_COMPILE" in os.environ:
         return _NO_COMPILE
     if not gpu_is_default() and shutil.which("g++") is None:  # what MLX runs for the CPU

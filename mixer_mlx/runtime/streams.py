@@ -19,37 +19,29 @@ from mixer_mlx.config import MixerConfig
 
 from . import openblas
 from .threads import cores
+from .tuning import MATMUL_COST, MAX_PART, MAX_STREAMS
 
 Part: TypeAlias = tuple[int, int]
 """Where the examples of a part begin and end in the batch."""
 
-MOST_STREAMS = 16
-"""MLX hands out some hundred operations ahead, to all streams together."""
-PRODUCTS = 4
-"""How often as long as all else a core takes for the matrix products; measured with B/16."""
-MOST_NUMBERS = 2**21
-"""In the widest layer of a part: 8 MiB in float32. With larger ones a forward pass was slower."""
-MOST_IN_TRAINING = 2**22
-"""More, because the gradients of all parts are added up."""
-
 _mine = threading.local()  # MLX's streams belong to the thread that made them
 
 
-def rounds(config: MixerConfig, size: int, most: int = MOST_NUMBERS) -> list[list[Part]]:
+def rounds(config: MixerConfig, size: int, max_part: int = MAX_PART) -> list[list[Part]]:
     """How to compute a batch: the parts of a round at once, one round after the other.
 
-    A part has no more than `most` numbers in its widest layer, or one example. A GPU computes the
+    A part has at most `max_part` numbers in its widest layer, or one example. A GPU computes the
     whole at once.
     """
     if mx.default_device().type == mx.DeviceType.gpu or sys.platform != "linux":
         return [[(0, size)]]
     n = _processors()
-    count = min(n, MOST_STREAMS, size)
-    if (PRODUCTS + 1) / count > PRODUCTS / n + 1:  # a product on all cores, and the rest on one
-        count = 1
+    count = min(n, MAX_STREAMS, size)
+    if (MATMUL_COST + 1) / count > MATMUL_COST / n + 1:
+        count = 1  # faster: a product on all cores, and the rest on one
     S, C = config.num_tokens, config.hidden_dim
     widest = max(S * config.channels_mlp_dim, config.tokens_mlp_dim * C, S * C)
-    turns = -(-size // (count * max(1, most // widest)))
+    turns = -(-size // (count * max(1, max_part // widest)))
     length = -(-size // (count * turns))
     parts = [(start, min(start + length, size)) for start in range(0, size, length)]
     return [parts[i : i + count] for i in range(0, len(parts), count)]

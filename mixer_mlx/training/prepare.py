@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from mixer_mlx import resolution
-from mixer_mlx.analysis.evaluate import Metrics, evaluate
+from mixer_mlx.analysis.evaluate import Metrics, evaluate_images
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
@@ -16,7 +16,6 @@ from mixer_mlx.data.augment import augmentation
 from mixer_mlx.data.loader import (
     Batch,
     DecodedImages,
-    EvaluationBatches,
     OnBad,
     TrainingBatches,
     noise,
@@ -26,7 +25,8 @@ from mixer_mlx.data.read import Dataset
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.ranks import ALONE, Ranks
-from mixer_mlx.runtime.streams import MOST_IN_TRAINING, rounds
+from mixer_mlx.runtime.streams import rounds
+from mixer_mlx.runtime.tuning import MAX_TRAINING_PART, TRAINING_MEMORY_FRACTION
 
 from .loop import StepDone, Validate, fit
 from .recipe import Recipe
@@ -114,8 +114,7 @@ def validation(
     images = DecodedImages(dataset.take(ranks.mine(len(dataset))), on_bad)
 
     def validate(model: MlpMixer) -> Metrics:
-        batches = EvaluationBatches(images, info.preprocess, batch_size)
-        return evaluate(Classifier(model, info).logits, batches, ranks=ranks)
+        return evaluate_images(Classifier(model, info), images, batch_size, ranks=ranks)
 
     return validate
 
@@ -163,10 +162,6 @@ def plan(model: MlpMixer, preprocess: Preprocess, recipe: Recipe, total_steps: i
     return Estimate(total_steps, rate, seconds, mx.get_peak_memory())
 
 
-MEMORY_SHARE = 0.6
-"""The share of the memory that a run should take: the rest is for the system and the images."""
-
-
 def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
     """The peak of a training step: above what is measured, by up to a half, seldom by more.
 
@@ -177,7 +172,7 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
     S, C = config.num_tokens, config.hidden_dim
     inside = 3 * S * C + 2 * config.tokens_mlp_dim * C + 2 * S * config.channels_mlp_dim
     size = -(-recipe.batch_size // recipe.accumulation)
-    parts = rounds(config, size, MOST_IN_TRAINING)[0]
+    parts = rounds(config, size, MAX_TRAINING_PART)[0]
     if recipe.gradient_checkpointing:  # each keeps its input, and a few at a time the rest
         kept = 1.0 * config.num_blocks * S * C + (7 if len(parts) == 1 else 4) * inside
     else:
@@ -191,7 +186,7 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
 
 
 def fitted(config: MixerConfig, recipe: Recipe, memory_bytes: float) -> Recipe:
-    """The recipe in as many parts (`accumulation`) as keep it under `MEMORY_SHARE` of the memory.
+    """The recipe in as many parts as keep it under TRAINING_MEMORY_FRACTION of the memory.
 
     The same updates, in less memory. A recipe that has parts already stays as it is, and one that
     can't fit gets parts of one image.
@@ -199,9 +194,8 @@ def fitted(config: MixerConfig, recipe: Recipe, memory_bytes: float) -> Recipe:
     if recipe.accumulation > 1:
         return recipe
     parts = 1
-    while (
-        estimated_bytes(config, recipe) > MEMORY_SHARE * memory_bytes and parts < recipe.batch_size
-    ):
+    limit = TRAINING_MEMORY_FRACTION * memory_bytes
+    while estimated_bytes(config, recipe) > limit and parts < recipe.batch_size:
         parts = min(2 * parts, recipe.batch_size)
         recipe = recipe.replace(accumulation=parts)
     return recipe

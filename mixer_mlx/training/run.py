@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from mixer_mlx import __version__, checkpoint
-from mixer_mlx.analysis.evaluate import Outcome, evaluate
+from mixer_mlx.analysis.evaluate import Outcome, evaluate_images
 from mixer_mlx.analysis.report import Report, describe, readable
 from mixer_mlx.analysis.report import write as write_page
 from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
 from mixer_mlx.classify import Classifier
-from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
+from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
@@ -278,8 +278,7 @@ def write_report(
     # What can't be read was named when it was validated on.
     images = DecodedImages(val, lambda *_: None, memory_bytes=0)
     outcomes: list[Outcome] = []
-    batches = EvaluationBatches(images, info.preprocess, recipe.batch_size)
-    metrics = evaluate(classifier.logits, batches, outcomes=outcomes)
+    metrics = evaluate_images(classifier, images, recipe.batch_size, outcomes=outcomes)
     curves = folder / "curves.png"
     page = Report(
         title=folder.absolute().name,

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.mixing import Labels
-from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.backend import worth_compiling
 from mixer_mlx.runtime.ranks import ALONE, Ranks
-from mixer_mlx.runtime.streams import MOST_IN_TRAINING, Part, one_core_each, rounds, streams
+from mixer_mlx.runtime.streams import Part, one_core_each, rounds, streams
+from mixer_mlx.runtime.tuning import COMPILE_STEP_FROM, MAX_TRAINING_PART
 
 from . import network, optimizer
 from .loss import Targets, correct, example_losses, targets
@@ -83,7 +84,7 @@ def make_step(
         lr: float,
     ) -> tuple[Arrays, mx.array]:
         size = len(pixels)
-        fuse = worth_compiling(config, size, 2**16)
+        fuse = worth_compiling(config, size, COMPILE_STEP_FROM)
         whole = size * ranks.size
         noise = network.draw(_key(recipe.seed, number), whole, config, recipe)
         if ranks.size > 1:
@@ -117,7 +118,7 @@ def _turns(config: MixerConfig, recipe: Recipe, size: int) -> list[list[Part]]:
     return [
         [(start + a, start + b) for a, b in parts]
         for start in range(0, size, length)
-        for parts in rounds(config, min(length, size - start), MOST_IN_TRAINING)
+        for parts in rounds(config, min(length, size - start), MAX_TRAINING_PART)
     ]
 
 
@@ -182,7 +183,7 @@ def _gradients(config: MixerConfig, recipe: Recipe, preprocess: Preprocess) -> C
         scale: mx.array,
     ) -> tuple[mx.array, mx.array, mx.array]:
         network.put(model, {k: w.astype(dtype) for k, w in {**frozen, **weights}.items()})
-        images = ((pixels / 255 - mean) / std).astype(dtype)
+        images = normalized(pixels, mean, std).astype(dtype)
         logits = network.forward(model, images, noise, checkpoint=recipe.gradient_checkpointing)
         losses = example_losses(recipe.loss, logits, labels, recipe.label_smoothing)
         sum_of_losses = losses.sum()

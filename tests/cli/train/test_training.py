@@ -18,7 +18,8 @@ from safetensors.numpy import load_file
 
 from mixer_mlx import checkpoint, load
 from mixer_mlx.cli.train.run import _print_plan
-from mixer_mlx.training.prepare import MEMORY_SHARE, Estimate
+from mixer_mlx.runtime.tuning import TRAINING_MEMORY_FRACTION
+from mixer_mlx.training.prepare import Estimate
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.recipes import RECIPES
 
@@ -214,7 +215,7 @@ def test_plan_shows_days(capsys: pytest.CaptureFixture[str]) -> None:
     _print_plan(Estimate(10, 2.0, 5 * 86_400 + 3600.4, 2**40))
     out = capsys.readouterr().out
     assert "time               5 days, 1:00:00\n" in out
-    assert f"over {MEMORY_SHARE:.0%} of the memory" in out
+    assert f"over {TRAINING_MEMORY_FRACTION:.0%} of the memory" in out
 
 
 def test_plan_measures(mixer, photos: Path) -> None:  # type: ignore[no-untyped-def]
