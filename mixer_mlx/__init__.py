@@ -4,8 +4,8 @@
     cats = mixer_mlx.load("cifar10")
     cats("cat.png")[0]          # Prediction(index=3, label='cat', probability=...)
 
-Names are handed on when they are first used, so that importing the package costs little. The one
-thing done at import is `openblas.prepare`: on Linux it must come before MLX is imported.
+Names are imported when they are first used, so importing the package is fast. It only calls
+`openblas.prepare`, which on Linux must run before MLX is imported.
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .runtime import openblas
 
-if TYPE_CHECKING:  # `as` marks a name as exported
+if TYPE_CHECKING:  # `as` exports a name to type checkers
     from mixer_mlx.convert import load as load
     from mixer_mlx.images.preprocess import Preprocess as Preprocess
 

@@ -19,7 +19,7 @@ from .errors import ConfigError
 
 
 class Intermediates(NamedTuple):
-    """What a Mixer computes on the way. `logits` equals `pre_logits` in a model without a head."""
+    """A Mixer's activations; `logits` equals `pre_logits` in a model without a head."""
 
     stem: mx.array  # (N, S, C)
     blocks: list[mx.array]  # the output of each block, (N, S, C)
@@ -30,8 +30,8 @@ class Intermediates(NamedTuple):
 class PatchEmbedding(nn.Module):
     """One linear map shared by all patches: (N, H, W, in) -> (N, S, C).
 
-    `weight` is (C, P, P, in), a P x P convolution of stride P. Written as one matrix product:
-    it costs one copy of the image, and its gradient is a matrix product too.
+    `weight` is (C, P, P, in), a P x P convolution of stride P. Computed as one matrix product: it
+    costs a copy of the images, and its gradient is a matrix product too.
     """
 
     def __init__(self, patch_size: int, in_channels: int, dim: int):
@@ -62,8 +62,8 @@ class ChannelLinear(nn.Linear):
 class TokenLinear(nn.Module):
     """A linear map over the second last axis: (N, in, C) -> (N, out, C). `weight` is (out, in).
 
-    The weight multiplies from the left, so that no transposed copy of x is made. No subclass of
-    nn.Linear: `nn.quantize` would replace it by a layer that multiplies over the last axis.
+    The weight multiplies from the left, which avoids a transposed copy of x. Not a subclass of
+    nn.Linear, because `nn.quantize` would replace it by a layer over the last axis.
     """
 
     def __init__(self, in_dim: int, out_dim: int):
@@ -76,7 +76,7 @@ class TokenLinear(nn.Module):
 
 
 class MlpBlock(nn.Module):
-    """Two linear maps with a GELU between them, over the axis that `linear` works on."""
+    """Two linear maps with a GELU between them, over the axis of `linear`."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class MlpMixer(nn.Module):
 
     @property
     def config(self) -> MixerConfig:
-        """The sizes that this model was built with."""
+        """The sizes of this model."""
         return self._config
 
     @property
@@ -168,16 +168,16 @@ class MlpMixer(nn.Module):
         expected = (*self._config.image_size, self._config.in_channels)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ConfigError(
-                f"This model takes images of shape (N, {', '.join(map(str, expected))}); "
-                f"what came has shape {tuple(x.shape)}."
+                f"Expected images of shape (N, {', '.join(map(str, expected))}), got "
+                f"{tuple(x.shape)}; resize them, or resize the model."
             )
         return self.stem(x.astype(self.dtype))
 
     def pool(self, x: mx.array) -> mx.array:
         """Tokens (N, S, C) -> pre-logits (N, C): layer norm, then the mean over tokens.
 
-        The mean is taken in float32: MLX sums in the array's own dtype, which costs a bfloat16
-        mean over 196 tokens its third digit.
+        The mean is computed in float32: MLX sums in the array's own dtype, and a bfloat16 mean over
+        196 tokens loses its third digit.
         """
         return self.norm(x).astype(mx.float32).mean(axis=1).astype(x.dtype)
 
