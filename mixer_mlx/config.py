@@ -150,7 +150,8 @@ def _mlp_parameters(dim: int, hidden: int) -> int:
     return 2 * dim * hidden + dim + hidden
 
 
-def _sizes(scale: str, patch_size: int) -> dict[str, int]:
+def _sizes(variant: str) -> dict[str, int]:
+    scale, patch_size = variant.split("/")
     num_blocks, hidden_dim, channels_mlp_dim, tokens_mlp_dim = {
         "S": (8, 512, 2048, 256),
         "B": (12, 768, 3072, 384),
@@ -158,7 +159,7 @@ def _sizes(scale: str, patch_size: int) -> dict[str, int]:
         "H": (32, 1280, 5120, 640),
     }[scale]
     return {
-        "patch_size": patch_size,
+        "patch_size": int(patch_size),
         "num_blocks": num_blocks,
         "hidden_dim": hidden_dim,
         "tokens_mlp_dim": tokens_mlp_dim,
@@ -166,14 +167,6 @@ def _sizes(scale: str, patch_size: int) -> dict[str, int]:
     }
 
 
-VARIANTS = {
-    "S/32": _sizes("S", 32),
-    "S/16": _sizes("S", 16),
-    "S/8": _sizes("S", 8),
-    "B/32": _sizes("B", 32),
-    "B/16": _sizes("B", 16),
-    "L/32": _sizes("L", 32),
-    "L/16": _sizes("L", 16),
-    "H/14": _sizes("H", 14),
-}
+_VARIANTS = ("S/32", "S/16", "S/8", "B/32", "B/16", "L/32", "L/16", "H/14")
+VARIANTS = {name: _sizes(name) for name in _VARIANTS}
 """Sizes by the paper's names, smallest first; S/8 is a published checkpoint of the authors."""

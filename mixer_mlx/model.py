@@ -5,6 +5,7 @@ D_S and D_C the widths inside the token-mixing and the channel-mixing MLP. In ti
 `pre_logits(x)` is `forward_head(forward_features(x), pre_logits=True)`.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -187,12 +188,10 @@ class MlpMixer(nn.Module):
 
 
 def lecun_normal(shape: tuple[int, ...]) -> mx.array:
-    """Normal, cut at two standard deviations, variance 1 / fan_in: the default of Flax.
+    """Normal, truncated at two standard deviations, with variance 1 / fan_in: Flax's default.
 
     `shape` is (out, ...); fan_in is the product of the rest. 0.8796 is the standard deviation of
-    a standard normal cut at -2 and 2.
+    a standard normal distribution truncated at -2 and 2.
     """
-    fan_in = 1
-    for size in shape[1:]:
-        fan_in *= size
-    return mx.random.truncated_normal(-2.0, 2.0, shape) * (fan_in**-0.5 / 0.87962566103423978)
+    std = math.prod(shape[1:]) ** -0.5
+    return mx.random.truncated_normal(-2.0, 2.0, shape) * (std / 0.87962566103423978)

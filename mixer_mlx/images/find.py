@@ -11,22 +11,8 @@ from typing import BinaryIO
 from .archives import images_in, is_archive
 from .decode import LazyImage
 
-SUFFIXES = {
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".jfif",
-    ".jpe",
-    ".jpeg",
-    ".jpg",
-    ".mpo",
-    ".png",
-    ".tif",
-    ".tiff",
-    ".webp",
-}
+_FORMATS = "avif bmp gif heic heif jfif jpe jpeg jpg mpo png tif tiff webp"
+SUFFIXES = {f".{name}" for name in _FORMATS.split()}
 """Suffixes of images in folders and archives, in lower or upper case."""
 
 Fetch = Callable[[str], bytes]

@@ -16,8 +16,8 @@ MAX_PART = 2**21
 B/16 was slower on two cores, since the kernel hands out large arrays page by page."""
 
 MAX_TRAINING_PART = 2**22
-"""The same in training. Larger, because adding up the gradients of every two images took a fifth
-of B/16's step."""
+"""The same in training, but larger: with two images per part, adding up gradients took a fifth of
+B/16's step."""
 
 COMPILE_FORWARD_FROM = 2**14
 COMPILE_STEP_FROM = 2**16
@@ -30,8 +30,8 @@ function and dtype. A compiled GELU takes 1 ns per element instead of 8 or 10 on
 this size it saves some 10 ms at most; one image doesn't reach it in most models."""
 
 TRAINING_MEMORY_FRACTION = 0.6
-"""Of the memory, what a training step may take; the rest is for the system and the images. Chosen,
-not measured."""
+"""Fraction of the memory that a training step may take; the rest is for the system and the images.
+Chosen, not measured."""
 
 DECODE_BYTES = 2**29
-"""Of the images being decoded at once; a larger image is decoded alone. Chosen, not measured."""
+"""Memory for all images being decoded; a larger one is decoded alone. Chosen, not measured."""

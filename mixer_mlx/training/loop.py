@@ -32,7 +32,7 @@ Validate = Callable[[MlpMixer], Metrics]
 
 
 class Batches(Protocol):
-    """Training data. The batches depend on (epoch, start) alone, not on what was read before."""
+    """Training data. The batches depend only on (epoch, start), not on what was read before."""
 
     def __len__(self) -> int:
         """Batches per epoch, at least one."""

@@ -136,5 +136,5 @@ Source    this project's own: Muon (Jordan et al., kellerjordan.github.io/posts/
 def named(name: str) -> NamedRecipe:
     """The recipe of that name. Raises ConfigError."""
     if name not in RECIPES:
-        raise ConfigError(f"There is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
+        raise ConfigError(f"Unknown recipe {name!r}; choose one of {', '.join(RECIPES)}.")
     return RECIPES[name]

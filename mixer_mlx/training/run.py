@@ -42,14 +42,7 @@ from .state import STATE_FILE, State
 REPORT_FILE = "report.html"
 
 _NAMES = {
-    RUN_FILE,
-    LOG_FILE,
-    "curves.png",
-    "best",
-    "last",
-    "state",
-    "README.md",
-    REPORT_FILE,
+    *(RUN_FILE, LOG_FILE, REPORT_FILE, "README.md", "curves.png", "best", "last", "state"),
     *trackers.FILES,
 }
 

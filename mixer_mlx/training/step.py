@@ -61,7 +61,7 @@ def first_arrays(weights: Weights, recipe: Recipe) -> Arrays:
 def make_step(
     config: MixerConfig, recipe: Recipe, preprocess: Preprocess, ranks: Ranks = ALONE
 ) -> Step:
-    """A step that depends on its arguments alone; its random numbers on (recipe.seed, number).
+    """A step that depends only on its arguments; its random numbers on (recipe.seed, number).
 
     With several `ranks` each gives its part of the batch, all get the same weights, and the report
     has one more number: how many of them wish to stop.
