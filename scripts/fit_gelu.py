@@ -1,4 +1,4 @@
-"""Make the numbers of mixer_mlx/activations.py: `python scripts/fit_gelu.py` (numpy, scipy).
+"""Make the numbers of mixer_mlx/ops/activations.py: `python scripts/fit_gelu.py` (numpy, scipy).
 
 Prints the four `_Fit` tables of that file and, for each, the greatest error of the fit in exact
 arithmetic. It takes some ten seconds. Another version of scipy may end with slightly other
