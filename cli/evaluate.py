@@ -46,10 +46,9 @@ def evaluate(
     """
     import numpy as np
 
-    from mixer_mlx.analysis.evaluate import Outcome
-    from mixer_mlx.analysis.evaluate import evaluate as run
+    from mixer_mlx.analysis.evaluate import Outcome, evaluate_images
     from mixer_mlx.convert import load
-    from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
+    from mixer_mlx.data.loader import DecodedImages
     from mixer_mlx.data.read import match_classes
 
     if report:
@@ -63,9 +62,8 @@ def evaluate(
         classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
         mine = dataset.take(ranks.mine(len(dataset)))
         images = DecodedImages(mine, _say_bad, memory_bytes=0, exact=True)
-        batches = EvaluationBatches(images, classifier.preprocess, batch_size)
         outcomes: list[Outcome] | None = [] if report else None
-        metrics = run(classifier.logits, batches, classes, outcomes, ranks)
+        metrics = evaluate_images(classifier, images, batch_size, classes, outcomes, ranks)
         unreadable = int(ranks.total([len(images.unreadable)])[0])
     if report and outcomes:
         from mixer_mlx.analysis.report import Report, describe, readable, write

@@ -4,8 +4,8 @@
     cats = mixer_mlx.load("cifar10")
     cats("cat.png")[0]          # Prediction(index=3, label='cat', probability=...)
 
-Names are handed on when they are first used, so that importing the package costs little. The one
-thing done at import is `openblas.prepare`: on Linux it must come before MLX is imported.
+Names are imported when they are first used, so importing the package is fast. It only calls
+`openblas.prepare`, which on Linux must run before MLX is imported.
 """
 
 from importlib import import_module
@@ -13,72 +13,46 @@ from typing import TYPE_CHECKING
 
 from .runtime import openblas
 
-if TYPE_CHECKING:
-    from mixer_mlx.convert import load
-    from mixer_mlx.images.preprocess import Preprocess
+if TYPE_CHECKING:  # `as` exports a name to type checkers
+    from mixer_mlx.convert import load as load
+    from mixer_mlx.images.preprocess import Preprocess as Preprocess
 
-    from .catalog import CATALOG, CatalogEntry
-    from .checkpoint import ModelInfo, save
-    from .classify import Classifier, Prediction, Result
-    from .config import VARIANTS, MixerConfig
-    from .errors import (
-        BackendError,
-        CheckpointError,
-        ConfigError,
-        ConversionError,
-        ImageError,
-        MixerError,
-        SourceError,
-        TrainingError,
-    )
-    from .model import Intermediates, MlpMixer
+    from .catalog import CATALOG as CATALOG
+    from .catalog import CatalogEntry as CatalogEntry
+    from .checkpoint import ModelInfo as ModelInfo
+    from .checkpoint import save as save
+    from .classify import Classifier as Classifier
+    from .classify import Prediction as Prediction
+    from .classify import Result as Result
+    from .config import VARIANTS as VARIANTS
+    from .config import MixerConfig as MixerConfig
+    from .errors import BackendError as BackendError
+    from .errors import CheckpointError as CheckpointError
+    from .errors import ConfigError as ConfigError
+    from .errors import ConversionError as ConversionError
+    from .errors import ImageError as ImageError
+    from .errors import MixerError as MixerError
+    from .errors import SourceError as SourceError
+    from .errors import TrainingError as TrainingError
+    from .model import Intermediates as Intermediates
+    from .model import MlpMixer as MlpMixer
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "catalog": ("CATALOG", "CatalogEntry"),
-    "checkpoint": ("ModelInfo", "save"),
-    "classify": ("Classifier", "Prediction", "Result"),
-    "config": ("VARIANTS", "MixerConfig"),
-    "convert": ("load",),
-    "errors": (
-        "BackendError",
-        "CheckpointError",
-        "ConfigError",
-        "ConversionError",
-        "ImageError",
-        "MixerError",
-        "SourceError",
-        "TrainingError",
-    ),
-    "images.preprocess": ("Preprocess",),
-    "model": ("Intermediates", "MlpMixer"),
+    "catalog": "CATALOG CatalogEntry",
+    "checkpoint": "ModelInfo save",
+    "classify": "Classifier Prediction Result",
+    "config": "VARIANTS MixerConfig",
+    "convert": "load",
+    "errors": "BackendError CheckpointError ConfigError ConversionError ImageError MixerError "
+    "SourceError TrainingError",
+    "images.preprocess": "Preprocess",
+    "model": "Intermediates MlpMixer",
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = [
-    "CATALOG",
-    "VARIANTS",
-    "BackendError",
-    "CatalogEntry",
-    "CheckpointError",
-    "Classifier",
-    "ConfigError",
-    "ConversionError",
-    "ImageError",
-    "Intermediates",
-    "MixerConfig",
-    "MixerError",
-    "MlpMixer",
-    "ModelInfo",
-    "Prediction",
-    "Preprocess",
-    "Result",
-    "SourceError",
-    "TrainingError",
-    "load",
-    "save",
-]
+__all__ = sorted(_HOME)
 
 openblas.prepare()
 
@@ -90,4 +64,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

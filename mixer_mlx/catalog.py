@@ -1,4 +1,4 @@
-"""Published Mixers by name, as data: where they are, how they are used, how good they are.
+"""Published Mixers by name: their source, preprocessing and accuracy, as data.
 
 Sources: the listing of Google's bucket in google-research/vision_transformer's notebook; the
 repositories of pytorch-image-models (timm) on the Hugging Face Hub and its `results/*.csv`; the
@@ -29,12 +29,12 @@ _MISLABELLED = (
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A model that has a name.
+    """A published model.
 
-    `source` is "hf://repository", a path in Google's bucket, or None for the one in the package.
+    `source` is "hf://repository", a path in Google's bucket, or None for the built-in model.
     `label_list` is a `choices.LabelList`. `top1` and `real` (ReaL labels) are in percent on
-    ImageNet-1k's validation set (`cifar10`: CIFAR-10's test set), as `accuracy_source` published
-    them; None where no publication is known to us.
+    ImageNet-1k's validation set (`cifar10`: CIFAR-10's test set), as published by
+    `accuracy_source`, or None if no published value is known.
     """
 
     name: str
@@ -50,12 +50,12 @@ class CatalogEntry:
 
     @property
     def download_bytes(self) -> int:
-        """Size of the weights file to fetch, up to the few kB of its header; 0 if it is here."""
+        """Size of the weights to download, without the few kB of a header; 0 if built in."""
         return 0 if self.source is None else 4 * self.config.num_parameters
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes."""
+        """Class names, or nothing."""
         return labels.read_list(self.label_list) if self.label_list else ()
 
 
@@ -149,4 +149,4 @@ CATALOG = {
         _google("gsam", "S/8"),
     ]
 }
-"""All models that have a name."""
+"""All published models, by name."""

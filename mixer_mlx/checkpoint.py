@@ -1,7 +1,7 @@
 """The native model folder: `config.json` and `model.safetensors`, read strictly, written whole.
 
-`config.json` holds the fields of `MixerConfig`, and `model_type`, `preprocess`, `id2label` and
-`source` (where the weights came from). The keys of `model.safetensors` are module paths, such as
+`config.json` has the fields of `MixerConfig`, and `model_type`, `preprocess`, `id2label` and
+`source` (the origin of the weights). The keys of `model.safetensors` are module paths, such as
 `blocks.0.token_mixing.fc1.weight`; linear weights are (out, in), the stem is (C, P, P, in).
 """
 
@@ -27,7 +27,7 @@ MODEL_TYPE = "mlp_mixer"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 RUN_FILE = "run.json"
-"""Marks the folder of a training run, which has its best model in `best/`."""
+"""Marks the folder of a training run, whose best model is in `best/`."""
 
 _MAX_JSON_BYTES = 64 * 2**20
 _DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
@@ -35,10 +35,10 @@ _DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a native folder says of its model, beside the weights.
+    """What a native folder contains besides the weights.
 
-    `labels` is empty or has one name for each class. `source` is free-form provenance: name,
-    layout, sha256, revision, licence.
+    `labels` is empty or has one name per class. `source` is free-form provenance: name, layout,
+    sha256, revision, licence.
     """
 
     config: MixerConfig
@@ -50,12 +50,12 @@ class ModelInfo:
         if self.labels and len(self.labels) != self.config.num_classes:
             raise ConfigError(
                 f"There are {len(self.labels)} labels for {self.config.num_classes} classes; "
-                "give one for each class."
+                "give one per class."
             )
         if self.preprocess.image_size != self.config.image_size:
             raise ConfigError(
-                f"The preprocessing makes images of {_by(self.preprocess.image_size)}, "
-                f"the model takes {_by(self.config.image_size)}; make them equal."
+                f"The model expects images of {_by(self.config.image_size)} and the preprocessing "
+                f"makes {_by(self.preprocess.image_size)}; make them equal."
             )
 
     def to_dict(self) -> dict[str, object]:
@@ -86,10 +86,10 @@ class ModelInfo:
 
 
 def read_info(folder: str | os.PathLike[str]) -> ModelInfo:
-    """Read `config.json` alone. Raises CheckpointError, with the reason."""
+    """Read only `config.json`. Raises CheckpointError."""
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
-        raise CheckpointError(f"{folder} is no model folder: it has no {CONFIG_FILE}.")
+        raise CheckpointError(f"{folder} isn't a model folder: it has no {CONFIG_FILE}.")
     try:
         return ModelInfo.from_dict(read_json(path))
     except ConfigError as error:
@@ -108,17 +108,17 @@ def read_json(path: Path) -> dict[str, object]:
             parse_float=_finite,
         )
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"it is no valid JSON ({error}).") from error
+        raise ConfigError(f"it isn't valid JSON ({error}).") from error
     if not isinstance(values, dict):
-        raise ConfigError("it holds no JSON object.")
+        raise ConfigError("it must contain a JSON object.")
     return values
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Names of a .safetensors file -> (shape, dtype as the file spells it).
 
-    Reads no tensor. The safetensors package checks sizes, gaps and overlaps, which `mx.load` does
-    not: no file may reach `mx.load` that did not come through here. Raises CheckpointError.
+    Reads no tensor. The safetensors package checks sizes, gaps and overlaps, and `mx.load` doesn't:
+    every file must pass through here before `mx.load`. Raises CheckpointError.
     """
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
@@ -127,17 +127,16 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...]
                 name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()
             }
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no readable .safetensors file ({error}).") from error
+        raise CheckpointError(f"{path} isn't a readable .safetensors file ({error}).") from error
 
 
 def load(
     folder: str | os.PathLike[str], dtype: mx.Dtype | None = None, info: ModelInfo | None = None
 ) -> MlpMixer:
-    """Load a native folder; the weights are in memory, as `dtype` (None: as stored), on return.
+    """Load a native folder, with its weights evaluated as `dtype` (None: as stored).
 
-    `info` takes the place of what `read_info` says. Raises CheckpointError that names the tensor
-    which is missing, left over, of another shape or of a dtype that is no float, before memory is
-    taken.
+    `info` replaces `read_info(folder)`. Before allocating memory, raises CheckpointError that names
+    each missing or unknown tensor and each wrong shape or dtype.
     """
     model = MlpMixer((info or read_info(folder)).config)
     path = Path(folder) / WEIGHTS_FILE
@@ -146,14 +145,14 @@ def load(
 
 
 def read_tensors(path: Path) -> dict[str, mx.array]:
-    """The tensors of a .safetensors file that `read_header` accepted; read when evaluated."""
+    """The tensors, lazily, of a .safetensors file that `read_header` accepted."""
     return mx.load(str(path))  # type: ignore[return-value]  # a dict, for this format
 
 
 def fill(model: MlpMixer, weights: Mapping[str, mx.array], dtype: mx.Dtype | None) -> MlpMixer:
-    """Put weights into a model, cast to `dtype`, and evaluate them.
+    """Set a model's weights, cast to `dtype`, and evaluate them.
 
-    They are evaluated here because a lazy array can be evaluated by the thread that made it alone.
+    Evaluated here because only the thread that made a lazy array can evaluate it.
     """
     cast = [
         (name, value if dtype is None else value.astype(dtype)) for name, value in weights.items()
@@ -164,7 +163,7 @@ def fill(model: MlpMixer, weights: Mapping[str, mx.array], dtype: mx.Dtype | Non
 
 
 def parameter_shapes(model: MlpMixer) -> dict[str, tuple[int, ...]]:
-    """Names of all parameters -> shape. Takes no memory on a model that was just built."""
+    """Names of all parameters -> shape. Evaluates nothing."""
     return {name: tuple(value.shape) for name, value in _parameters(model).items()}
 
 
@@ -177,23 +176,23 @@ def check_shapes(
     expected: Mapping[str, tuple[int, ...]],
     path: Path,
 ) -> None:
-    """Raise CheckpointError unless names, shapes and dtypes are those of the model."""
+    """Raise CheckpointError unless names, shapes and dtypes are as expected."""
     faults = [f"{name} is missing" for name in expected if name not in header]
     for name, (shape, dtype) in header.items():
         if name not in expected:
-            faults.append(f"{name} is not part of the model")
+            faults.append(f"{name} isn't part of the model")
         elif shape != expected[name]:
             faults.append(f"{name} has shape {list(shape)}, not {list(expected[name])}")
         elif dtype not in _DTYPES:
             faults.append(f"{name} has dtype {dtype}, not one of {', '.join(_DTYPES)}")
     if faults:
-        raise CheckpointError(f"{path} does not fit its config: {summarize(faults)}.")
+        raise CheckpointError(f"{path} doesn't fit its config: {summarize(faults)}.")
 
 
-def summarize(faults: list[str], most: int = 8) -> str:
+def summarize(faults: list[str], limit: int = 8) -> str:
     """Faults in one sentence, the first few in full."""
-    rest = len(faults) - most
-    return "; ".join(faults[:most]) + (f"; and {rest} more" if rest > 0 else "")
+    rest = len(faults) - limit
+    return "; ".join(faults[:limit]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def save(
@@ -201,8 +200,8 @@ def save(
 ) -> None:
     """Write a native folder, whole or not at all; weights keep the dtype they have in `model`.
 
-    An existing folder is replaced with `force` alone, and only if it is a native folder with
-    nothing else in it. Raises CheckpointError.
+    An existing folder is replaced only with `force`, and only if it contains nothing but a model.
+    Raises CheckpointError.
     """
     check_target(folder, force=force)
     path = Path(folder)
@@ -218,13 +217,13 @@ def write(folder: Path, model: MlpMixer, info: ModelInfo) -> None:
     """Write a model's two files into a folder. Raises OSError, or RuntimeError from MLX."""
     weights = str(folder / WEIGHTS_FILE)
     mx.save_safetensors(weights, _parameters(model), metadata={"format": "mlx"})
-    # ASCII, since names of files and classes may hold what UTF-8 can't say (lone surrogates).
+    # ASCII, since names may contain lone surrogates, which UTF-8 can't encode.
     text = json.dumps(info.to_dict(), indent=2, allow_nan=False)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def check_target(folder: str | os.PathLike[str], *, force: bool = False) -> None:
-    """Raise CheckpointError if `save` would refuse to write to `folder`: ask before the work."""
+    """Raise CheckpointError if `save` would refuse `folder`; call it before long work."""
     path = Path(folder)
     try:
         _check_target(path, force)
@@ -238,27 +237,27 @@ def _check_target(path: Path, force: bool) -> None:
     if not force:
         raise CheckpointError(f"{path} exists; choose another name, or replace it with --force.")
     if path.is_symlink() or not path.is_dir():
-        raise CheckpointError(f"{path} is no folder and is not replaced; choose another name.")
+        raise CheckpointError(f"{path} isn't a folder, so it isn't replaced; choose another name.")
     names = {entry.name for entry in path.iterdir()}
     if names and (CONFIG_FILE not in names or names - {CONFIG_FILE, WEIGHTS_FILE}):
         other = min(names - {CONFIG_FILE, WEIGHTS_FILE} or names)
         raise CheckpointError(
-            f"{path} holds {other}, which is no part of a model, so the folder is not replaced; "
-            "choose another name, or remove that first."
+            f"{path} contains {other}, which isn't part of a model, so it isn't replaced; choose "
+            "another name, or remove that file first."
         )
 
 
 def _table(values: dict[str, object], key: str) -> dict[str, object]:
     table = values.pop(key, None)
     if not isinstance(table, dict):
-        raise ConfigError(f"The config has no table {key!r}.")
+        raise ConfigError(f"The config has no object {key!r}.")
     return table
 
 
 def _labels(table: Mapping[str, object]) -> tuple[str, ...]:
     labels = tuple(table.get(str(index)) for index in range(len(table)))
     if not all(isinstance(label, str) for label in labels):
-        raise ConfigError('id2label must map "0", "1", ... to names, with none left out.')
+        raise ConfigError('id2label must map "0", "1", ... to names, without gaps.')
     return labels  # type: ignore[return-value]
 
 
@@ -269,7 +268,7 @@ def _by(size: tuple[int, int]) -> str:
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key is repeated")
     return values
 
 
@@ -280,4 +279,4 @@ def _finite(number: str) -> float:
 
 
 def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} isn't JSON")

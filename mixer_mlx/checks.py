@@ -8,13 +8,13 @@ from .errors import ConfigError
 
 
 def check_whole(name: str, value: object, low: int, high: int) -> None:
-    """A whole number from `low` to `high`; True and False aren't."""
+    """An integer from `low` to `high`, and not a bool."""
     if type(value) is not int or not low <= value <= high:
         raise wrong(name, value, f"a whole number from {low} to {high}")
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:
-    """A number from `low` to `high`; True, False and NaN aren't."""
+    """A number from `low` to `high`, and not a bool or NaN."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
     if not fits or not low <= value <= high:  # type: ignore[operator]
         raise wrong(name, value, f"a number from {low:g} to {high:g}")
@@ -29,7 +29,7 @@ def check_numbers(name: str, values: object, low: float, high: float) -> None:
 
 
 def check_choice(name: str, value: object, choice: object) -> None:
-    """One of the words of `choice`, a Literal of `choices`."""
+    """One of the values of `choice`, a Literal in `choices`."""
     if value not in names(choice):
         raise wrong(name, value, f"one of {', '.join(names(choice))}")
 
@@ -54,7 +54,7 @@ def check_image_size(name: str, value: object) -> None:
 
 
 def check_keys(kind: str, values: Mapping[str, object], fields_of: type, *, all_: bool) -> None:
-    """Only fields of a dataclass, and with `all_` each of them; `kind` says what has them."""
+    """Only fields of a dataclass, and with `all_` all of them; `kind` is for the message."""
     fields = [field.name for field in dataclasses.fields(fields_of)]
     if unknown := [str(key) for key in values if key not in fields]:
         raise ConfigError(
@@ -65,5 +65,5 @@ def check_keys(kind: str, values: Mapping[str, object], fields_of: type, *, all_
 
 
 def wrong(name: str, value: object, expected: str) -> ConfigError:
-    """The error of a field whose value isn't what was expected."""
+    """The error for a field with an unexpected value."""
     return ConfigError(f"{name} is {value!r}; it must be {expected}.")

@@ -1,6 +1,6 @@
-"""Every list of choices, once. Imports nothing heavy: the command line shows them in its help.
+"""All lists of choices, as `typing.Literal`; `names(DType)` are the values.
 
-As `typing.Literal`, which type checkers and Typer take; `names(DType)` gives the words.
+Imports nothing heavy: the command line shows them in its help.
 """
 
 from typing import Literal, get_args
@@ -11,7 +11,7 @@ Device = Literal["cpu", "gpu"]
 Variant = Literal["S/32", "S/16", "S/8", "B/32", "B/16", "L/32", "L/16", "H/14"]
 """The paper's Table 1, and S/8, which is a published checkpoint of the authors."""
 HiddenAct = Literal["gelu", "gelu_tanh"]
-"""GELU by erf, what timm runs, and by tanh, what Flax runs."""
+"""GELU by erf, as in timm, or by tanh, as in Flax."""
 
 ResizeMode = Literal["shorter", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -44,5 +44,5 @@ BUILT_IN = "cifar10"
 
 
 def names(choice: object) -> tuple[str, ...]:
-    """The words of one of the choices above."""
+    """The values of one of the choices above."""
     return get_args(choice)

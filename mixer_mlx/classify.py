@@ -1,4 +1,4 @@
-"""DecodedImages -> predictions."""
+"""Images -> predictions."""
 
 import itertools
 import warnings
@@ -13,9 +13,10 @@ from mlx.utils import tree_map
 from numpy.typing import NDArray
 
 from mixer_mlx.images.decode import ImageInput
-from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.runtime.streams import one_core_each, rounds, streams
 from mixer_mlx.runtime.threads import THREADS, in_threads
+from mixer_mlx.runtime.tuning import COMPILE_FORWARD_FROM
 
 from .checkpoint import ModelInfo
 from .config import MixerConfig
@@ -26,7 +27,7 @@ from .runtime import backend
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class that an image may show; `probability` is its softmax, 0 to 1."""
+    """A class and its softmax probability, 0 to 1."""
 
     index: int
     label: str
@@ -35,7 +36,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one image: predictions, most probable first, or the reason for none."""
+    """One image's predictions, most probable first, or the error if it can't be read."""
 
     image: ImageInput
     predictions: tuple[Prediction, ...] = ()
@@ -49,17 +50,17 @@ _Network: TypeAlias = Callable[[mx.array], mx.array]
 
 @dataclass(frozen=True)
 class _Pending:
-    """What a device is computing of a batch, and the cores that are arranged for that."""
+    """A batch that the device is computing, with the threads reserved for it."""
 
     pixels: NDArray[np.uint8]  # (N, H, W, in)
-    parts: int  # computed at once
+    parts: int  # parts computed at once
     finite: mx.array  # whether all logits are
     probabilities: mx.array  # (N, k)
     indices: mx.array  # (N, k)
     cores: ExitStack
 
     def wait(self) -> None:
-        """Until all is computed."""
+        """Wait until all is computed."""
         try:
             mx.eval(self.finite, self.probabilities, self.indices)
         finally:
@@ -67,23 +68,24 @@ class _Pending:
 
 
 class Classifier:
-    """A model with all it takes to name what images show.
+    """A model with its preprocessing and labels.
 
-    `model` is the MlpMixer (float images (N, H, W, in), already normalised, to logits).
+    `model` is the MlpMixer: normalised float images (N, H, W, in) -> logits.
     """
 
     def __init__(self, model: MlpMixer, info: ModelInfo, device: mx.Device | None = None):
         if not info.config.num_classes:
             raise CheckpointError(
-                "The model has no head, so it can't classify; its features are at `.model`."
+                "The model has no head, so it can't classify; for its pre-logits, load it with "
+                "mixer_mlx.checkpoint.load."
             )
         self.model = model
         self.info = info
         self.device = device or mx.default_device()
         self._mean, self._std = mx.array(self.preprocess.mean), mx.array(self.preprocess.std)
-        mx.eval(model.parameters(), self._mean, self._std)  # other threads could not
+        mx.eval(model.parameters(), self._mean, self._std)  # only this thread can
         self._compiled = mx.compile(model, inputs=model.state)
-        self._sizes: set[int] = set()  # of batches that came before
+        self._sizes: set[int] = set()  # of earlier batches
 
     @property
     def config(self) -> MixerConfig:
@@ -92,12 +94,12 @@ class Classifier:
 
     @property
     def preprocess(self) -> Preprocess:
-        """How an image becomes the model's input."""
+        """The preprocessing of the model's input."""
         return self.info.preprocess
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """One name for each class, or nothing."""
+        """One name per class, or nothing."""
         return self.info.labels
 
     @overload
@@ -115,9 +117,9 @@ class Classifier:
     ) -> list[Prediction] | list[list[Prediction]]:
         """The k most probable classes of an image, or of each of a list of images.
 
-        An image is a path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or what
-        `images.find.find_images` gives; `exact` is explained at `Preprocess`. Raises ImageError
-        for the first that can't be read; `predict` goes on instead.
+        An image is a path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or from
+        `images.find.find_images`; `exact` is that of `Preprocess`. Raises ImageError for the first
+        image that can't be read; `predict` continues instead.
         """
         if not isinstance(images, list):
             return self([images], k=k, exact=exact)[0]
@@ -136,10 +138,10 @@ class Classifier:
         batch_size: int = 32,
         exact: bool = False,
     ) -> Iterator[Result]:
-        """Results in the order of the images; one that can't be read gives a result too.
+        """Results in the order of the images, including those that can't be read.
 
-        Images are asked for as they are needed, and decoded in threads while the batch before
-        them is computed: memory doesn't depend on how many there are. The last batch is smaller.
+        Images are read lazily, and decoded in threads while the previous batch is computed: memory
+        doesn't depend on their number. The last batch may be smaller.
         """
         with closing(self._decoded(images, exact)) as decoded:
             before: list[_Decoded] = []
@@ -162,10 +164,10 @@ class Classifier:
         return self._predictions(self._start(pixels, k), k)
 
     def logits(self, pixels: NDArray[np.uint8]) -> mx.array:
-        """Pixels, uint8 (N, H, W, in) as `preprocess` makes them, to float32 logits (N, classes).
+        """Pixels, uint8 (N, H, W, in) from `preprocess`, -> float32 logits (N, classes).
 
-        Logits that are not finite are computed again in float32, with a RuntimeWarning. Raises
-        CheckpointError when that does not help.
+        Logits that aren't finite are recomputed in float32, with a RuntimeWarning. Raises
+        CheckpointError if they still aren't.
         """
         parts = self._parts(len(pixels))
         with mx.stream(self.device), one_core_each(parts):
@@ -175,26 +177,27 @@ class Classifier:
             return self._logits_in_float32(pixels)
 
     def _forward(self, pixels: NDArray[np.uint8]) -> mx.array:
-        """Logits that the device may have yet to compute."""
-        # When its size comes again: a single image does not repay what compiling costs.
+        """Logits, not yet evaluated."""
+        # Only for a size that repeats: compiling doesn't pay off for a single image.
         size = len(pixels)
-        again = size in self._sizes and backend.worth_compiling(self.config, size, 2**14)
-        network = self._compiled if again else self.model
+        again = size in self._sizes
+        compiled = again and backend.worth_compiling(self.config, size, COMPILE_FORWARD_FROM)
+        network = self._compiled if compiled else self.model
         self._sizes.add(size)
         return self._logits(network, pixels)
 
     def _logits(self, network: _Network, pixels: NDArray[np.uint8]) -> mx.array:
-        """Part by part where that is faster, see `streams`."""
+        """In parts if that is faster, see `streams`."""
         logits: list[mx.array] = []
         turns = rounds(self.config, len(pixels))
         for parts in turns:
             found = []
             for stream, (start, end) in zip(streams(len(parts)), parts, strict=True):
                 with mx.stream(stream):
-                    images = (mx.array(pixels[start:end]) / 255 - self._mean) / self._std
+                    images = normalized(mx.array(pixels[start:end]), self._mean, self._std)
                     found.append(network(images).astype(mx.float32))
             if len(turns) > 1 or len(parts) > 1:
-                mx.async_eval(found)  # together, and before the next begin
+                mx.async_eval(found)  # together, before the next round
             logits += found
         return logits[0] if len(logits) == 1 else mx.concatenate(logits)
 
@@ -203,7 +206,7 @@ class Classifier:
         if self.model.dtype != mx.float32:
             warnings.warn(
                 f"Logits in {backend.dtype_name(self.model.dtype)} were not finite and are "
-                "computed again in float32; choose float32 (--dtype float32) to be spared this.",
+                "recomputed in float32; use float32 (--dtype float32) to avoid this.",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -213,7 +216,7 @@ class Classifier:
             if mx.isfinite(logits).all().item():
                 return logits
         raise CheckpointError(
-            "The model's logits are not finite even in float32; its weights must be broken."
+            "The model's logits are not finite even in float32; use intact weights."
         )
 
     def _parts(self, size: int) -> int:
@@ -221,16 +224,16 @@ class Classifier:
         return len(rounds(self.config, size)[0])
 
     def _next(self, batch: list[_Decoded], k: int, before: _Pending | None) -> _Pending | None:
-        """Begin with the images of a batch that could be read; None if there are none."""
+        """Start computing the images of a batch that could be read; None if there are none."""
         good = [value for _, value in batch if not isinstance(value, ImageError)]
         if not good:
             return None
         if before and before.parts != self._parts(len(good)):
-            before.wait()  # its products are to have the cores that they began with
+            before.wait()  # before the threads of its matrix products change
         return self._start(np.stack(good), k)
 
     def _start(self, pixels: NDArray[np.uint8], k: int) -> _Pending:
-        """Have the device begin with a batch, without waiting for it."""
+        """Start computing a batch, without waiting for it."""
         parts = self._parts(len(pixels))
         with ExitStack() as cores:
             cores.enter_context(one_core_each(parts))
@@ -249,7 +252,7 @@ class Classifier:
                 yield Result(image, next(found))
 
     def _predictions(self, running: _Pending, k: int) -> list[tuple[Prediction, ...]]:
-        """Waits for the device."""
+        """Wait for the device."""
         running.wait()
         probabilities, indices = running.probabilities, running.indices
         if not running.finite.item():
@@ -267,7 +270,7 @@ class Classifier:
     def _decoded(
         self, images: Iterable[ImageInput], exact: bool
     ) -> Generator[_Decoded, None, None]:
-        """Images in order with their pixels or error, decoded in threads."""
+        """Images in order, each with its pixels or error, decoded in threads."""
 
         def pixels(image: ImageInput) -> _Decoded:
             try:
@@ -275,12 +278,12 @@ class Classifier:
             except ImageError as error:
                 return image, error
 
-        # Few, as an image out of an archive may hold its file until it is decoded.
+        # Few, since an image of an archive may be in memory until it is decoded.
         return in_threads(pixels, images, ahead=2 * THREADS)
 
 
 def _top(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
-    """The k largest of each row's softmax, (N, k), and where they stand."""
+    """The k largest softmax values of each row, (N, k), and their indices."""
     probabilities = mx.softmax(logits, axis=-1)
     indices = mx.argsort(-probabilities, axis=-1)[:, :k]
     return mx.take_along_axis(probabilities, indices, axis=-1), indices

@@ -14,7 +14,7 @@ from .choices import HiddenAct
 from .errors import ConfigError
 
 MAX_PARAMETERS = 4_000_000_000
-"""Beyond this a config is refused before any memory is taken; the paper's largest has 0.43e9."""
+"""Larger configs are refused before memory is allocated; the paper's largest has 0.43e9."""
 
 _BOUNDS = {
     "patch_size": (1, 1024),
@@ -29,15 +29,15 @@ _BOUNDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class MixerConfig:
-    """Everything that fixes a Mixer's shape and arithmetic.
+    """Everything that determines a Mixer's shape and arithmetic.
 
     `image_size` is (height, width) in pixels; `tokens_mlp_dim` and `channels_mlp_dim` are the
     paper's D_S and D_C, `hidden_dim` its C. `num_classes` 0 means no head: the model returns
-    features. `hidden_act` is "gelu" (erf, what timm runs) or "gelu_tanh" (what Flax runs): it
-    belongs to the checkpoint. `layer_norm_eps` is 1e-6 in both reference implementations.
+    pre-logits. `hidden_act` is "gelu" (erf, as in timm) or "gelu_tanh" (as in Flax), and
+    depends on the checkpoint. `layer_norm_eps` is 1e-6 in both reference implementations.
 
-    Raises ConfigError for a value of the wrong type or out of range, and for an image that the
-    patch does not divide.
+    Raises ConfigError for a value of the wrong type or out of range, and unless the
+    patch size divides both sides of the image.
     """
 
     image_size: tuple[int, int]
@@ -61,8 +61,8 @@ class MixerConfig:
             raise ConfigError(f"layer_norm_eps is {eps!r}; it must be a number between 0 and 1.")
         if self.num_parameters > MAX_PARAMETERS:
             raise ConfigError(
-                f"This config has {self.num_parameters:,} parameters; "
-                f"more than {MAX_PARAMETERS:,} are refused."
+                f"This config has {self.num_parameters:,} parameters; use at most "
+                f"{MAX_PARAMETERS:,}."
             )
 
     def _check_image_size(self) -> None:
@@ -87,29 +87,29 @@ class MixerConfig:
         key = name.upper().replace("_", "").replace("/", "")
         sizes = {known.replace("/", ""): value for known, value in VARIANTS.items()}.get(key)
         if sizes is None:
-            raise ConfigError(f"There is no variant {name!r}; choose one of {', '.join(VARIANTS)}.")
+            raise ConfigError(f"Unknown variant {name!r}; choose one of {', '.join(VARIANTS)}.")
         side = (image_size, image_size) if isinstance(image_size, int) else image_size
         return cls(**{"image_size": side, **sizes, **changes})  # type: ignore[arg-type]
 
     @property
     def grid_size(self) -> tuple[int, int]:
-        """Patches in a column and in a row."""
+        """Patches per column and per row."""
         height, width = self.image_size
         return height // self.patch_size, width // self.patch_size
 
     @property
     def num_tokens(self) -> int:
-        """S of the paper: patches in an image."""
+        """Patches per image, the paper's S."""
         return math.prod(self.grid_size)
 
     @property
     def patch_dim(self) -> int:
-        """Numbers in a patch: P * P * in_channels."""
+        """Numbers per patch: P * P * in_channels."""
         return self.patch_size**2 * self.in_channels
 
     @property
     def num_parameters(self) -> int:
-        """Trainable numbers, head included."""
+        """Trainable parameters, head included."""
         S, C = self.num_tokens, self.hidden_dim
         block = 4 * C + _mlp_parameters(S, self.tokens_mlp_dim)
         block += _mlp_parameters(C, self.channels_mlp_dim)
@@ -118,7 +118,7 @@ class MixerConfig:
 
     @property
     def num_macs(self) -> int:
-        """Multiply-accumulates of the matrix products for one image."""
+        """Multiply-accumulates of the matrix products per image."""
         S, C = self.num_tokens, self.hidden_dim
         block = 2 * S * C * (self.tokens_mlp_dim + self.channels_mlp_dim)
         return S * self.patch_dim * C + self.num_blocks * block + C * self.num_classes
@@ -132,7 +132,7 @@ class MixerConfig:
         return None
 
     def replace(self, **changes: object) -> "MixerConfig":
-        """A copy with other values, checked anew."""
+        """A copy with other values, checked again."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, object]:
@@ -150,7 +150,8 @@ def _mlp_parameters(dim: int, hidden: int) -> int:
     return 2 * dim * hidden + dim + hidden
 
 
-def _sizes(scale: str, patch_size: int) -> dict[str, int]:
+def _sizes(variant: str) -> dict[str, int]:
+    scale, patch_size = variant.split("/")
     num_blocks, hidden_dim, channels_mlp_dim, tokens_mlp_dim = {
         "S": (8, 512, 2048, 256),
         "B": (12, 768, 3072, 384),
@@ -158,7 +159,7 @@ def _sizes(scale: str, patch_size: int) -> dict[str, int]:
         "H": (32, 1280, 5120, 640),
     }[scale]
     return {
-        "patch_size": patch_size,
+        "patch_size": int(patch_size),
         "num_blocks": num_blocks,
         "hidden_dim": hidden_dim,
         "tokens_mlp_dim": tokens_mlp_dim,
@@ -166,14 +167,6 @@ def _sizes(scale: str, patch_size: int) -> dict[str, int]:
     }
 
 
-VARIANTS = {
-    "S/32": _sizes("S", 32),
-    "S/16": _sizes("S", 16),
-    "S/8": _sizes("S", 8),
-    "B/32": _sizes("B", 32),
-    "B/16": _sizes("B", 16),
-    "L/32": _sizes("L", 32),
-    "L/16": _sizes("L", 16),
-    "H/14": _sizes("H", 14),
-}
+_VARIANTS = ("S/32", "S/16", "S/8", "B/32", "B/16", "L/32", "L/16", "H/14")
+VARIANTS = {name: _sizes(name) for name in _VARIANTS}
 """Sizes by the paper's names, smallest first; S/8 is a published checkpoint of the authors."""

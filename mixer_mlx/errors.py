@@ -1,16 +1,16 @@
 """Every error that the library raises on purpose.
 
-    MixerError              something the user can mend; its text is one sentence with the next step
-    ├── ConfigError         a size, a name or a setting that no model can have
-    ├── CheckpointError     a native model folder that is missing, broken or in the way
+    MixerError              something the user can fix; its message ends with the next step
+    ├── ConfigError         an invalid size, name or setting
+    ├── CheckpointError     a native model folder that is missing, damaged or in the way
     ├── SourceError         foreign weights that can't be reached or read
-    ├── ConversionError     foreign weights that were read and are no MLP-Mixer we know
+    ├── ConversionError     foreign weights that were read, but aren't a known MLP-Mixer
     ├── ImageError          an image that can't be read
     ├── BackendError        a device or dtype that MLX doesn't have here
-    └── TrainingError       a run that can't go on, or whose saved state can't be used
+    └── TrainingError       a run that can't continue, or whose saved state can't be used
 
-Texts may quote file, class or tensor names as they came; whoever prints them to a terminal
-escapes control characters first (the command line does).
+Messages may quote names of files, classes and tensors verbatim; escape control characters before
+printing them to a terminal (the command line does).
 """
 
 
@@ -19,11 +19,11 @@ class MixerError(Exception):
 
 
 class ConfigError(MixerError, ValueError):
-    """A size, a name or a setting that no model can have."""
+    """An invalid size, name or setting."""
 
 
 class CheckpointError(MixerError):
-    """A native model folder that is missing, broken or in the way."""
+    """A native model folder that is missing, damaged or in the way."""
 
 
 class SourceError(MixerError):
@@ -31,7 +31,7 @@ class SourceError(MixerError):
 
 
 class ConversionError(MixerError):
-    """Foreign weights that were read and are no MLP-Mixer we know."""
+    """Foreign weights that were read, but aren't a known MLP-Mixer."""
 
 
 class ImageError(MixerError):
@@ -43,4 +43,4 @@ class BackendError(MixerError):
 
 
 class TrainingError(MixerError):
-    """A run that can't go on, or whose saved state can't be used."""
+    """A run that can't continue, or whose saved state can't be used."""

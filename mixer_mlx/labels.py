@@ -1,4 +1,4 @@
-"""Names of classes: the published lists, and a user's own.
+"""Class names: the published lists, and a user's own.
 
 The lists are tables of index, WordNet synset and name, in the order of the checkpoints' outputs, as
 in pytorch-image-models (Apache-2.0); the names are WordNet 3.0's.
@@ -23,8 +23,8 @@ def read_list(name: str) -> tuple[str, ...]:
 def read_file(path: Path) -> tuple[str, ...]:
     """Names from a user's file, in the order of the outputs.
 
-    A `.json` file holds a list, or an object that maps "0", "1", ... to names (as `id2label` in a
-    Hub config); any other file one name in a line. Raises ConfigError.
+    A `.json` file contains a list, or an object that maps "0", "1", ... to names (as `id2label` in
+    a Hub config); any other file has one name per line. Raises ConfigError.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -37,6 +37,6 @@ def read_file(path: Path) -> tuple[str, ...]:
         values = [values.get(str(index)) for index in range(len(values))]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ConfigError(
-            f'{path} must hold a list of names, or an object that maps "0", "1", ... to names.'
+            f'{path} must contain a list of names, or an object that maps "0", "1", ... to names.'
         )
     return tuple(values)

@@ -1,9 +1,11 @@
 """MLP-Mixer, as in the paper (arXiv 2105.01601) and `vit_jax/models_mixer.py`.
 
 Shape letters: N images, H x W pixels, S tokens (patches in raster order), C hidden width,
-D_S and D_C the widths inside the token-mixing and the channel-mixing MLP.
+D_S and D_C the widths inside the token-mixing and the channel-mixing MLP. In timm's words
+`pre_logits(x)` is `forward_head(forward_features(x), pre_logits=True)`.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from .errors import ConfigError
 
 
 class Intermediates(NamedTuple):
-    """What a Mixer computes on the way. `logits` equals `pre_logits` in a model without a head."""
+    """A Mixer's activations; `logits` equals `pre_logits` in a model without a head."""
 
     stem: mx.array  # (N, S, C)
     blocks: list[mx.array]  # the output of each block, (N, S, C)
@@ -29,8 +31,8 @@ class Intermediates(NamedTuple):
 class PatchEmbedding(nn.Module):
     """One linear map shared by all patches: (N, H, W, in) -> (N, S, C).
 
-    `weight` is (C, P, P, in), a P x P convolution of stride P. Written as one matrix product:
-    it costs one copy of the image, and its gradient is a matrix product too.
+    `weight` is (C, P, P, in), a P x P convolution of stride P. Computed as one matrix product: it
+    costs a copy of the images, and its gradient is a matrix product too.
     """
 
     def __init__(self, patch_size: int, in_channels: int, dim: int):
@@ -61,8 +63,8 @@ class ChannelLinear(nn.Linear):
 class TokenLinear(nn.Module):
     """A linear map over the second last axis: (N, in, C) -> (N, out, C). `weight` is (out, in).
 
-    The weight multiplies from the left, so that no transposed copy of x is made. No subclass of
-    nn.Linear: `nn.quantize` would replace it by a layer that multiplies over the last axis.
+    The weight multiplies from the left, which avoids a transposed copy of x. Not a subclass of
+    nn.Linear, because `nn.quantize` would replace it by a layer over the last axis.
     """
 
     def __init__(self, in_dim: int, out_dim: int):
@@ -75,7 +77,7 @@ class TokenLinear(nn.Module):
 
 
 class MlpBlock(nn.Module):
-    """Two linear maps with a GELU between them, over the axis that `linear` works on."""
+    """Two linear maps with a GELU between them, over the axis of `linear`."""
 
     def __init__(
         self,
@@ -94,7 +96,10 @@ class MlpBlock(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """(N, S, C) -> (N, S, C): mix the tokens, then the channels, each with a skip connection."""
+    """(N, S, C) -> (N, S, C): mix the tokens, then the channels, each with a skip connection.
+
+    `keep` (2, N, 1, 1) scales the two branches of each example, as stochastic depth does.
+    """
 
     def __init__(self, config: MixerConfig):
         super().__init__()
@@ -105,9 +110,11 @@ class MixerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(C, eps=eps)
         self.channel_mixing = MlpBlock(ChannelLinear, C, config.channels_mlp_dim, act)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        x = x + self.token_mixing(self.norm1(x))
-        return x + self.channel_mixing(self.norm2(x))
+    def __call__(self, x: mx.array, keep: mx.array | None = None) -> mx.array:
+        y = self.token_mixing(self.norm1(x))
+        x = x + (y if keep is None else keep[0] * y)
+        y = self.channel_mixing(self.norm2(x))
+        return x + (y if keep is None else keep[1] * y)
 
 
 class MlpMixer(nn.Module):
@@ -129,7 +136,7 @@ class MlpMixer(nn.Module):
 
     @property
     def config(self) -> MixerConfig:
-        """The sizes that this model was built with."""
+        """The sizes of this model."""
         return self._config
 
     @property
@@ -138,10 +145,10 @@ class MlpMixer(nn.Module):
         return self.norm.weight.dtype
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.classify(self.features(x))
+        return self.classify(self.pre_logits(x))
 
-    def features(self, x: mx.array) -> mx.array:
-        """The pre-logits: images (N, H, W, in) -> (N, C)."""
+    def pre_logits(self, x: mx.array) -> mx.array:
+        """Images (N, H, W, in) -> (N, C), what the head classifies."""
         x = self.embed(x)
         for block in self.blocks:
             x = block(x)
@@ -162,16 +169,16 @@ class MlpMixer(nn.Module):
         expected = (*self._config.image_size, self._config.in_channels)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ConfigError(
-                f"This model takes images of shape (N, {', '.join(map(str, expected))}); "
-                f"what came has shape {tuple(x.shape)}."
+                f"Expected images of shape (N, {', '.join(map(str, expected))}), got "
+                f"{tuple(x.shape)}; resize them, or resize the model."
             )
         return self.stem(x.astype(self.dtype))
 
     def pool(self, x: mx.array) -> mx.array:
         """Tokens (N, S, C) -> pre-logits (N, C): layer norm, then the mean over tokens.
 
-        The mean is taken in float32: MLX sums in the array's own dtype, which costs a bfloat16
-        mean over 196 tokens its third digit.
+        The mean is computed in float32: MLX sums in the array's own dtype, and a bfloat16 mean over
+        196 tokens loses its third digit.
         """
         return self.norm(x).astype(mx.float32).mean(axis=1).astype(x.dtype)
 
@@ -181,12 +188,10 @@ class MlpMixer(nn.Module):
 
 
 def lecun_normal(shape: tuple[int, ...]) -> mx.array:
-    """Normal, cut at two standard deviations, variance 1 / fan_in: the default of Flax.
+    """Normal, truncated at two standard deviations, with variance 1 / fan_in: Flax's default.
 
     `shape` is (out, ...); fan_in is the product of the rest. 0.8796 is the standard deviation of
-    a standard normal cut at -2 and 2.
+    a standard normal distribution truncated at -2 and 2.
     """
-    fan_in = 1
-    for size in shape[1:]:
-        fan_in *= size
-    return mx.random.truncated_normal(-2.0, 2.0, shape) * (fan_in**-0.5 / 0.87962566103423978)
+    std = math.prod(shape[1:]) ** -0.5
+    return mx.random.truncated_normal(-2.0, 2.0, shape) * (std / 0.87962566103423978)

@@ -1,7 +1,7 @@
 """A trained Mixer for larger images, as in the paper's appendix C.
 
 For an image K_h times as high and K_w times as wide there are K = K_h K_w times as many tokens.
-They are split into K parts, each as large as the image the model was trained on, and every
+They are split into K parts, each as large as the image that the model was trained on, and every
 token-mixing matrix becomes block-diagonal with K copies of the trained one: S and D_S grow K-fold.
 Tokens lie in raster order over the whole image, so the blocks are spread over the rows and columns
 of their part.
@@ -16,10 +16,10 @@ from .model import MlpBlock, MlpMixer
 
 
 def resize(model: MlpMixer, image_size: tuple[int, int]) -> MlpMixer:
-    """A new model for images of (height, width), with the trained one's weights.
+    """A new model for images of (height, width), with the trained model's weights.
 
-    It gives an image tiled K_h by K_w the logits of the image itself, and every part the tokens
-    of the image. Weights keep their dtype. Raises ConfigError unless both sides are whole
+    For an image tiled K_h by K_w, its logits and the tokens of each part equal those of the image.
+    Weights keep their dtype. Raises ConfigError unless both sides are whole
     multiples of the trained ones.
     """
     old = model.config
@@ -42,13 +42,13 @@ def _ratio(config: MixerConfig, image_size: tuple[int, int]) -> tuple[int, int]:
         possible = ", ".join(f"{height * k}x{width * k}" for k in (2, 3, 4))
         raise ConfigError(
             f"A model trained on {height}x{width} can't take images of {image_size[0]}x"
-            f"{image_size[1]}; both sides must be whole multiples, such as {possible}."
+            f"{image_size[1]}; both sides must be whole multiples, e.g. {possible}."
         )
     return image_size[0] // height, image_size[1] // width
 
 
 def _parts(grid: tuple[int, int], ratio: tuple[int, int]) -> np.ndarray:
-    """(K, S): which token of the large image, in raster order, is token s of part k."""
+    """(K, S): the index in the large image, in raster order, of token s of part k."""
     (h, w), (kh, kw) = grid, ratio
     tokens = np.arange(kh * h * kw * w).reshape(kh, h, kw, w)
     return tokens.transpose(0, 2, 1, 3).reshape(kh * kw, h * w)

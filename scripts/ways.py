@@ -22,51 +22,47 @@ PAGE = ROOT / "docs" / "architecture.md"
 CAT = str(ROOT / "examples" / "cat.png")
 
 TRACER = """
-import sys, threading
+import os, sys, threading
+
+FUNCTION = 1  # a flag of code that is neither a module's nor a class's
 entered = {}
-importing = threading.local()
 
 def note(frame, event, argument):
-    if event == "call" and frame.f_code.co_flags & 1:  # a function's body, not a class's or module's
-        name = frame.f_code.co_filename
-        if name not in entered and "mixer_mlx" in name:
-            caller = frame
-            while caller is not None:
-                if caller.f_code.co_name == "<module>" and caller.f_code.co_filename != "<string>":
-                    return  # while a module is imported
-                caller = caller.f_back
-            entered[name] = None
+    name = frame.f_code.co_filename
+    if event != "call" or not frame.f_code.co_flags & FUNCTION or name in entered:
+        return
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_code.co_filename != "<string>":
+            return  # while a module is imported
+        frame = frame.f_back
+    entered[name] = None
 
 sys.setprofile(note)
 threading.setprofile(note)
 from mixer_mlx.cli.main import main
 try:
     main()
-except SystemExit as ended:
-    code = ended.code
 finally:
     sys.setprofile(None)
-with open(sys.argv.pop(), "w") as file:
-    file.write("\\n".join(entered))
-sys.exit(code)
+    with open(os.environ["ENTERED"], "w") as file:
+        file.write("\\n".join(entered))
 """
 
 
 def entered(arguments: Sequence[str], folder: Path) -> list[str]:
-    """The files that `mixer ARGUMENTS` enters, below the checkout, in order."""
+    """The files of the three rooms that `mixer ARGUMENTS` enters, in order."""
     record = folder / "entered"
-    code = TRACER.replace("from mixer", f"record = {str(record)!r}\nfrom mixer", 1)
-    code = code.replace("sys.argv.pop()", "record")
-    subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+    subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-c", TRACER, *arguments],
         check=True,
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "MIXER_MLX_CACHE": str(folder / "cache")},
+        env={**os.environ, "MIXER_MLX_CACHE": str(folder / "cache"), "ENTERED": str(record)},
     )
     names = [Path(name).resolve() for name in record.read_text().splitlines()]
-    return [str(name.relative_to(ROOT)) for name in names if name.is_relative_to(ROOT)]
+    rooms = [ROOT / room for room in ("cli", "convert", "mixer_mlx")]
+    return [str(n.relative_to(ROOT)) for n in names if any(map(n.is_relative_to, rooms))]
 
 
 def ways(folder: Path) -> dict[str, list[str]]:

@@ -84,15 +84,15 @@ def test_intermediates_are_those_of_the_forward_pass() -> None:
     seen = model.intermediates(x)
     assert seen.stem.shape == (2, 12, 32)
     assert [block.shape for block in seen.blocks] == [(2, 12, 32)] * 2
-    assert mx.array_equal(seen.pre_logits, model.features(x))
+    assert mx.array_equal(seen.pre_logits, model.pre_logits(x))
     assert mx.array_equal(seen.logits, model(x))
 
 
-def test_no_classes_gives_features() -> None:
+def test_no_classes_gives_pre_logits() -> None:
     model = MlpMixer(small(num_classes=0))
     x = mx.random.normal((2, 24, 32, 3))
     assert model(x).shape == (2, 32)
-    assert mx.array_equal(model(x), model.features(x))
+    assert mx.array_equal(model(x), model.pre_logits(x))
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 24, 3), (2, 24, 32, 1), (24, 32, 3)])

@@ -1,12 +1,16 @@
 """Strict mypy sees a wrong call wherever it crosses from one file, or one room, into another."""
 
+import ast
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import mixer_mlx
+
 ROOT = Path(__file__).parents[1]
 PLANTED = """
+import mixer_mlx
 from mixer_mlx.convert import describe
 
 from .terminal import output
@@ -18,6 +22,10 @@ def inside_the_room() -> None:
 
 def into_another_room() -> None:
     describe("cifar10", no_such_option=True)
+
+
+def into_the_package() -> None:
+    mixer_mlx.load("cifar10", no_such_option=True)
 """
 
 
@@ -37,7 +45,21 @@ def test_wrong_calls_are_refused(tmp_path: Path) -> None:
     )
     found = [line for line in run.stdout.splitlines() if "error:" in line]
     assert [line.split(": ")[0] for line in found if "[call-arg]" in line] == [
-        f"{planted}:8",
-        f"{planted}:12",
+        f"{planted}:9",
+        f"{planted}:13",
+        f"{planted}:17",
     ], run.stdout
     assert all(line.startswith(f"{planted}:") for line in found), run.stdout
+
+
+def test_type_checkers_see_the_names_that_the_package_exports() -> None:
+    tree = ast.parse((ROOT / "mixer_mlx" / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {}
+    for line in block.body:
+        assert isinstance(line, ast.ImportFrom)
+        module = f"mixer_mlx.{line.module}" if line.level else str(line.module)
+        seen |= {alias.asname: module for alias in line.names if alias.asname == alias.name}
+    assert sorted(map(str, seen)) == mixer_mlx.__all__ == dir(mixer_mlx)
+    for name, module in seen.items():
+        assert getattr(mixer_mlx, str(name)) is getattr(sys.modules[module], str(name))

@@ -174,13 +174,14 @@ def _run(
 
 def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
     from mixer_mlx.runtime import backend
-    from mixer_mlx.training.prepare import MEMORY_SHARE, fitted
+    from mixer_mlx.runtime.tuning import TRAINING_MEMORY_FRACTION
+    from mixer_mlx.training.prepare import fitted
 
     found = fitted(info.config, recipe, backend.memory_bytes())
     if found.accumulation > recipe.accumulation and not quiet:
         output.say(
             f"Each batch is computed in {found.accumulation} parts, to stay under "
-            f"{MEMORY_SHARE:.0%} of the memory (--grad-accum)."
+            f"{TRAINING_MEMORY_FRACTION:.0%} of the memory (--grad-accum)."
         )
     return found
 
@@ -208,17 +209,17 @@ def _say_start(start: "Start", total: int, step: int) -> None:
 
 def _print_plan(plan: "Estimate") -> None:
     from mixer_mlx.runtime import backend
-    from mixer_mlx.training.prepare import MEMORY_SHARE
+    from mixer_mlx.runtime.tuning import TRAINING_MEMORY_FRACTION
 
     memory = backend.memory_bytes()
     print(f"steps              {plan.steps:,}")
     print(f"images per second  {plan.images_per_second:,.1f}")
     print(f"time               {timedelta(seconds=round(plan.seconds))}")
     print(f"peak memory        {plan.peak_memory / 2**30:.2f} GiB of {memory / 2**30:.1f} GiB")
-    if plan.peak_memory > MEMORY_SHARE * memory:
+    if plan.peak_memory > TRAINING_MEMORY_FRACTION * memory:
         print(
-            f"advice             over {MEMORY_SHARE:.0%} of the memory: use a smaller -b, "
-            "--grad-accum, or --gradient-checkpointing"
+            f"advice             over {TRAINING_MEMORY_FRACTION:.0%} of the memory: use a smaller "
+            "-b, --grad-accum, or --gradient-checkpointing"
         )
 
 

@@ -8,7 +8,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mixer_mlx.data.loader import Batch
+from mixer_mlx.classify import Classifier
+from mixer_mlx.data.loader import Batch, DecodedImages, EvaluationBatches
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.runtime.ranks import ALONE, Ranks
 
@@ -84,6 +85,19 @@ def evaluate(
         raise ConfigError("There are no readable images to evaluate on; run `mixer check` on them.")
     seconds = time.perf_counter() - start
     return Metrics(in_one / count, in_five / count, total_loss / count, int(count), count / seconds)
+
+
+def evaluate_images(
+    classifier: Classifier,
+    images: DecodedImages,
+    batch_size: int,
+    classes: NDArray[np.int32] | None = None,
+    outcomes: list[Outcome] | None = None,
+    ranks: Ranks = ALONE,
+) -> Metrics:
+    """`evaluate` for a Classifier and a dataset's images, or with several `ranks` its own shard."""
+    batches = EvaluationBatches(images, classifier.preprocess, batch_size)
+    return evaluate(classifier.logits, batches, classes, outcomes, ranks)
 
 
 def _outcomes(rows: mx.array, target: mx.array, losses: mx.array) -> list[Outcome]:

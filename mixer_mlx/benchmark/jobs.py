@@ -78,14 +78,13 @@ def check_memory(
     A lower bound: the output and the widest layer of `blocks` blocks, whose activations are held
     at the same time.
     """
-    known = backend.describe()
-    limit = float(str(known.get("gpu_memory_gb") or known["memory_gb"]))
+    limit = backend.memory_bytes() / 2**30
     numbers = config.num_tokens * (config.hidden_dim + config.channels_mlp_dim) * blocks
     itemsize = max(4 if dtype == "float32" else 2 for dtype in dtypes)
     least = max(batch_sizes) * numbers * itemsize / 2**30
     if least > limit:
         raise ConfigError(
-            f"A batch of {max(batch_sizes)} needs more than the {limit:g} GiB of memory, "
+            f"A batch of {max(batch_sizes)} needs more than the {limit:.3g} GiB of memory, "
             f"{least:,.0f} GiB or more; choose smaller batches (-b)."
         )
 

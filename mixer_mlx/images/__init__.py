@@ -1,1 +1,1 @@
-"""Image files: found, opened safely, decoded upright, made into what a model takes."""
+"""Image files: found, opened safely, decoded upright, and preprocessed for a model."""

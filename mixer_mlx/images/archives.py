@@ -1,4 +1,4 @@
-"""Images in .zip and .tar files, read where they lie: nothing is ever unpacked to disk."""
+"""Images in .zip and .tar files, read in place: nothing is unpacked to disk."""
 
 import bz2
 import gzip
@@ -22,14 +22,14 @@ from .decode import LazyImage
 from .pillow import reason
 
 MAX_MEMBERS = 2**21
-"""An archive may hold so many files of whatever kind; ImageNet's 1.3 million are fewer."""
+"""Files of any kind in an archive; ImageNet has 1.3 million."""
 MAX_MEMBER_BYTES = 2**28
-"""An image in an archive may be a file of this size."""
+"""Size of an image's file in an archive."""
 MAX_RATIO = 1100
-"""All files of a .zip may have together so many times its size. Deflate reaches 1032: more is a
-file that claims the same bytes many times over, or means harm."""
+"""Unpacked size of a .zip, relative to its own. Deflate reaches 1032; a larger ratio means
+overlapping members or a zip bomb."""
 
-# What the modules for archives raise on damaged ones.
+# What zipfile and tarfile raise on damaged archives.
 _DAMAGED = (
     *(EOFError, LookupError, NotImplementedError, OSError, RuntimeError, ValueError),
     *(lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
@@ -40,22 +40,22 @@ _TAR_OPENERS: dict[bytes, Callable[[str], Any]] = {
     b"BZ": bz2.open,
     b"\xfd7": lzma.open,
 }
-"""By the first two bytes."""
+"""First two bytes -> opener."""
 
 
 @dataclass(frozen=True)
 class StoredImage(LazyImage):
-    """An image that lies in another file. `size`, in bytes, is that of the image's own file.
+    """An image stored in another file; such images may be read in any order, and in threads.
 
-    Where that isn't known without reading it, `size` is that of the file it lies in. Members may be
-    read in any order, and in threads.
+    `size` is that of the image's own file in bytes, or of the file that contains it if the former
+    isn't known without reading.
     """
 
     size: int = 0
 
 
 class OpenFile:
-    """An open file that threads read at any place; it is closed when it is dropped."""
+    """An open file that threads read at any offset; closed when garbage-collected."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -66,18 +66,18 @@ class OpenFile:
         return status.st_size, status.st_mtime_ns
 
     def changed(self) -> bool:
-        """Whether something was written to it since it was opened."""
+        """Whether the file was modified since it was opened."""
         return self._state() != (self.size, self._time)
 
     def __del__(self) -> None:
         os.close(self._descriptor)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Fewer than `size` bytes at the end of the file only. Raises OSError."""
+        """`size` bytes, or fewer at the end of the file. Raises OSError."""
         return os.pread(self._descriptor, size, offset)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Raises OSError."""
+        """Write all of `data` at `offset`. Raises OSError."""
         rest = memoryview(data)
         while rest:
             count = os.pwrite(self._descriptor, rest, offset)
@@ -85,17 +85,17 @@ class OpenFile:
 
 
 def is_archive(path: str) -> bool:
-    """Whether it ends as archives do, and there is a file of that name."""
+    """Whether `path` is a file with an archive's suffix."""
     return path.lower().endswith(ARCHIVE_SUFFIXES) and os.path.isfile(path)
 
 
 def images_in(path: str, suffixes: set[str]) -> Iterator[LazyImage]:
     """The images in an archive, in its own order, named `path/member`.
 
-    They are the regular files in it that end in one of `suffixes` (lower case; either matches).
-    Links, hidden files, what macOS adds (`__MACOSX`), absolute names and those with `..` are
-    passed over; archives in the archive are not opened. Where it is broken, a last image bears
-    its name, and raises the ImageError that says so.
+    Images are the regular files whose name ends in one of `suffixes` (lower case; the case of the
+    name doesn't matter). Links, hidden files, `__MACOSX`, absolute names and those with `..` are
+    skipped; nested archives aren't opened. If the archive is damaged, the last image is named
+    `path` and raises ImageError when read.
     """
     try:
         yield from _members(path, suffixes)
@@ -106,9 +106,9 @@ def images_in(path: str, suffixes: set[str]) -> Iterator[LazyImage]:
 def all_images_in(path: str, suffixes: set[str], *, memory_bytes: int) -> list[StoredImage]:
     """The same images, to be read in any order, any number of times.
 
-    Those of a compressed tar, which has to be decoded from its beginning, are read at once and kept
-    in memory. Raises ConfigError for an archive that is broken anywhere, and for a compressed tar
-    whose images have more than `memory_bytes`.
+    A compressed tar can only be decoded from its beginning, so its images are read at once and kept
+    in memory. Raises ConfigError for an archive that is damaged anywhere, and for a compressed tar
+    whose images exceed `memory_bytes`.
     """
     kept: list[StoredImage] = []
     room = memory_bytes if _tar_opener(path) else None
@@ -118,8 +118,8 @@ def all_images_in(path: str, suffixes: set[str], *, memory_bytes: int) -> list[S
                 room -= member.size
                 if room < 0:
                     raise ImageError(
-                        f"It holds over {memory_bytes:,} bytes of images, and a compressed .tar "
-                        "can't be read in any order; unpack it, or pack it as .zip or plain .tar."
+                        f"Expected at most {memory_bytes:,} bytes of images in a compressed .tar, "
+                        "which is kept in memory; unpack it, or pack it as .zip or plain .tar."
                     )
                 member = replace(member, read=partial(_kept, member.read()))
             kept.append(member)
@@ -134,7 +134,7 @@ def _members(path: str, suffixes: set[str]) -> Iterator[StoredImage]:
     try:
         for count, image in enumerate(members(path, suffixes), start=1):
             if count > MAX_MEMBERS:
-                raise ImageError(f"The archive holds more than {MAX_MEMBERS:,} files; split it.")
+                raise ImageError(f"The archive contains more than {MAX_MEMBERS:,} files; split it.")
             if image is not None:
                 yield image
     except _DAMAGED as error:
@@ -142,15 +142,15 @@ def _members(path: str, suffixes: set[str]) -> Iterator[StoredImage]:
         raise ImageError(text) from error
 
 
-def _is_wanted(name: str, suffixes: set[str]) -> bool:
-    path = PurePosixPath(name)  # without the dot of ./name
+def _is_image(name: str, suffixes: set[str]) -> bool:
+    path = PurePosixPath(name)  # drops the dot of ./name
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return path.suffix.lower() in suffixes and not hidden and not path.is_absolute()
 
 
 def _image(archive: str, member: str, size: int, read: Callable[[], bytes]) -> StoredImage:
     if size > MAX_MEMBER_BYTES:
-        text = f"The image's file has {size:,} bytes; use one of {MAX_MEMBER_BYTES:,} at most."
+        text = f"The image's file has {size:,} bytes; use one of at most {MAX_MEMBER_BYTES:,}."
         read = partial(_fail, text)
     return StoredImage(f"{archive}/{PurePosixPath(member)}", read, size)
 
@@ -164,14 +164,14 @@ def _kept(data: bytes) -> bytes:
 
 
 def _zip_members(path: str, suffixes: set[str]) -> Iterator[StoredImage | None]:
-    """An image or None for each member. The file is closed when its last image is dropped."""
+    """An image or None for each member. The file stays open as long as one of its images."""
     archive, lock = zipfile.ZipFile(path), Lock()
     members = archive.infolist()
     if sum(member.file_size for member in members) > MAX_RATIO * os.path.getsize(path):
-        raise ImageError(f"The archive claims over {MAX_RATIO} times its size; pack it anew.")
+        raise ImageError(f"The archive claims over {MAX_RATIO} times its size; create it again.")
     for member in members:
-        kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it wasn't packed on Unix
-        if kind in (0, stat.S_IFREG) and _is_wanted(member.filename, suffixes):
+        kind = stat.S_IFMT(member.external_attr >> 16)  # 0 if not packed on Unix
+        if kind in (0, stat.S_IFREG) and _is_image(member.filename, suffixes):
             read = partial(_read_zip, archive, lock, member)
             yield _image(path, member.filename, member.file_size, read)
         else:
@@ -180,9 +180,9 @@ def _zip_members(path: str, suffixes: set[str]) -> Iterator[StoredImage | None]:
 
 def _read_zip(archive: zipfile.ZipFile, lock: Lock, member: zipfile.ZipInfo) -> bytes:
     if member.flag_bits & 1:
-        raise ImageError("The image is encrypted; unpack the archive and name its folder.")
+        raise ImageError("The image is encrypted; unpack the archive and give its folder.")
     try:
-        with lock:  # zipfile guards reading, but not its count of those who read
+        with lock:  # zipfile locks reads, but not its count of open members
             file = archive.open(member)
         try:
             return file.read()
@@ -190,16 +190,16 @@ def _read_zip(archive: zipfile.ZipFile, lock: Lock, member: zipfile.ZipInfo) -> 
             with lock:
                 file.close()
     except _DAMAGED as error:
-        text = f"The archive is damaged here ({reason(error)}); use an intact copy."
+        text = f"The archive is damaged at this image ({reason(error)}); use an intact copy."
         raise ImageError(text) from error
 
 
 def _tar_members(path: str, suffixes: set[str]) -> Iterator[StoredImage | None]:
-    """An image or None for each member; the bytes of a compressed tar are read in passing."""
+    """An image or None for each member; a compressed tar's images are read along the way."""
     plain = None if _tar_opener(path) else OpenFile(os.open(path, os.O_RDONLY))
     with _opened_tar(path) as archive:
         for member in _headers(archive):
-            if member.isreg() and not member.issparse() and _is_wanted(member.name, suffixes):
+            if member.isreg() and not member.issparse() and _is_image(member.name, suffixes):
                 read: Callable[[], bytes]
                 if plain is not None:
                     if member.offset_data + member.size > plain.size:
@@ -216,7 +216,7 @@ def _tar_members(path: str, suffixes: set[str]) -> Iterator[StoredImage | None]:
 def _read_tar(file: OpenFile, offset: int, size: int) -> bytes:
     try:
         if file.changed():
-            raise ImageError("The archive was changed meanwhile; leave it as it was.")
+            raise ImageError("The archive was modified while in use; leave it unmodified.")
         return file.read(offset, size)
     except OSError as error:
         text = f"The archive can't be read ({reason(error)}); use an intact copy."
@@ -224,10 +224,10 @@ def _read_tar(file: OpenFile, offset: int, size: int) -> bytes:
 
 
 class _TarMember:
-    """Gives the bytes that were read in passing, and keeps them no longer.
+    """Returns the bytes that were read along the way, and keeps them no longer.
 
-    Many images may be kept with their results. Whoever wants one again waits until the archive
-    has been read up to it.
+    A caller may keep many images with their results, so memory would grow. A second call reads the
+    archive again, up to the image.
     """
 
     def __init__(self, path: str, offset: int, data: bytes) -> None:
@@ -245,13 +245,13 @@ class _TarMember:
                     if member.offset == self._offset:
                         return _content(archive, member)
         except _DAMAGED as error:
-            text = f"The archive can't be read again ({reason(error)}); leave it as it was."
+            text = f"The archive can't be read again ({reason(error)}); leave it unmodified."
             raise ImageError(text) from error
-        raise ImageError("The archive has become shorter; leave it as it was.")
+        raise ImageError("The archive was truncated while in use; leave it unmodified.")
 
 
 def _tar_opener(path: str) -> Callable[[str], Any] | None:
-    """What opens a compressed tar; None for a plain one, and for a .zip."""
+    """The opener of a compressed tar; None for a plain one, and for a .zip."""
     with open(path, "rb") as file:
         return _TAR_OPENERS.get(file.read(2))
 
@@ -263,12 +263,12 @@ def _opened_tar(path: str) -> Iterator[tarfile.TarFile]:
 
 
 class _TarStream:
-    """What tarfile reads from; it refuses what only headers that mean harm ask for."""
+    """What tarfile reads from; it refuses sizes that only malicious headers ask for."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._read, self.seek, self.tell = file.read, file.seek, file.tell
         self.block = b""
-        """The start of what was read last."""
+        """The first block of the last read."""
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= MAX_MEMBER_BYTES:
@@ -279,18 +279,18 @@ class _TarStream:
 
 
 def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Members in order. tarfile takes a broken header for the end; here it is a ReadError."""
+    """Members in order. tarfile takes a damaged header for the end; here it is a ReadError."""
     kept: Any = archive
     while member := archive.next():
-        kept.members.clear()  # all so far, to find them by name: it would grow
+        kept.members.clear()  # tarfile's index by name, which would grow
         if archive.offset <= member.offset:
             raise tarfile.ReadError("a header of negative size")
         yield member
     stream: Any = archive.fileobj
     if stream.block.strip(b"\0"):
-        raise tarfile.ReadError("a broken header")
+        raise tarfile.ReadError("a damaged header")
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
-    return b"" if file is None else file.read()  # None for links only
+    return b"" if file is None else file.read()  # None only for links

@@ -1,4 +1,4 @@
-"""Safe decoding: whatever a user gives as an image -> an upright RGB image, or ImageError."""
+"""Safe decoding: a user's image in any form -> an upright RGB image, or ImageError."""
 
 import io
 import os
@@ -24,6 +24,7 @@ from PIL.WebPImagePlugin import SUPPORTED as HAS_WEBP
 from PIL.WebPImagePlugin import WebPImageFile
 
 from mixer_mlx.errors import ImageError
+from mixer_mlx.runtime.tuning import DECODE_BYTES
 
 from .pillow import RAISED_BY_PILLOW, quietly, reason
 
@@ -31,12 +32,12 @@ MAX_PIXELS = 2**28
 """Larger images are refused before a pixel is decoded; a 200-megapixel photo passes."""
 
 MAX_RLE_PIXELS = 2**24
-"""For run-length encoded BMPs: Pillow decodes them in Python, 12 megapixels per second, and 1 kB
-of such a file can hold any number of pixels."""
+"""For run-length encoded BMPs: Pillow decodes them in Python at 12 megapixels per second, and 1 kB
+of such a file can encode any number of pixels."""
 
-# The classes themselves and not Image.open: that one holds every image to Pillow's global limit
-# of 179 megapixels, which is not ours to move, and its JPEG entry reads the index of a phone's
-# several images (MPO), where one wrong byte would lose the first image too.
+# The classes and not Image.open, which applies Pillow's global limit of 179 megapixels to every
+# image, and parses the index of JPEGs with several images (MPO), where one wrong byte would lose
+# the first image too.
 _READERS: list[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]]] = [
     (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
@@ -46,8 +47,8 @@ _READERS: list[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]]] = [
 ]
 if HAS_WEBP:
     _READERS.append((re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile))
-# AVIF and HEIC come in the same container, and mif1 and msf1 may be either: then the list of
-# compatible brands tells.
+# AVIF and HEIC share a container, and the brands mif1 and msf1 may be either: then the list of
+# compatible brands decides.
 if HAS_AVIF:
     _AVIF = re.compile(rb"....ftyp(avi[fs]|m[is]f1....(....)*?avi[fs])", re.DOTALL)
     _READERS.append((_AVIF, AvifImageFile))
@@ -55,7 +56,7 @@ _HEIC = re.compile(rb"....ftyp(he[iv][cmsx]|m[is]f1)", re.DOTALL)
 
 
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:
-    """The image in a seekable binary file, of which only the header is read.
+    """The image in a seekable binary file; only the header is read.
 
     Raises ImageError, and whatever Pillow raises on damaged files.
     """
@@ -71,7 +72,7 @@ def open_image(file: BinaryIO) -> ImageFile.ImageFile:
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Raise ImageError for no pixels, and for more than MAX_PIXELS."""
+    """Raise ImageError unless there are 1 to MAX_PIXELS pixels."""
     width, height = size
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(
@@ -91,7 +92,7 @@ def _reader(file: BinaryIO) -> ImageFile.ImageFile:
     if _HEIC.match(start):
         return _heic_reader()(file, "")
     formats = ", ".join(str(reader.format) for _, reader in _READERS)
-    raise ImageError(f"The file is no image that can be read; save it as one of {formats}.")
+    raise ImageError(f"The file isn't an image in a supported format; save it as one of {formats}.")
 
 
 def _heic_reader() -> type[ImageFile.ImageFile]:
@@ -99,16 +100,16 @@ def _heic_reader() -> type[ImageFile.ImageFile]:
         from pillow_heif import HeifImageFile
     except ImportError as error:
         raise ImageError(
-            "The image is HEIC, which an extra reads; pip install 'mixer-mlx[heif]'."
+            "The image is HEIC, which needs an extra; pip install 'mixer-mlx[heif]'."
         ) from error
     return HeifImageFile
 
 
 @dataclass(frozen=True)
 class LazyImage:
-    """An image that is fetched when its turn comes: out of an archive, or from elsewhere.
+    """An image that is read when needed: from an archive, a URL, or elsewhere.
 
-    `name` is what to print of it. `read` gives the bytes of the file, or raises ImageError.
+    `name` is for display. `read` returns the bytes of the file, or raises ImageError.
     """
 
     name: str
@@ -123,14 +124,13 @@ class LazyImage:
 
 
 FileInput: TypeAlias = str | os.PathLike[str] | BinaryIO | LazyImage
-"""What has to be decoded."""
+"""An encoded image."""
 ImageInput: TypeAlias = FileInput | Image.Image | NDArray[np.uint8]
+"""An image in any form."""
 
-MEMORY_BYTES = 2**29
-"""Images that are being decoded may take this together; a larger one is decoded alone."""
 _BYTES_PER_PIXEL = 4  # Pillow's, for RGB too
 
-_DECODING = ("decoded", "use an intact copy, or save it anew")
+_DECODING = ("decoded", "use an intact copy, or save it again")
 
 _ORIENTATION = 0x0112
 _TRANSPOSE: dict[object, Image.Transpose] = {
@@ -142,39 +142,39 @@ _TRANSPOSE: dict[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> the turn that makes the image upright; 1 needs none."""
+"""EXIF orientation -> the operation that makes the image upright; 1 needs none."""
 
 
 def decode(source: FileInput, *, exact: bool = False, at_least: int | None = None) -> Image.Image:
     """The image in a file, upright (EXIF orientation applied), mode "RGB", first frame.
 
     `source` is a path, a seekable binary file, which stays open, or a `LazyImage`. JPEG (with MPO),
-    PNG, WebP, GIF, BMP, TIFF, AVIF, and with pillow-heif HEIC are read, known by their first bytes
-    and not by their name. Nothing is printed, a FIFO never blocks, and other threads may decode at
-    the same time: all together they take about MEMORY_BYTES.
+    PNG, WebP, GIF, BMP, TIFF, AVIF, and with pillow-heif HEIC are recognised by their first bytes,
+    not by their name. Nothing is printed, and a FIFO never blocks. Threads may decode at the same
+    time; together they use about DECODE_BYTES.
 
     `at_least` allows a JPEG to be decoded at a half, a quarter or an eighth of its size, if that
-    divides both its sides and leaves them at least so long. `exact` forbids it, and leaves the
-    EXIF orientation alone, as the evaluations do with which models are published.
+    divides both sides and leaves each at least `at_least` pixels long. `exact` forbids it and
+    ignores the EXIF orientation, as published evaluations do.
 
     Raises ImageError, whose text doesn't name the file, if it is missing, not a regular file, not
-    readable, none of these formats, damaged, or larger than MAX_PIXELS (TIFF and WebP: than
-    twice Pillow's Image.MAX_IMAGE_PIXELS, 179 megapixels).
+    readable, of another format, damaged, or larger than MAX_PIXELS (TIFF and WebP: than twice
+    Pillow's Image.MAX_IMAGE_PIXELS, 179 megapixels).
     """
     with opened(source, at_least=None if exact else at_least) as header:
         image = rgb(header, exact=exact)
-    # An orientation left in here would be applied by whoever gets the image. Pillow may have
-    # read it already, into an attribute that a copy hasn't.
+    # The caller might apply an orientation left in here again. Pillow may have cached it in an
+    # attribute, which a copy doesn't have.
     image.info = {}
     return image.copy() if exact else image
 
 
 @contextmanager
 def opened(image: ImageInput, *, at_least: int | None = None) -> Iterator[Image.Image]:
-    """An image for `rgb`; of a file only the header is read, and its pixels have room meanwhile.
+    """An image for `rgb`; only a file's header is read, and memory for its pixels is reserved.
 
-    `image` may also be a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
-    `at_least` and the errors are those of `decode`; anything else is an ImageError too.
+    An array must be uint8 and (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). `at_least` and the errors
+    are those of `decode`; an input of another type is an ImageError, too.
     """
     if isinstance(image, Image.Image):
         yield image
@@ -186,22 +186,22 @@ def opened(image: ImageInput, *, at_least: int | None = None) -> Iterator[Image.
                 header = open_image(file)
                 if at_least is not None and isinstance(header, JpegImageFile):
                     _reduce(header, at_least)
-            with _ROOM.taken(_BYTES_PER_PIXEL * header.width * header.height):
+            with _BUDGET.reserved(_BYTES_PER_PIXEL * header.width * header.height):
                 yield header
 
 
 def rgb(image: Image.Image, *, exact: bool = False) -> Image.Image:
     """The pixels of an image as mode "RGB", upright unless `exact`. Raises ImageError."""
     with quietly(*_DECODING):
-        converted = to_rgb(image)  # loads: a TIFF turns itself then, and drops its orientation
+        converted = to_rgb(image)  # loads: Pillow then rotates a TIFF and drops its orientation
         return converted if exact else _upright(converted, image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image in any mode of Pillow's -> mode "RGB"; the image itself if it is RGB already.
+    """An image in any of Pillow's modes -> mode "RGB"; the image itself if it is RGB already.
 
-    Transparent pixels are laid over white; 16-bit grey is divided by 257 (Pillow alone clips it
-    to white). Raises ImageError for what can't be decoded or converted, and beyond MAX_PIXELS.
+    Transparency is composited over white; 16-bit grey is divided by 257 (Pillow alone would clip
+    it to white). Raises ImageError if that fails, and beyond MAX_PIXELS.
     """
     check_size(image.size)
     with quietly(*_DECODING):
@@ -212,7 +212,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
             )
         if image.mode.startswith("I"):
             return _eight_bits(image).convert("RGB")
-        if image.mode == "La":  # the one mode that Pillow converts to LA only
+        if image.mode == "La":  # Pillow converts it only to LA
             image = image.convert("LA")
         if image.has_transparency_data:
             return _over_white(image.convert("RGBA"))
@@ -226,7 +226,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if isinstance(transparent, int) and 0 <= transparent < len(lut):
         lut[transparent] = 255
     grey = image.convert("I").point(lut, "L")
-    grey.info = {}  # the 16-bit transparent value means nothing among 8-bit ones
+    grey.info = {}  # its transparent value is a 16-bit one
     return grey
 
 
@@ -239,16 +239,16 @@ def _over_white(image: Image.Image) -> Image.Image:
 def _upright(converted: Image.Image, original: Image.Image) -> Image.Image:
     try:
         turn = _TRANSPOSE.get(original.getexif().get(_ORIENTATION))
-    except RAISED_BY_PILLOW:  # a broken EXIF block must not lose the image
+    except RAISED_BY_PILLOW:  # a damaged EXIF block must not lose the image
         turn = None
     return converted if turn is None else converted.transpose(turn)
 
 
 def _reduce(image: JpegImageFile, at_least: int) -> None:
-    """Have libjpeg scale while it decodes.
+    """Let libjpeg scale while it decodes.
 
-    Only by what divides both sides: else the last row or column is one that is partly made up,
-    and the others lie between the places where resizing expects them.
+    Only by a divisor of both sides: otherwise the last row or column would be partly padding, and
+    all others slightly off the grid that resizing assumes.
     """
     width, height = image.size
     for scale in (8, 4, 2):
@@ -273,18 +273,18 @@ def _file(source: FileInput) -> AbstractContextManager[BinaryIO]:
 @contextmanager
 def _regular_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
-        # Without O_NONBLOCK, opening a FIFO waits for a writer for ever.
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError as error:
         what = "a link to a file that doesn't exist" if os.path.islink(path) else "no such file"
         raise ImageError(f"There is {what}; check the path.") from error
     except PermissionError as error:
-        raise ImageError("The file may not be read; change its permissions.") from error
+        raise ImageError("You may not read the file; change its permissions.") from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"The path can't be opened ({reason(error)}); name a file.") from error
+        raise ImageError(f"The path can't be opened ({reason(error)}); give a file.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ImageError("The path is a folder, a pipe or a device; name a file.")
+        raise ImageError("The path is a folder, a pipe or a device; give a file.")
     with os.fdopen(descriptor, "rb") as file:
         yield file
 
@@ -299,15 +299,15 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(array.reshape(array.shape[:2]) if grey else array)
 
 
-class _Room:
-    """A number of bytes that threads take and give back; who wants more than all gets all."""
+class _Budget:
+    """A budget of bytes that threads reserve and release; a larger request gets all of it."""
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
+    def reserved(self, size: int) -> Iterator[None]:
         size = min(size, self._size)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= size)
@@ -320,4 +320,4 @@ class _Room:
                 self._changed.notify_all()
 
 
-_ROOM = _Room(MEMORY_BYTES)
+_BUDGET = _Budget(DECODE_BYTES)

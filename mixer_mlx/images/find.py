@@ -1,4 +1,4 @@
-"""Which images are meant by what a user names: files, folders, archives, patterns, addresses."""
+"""The images that a user's arguments refer to: files, folders, archives, patterns, URLs."""
 
 import glob
 import os
@@ -11,26 +11,12 @@ from typing import BinaryIO
 from .archives import images_in, is_archive
 from .decode import LazyImage
 
-SUFFIXES = {
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".jfif",
-    ".jpe",
-    ".jpeg",
-    ".jpg",
-    ".mpo",
-    ".png",
-    ".tif",
-    ".tiff",
-    ".webp",
-}
-"""What a file in a folder or an archive must end in to be tried, in either case."""
+_FORMATS = "avif bmp gif heic heif jfif jpe jpeg jpg mpo png tif tiff webp"
+SUFFIXES = {f".{name}" for name in _FORMATS.split()}
+"""Suffixes of images in folders and archives, in lower or upper case."""
 
 Fetch = Callable[[str], bytes]
-"""A URL -> the file behind it; raises ImageError."""
+"""Downloads a URL; raises ImageError."""
 
 _CHUNK = 2**16
 
@@ -41,16 +27,16 @@ def find_images(
     listed: Iterable[str] | None = None,
     fetch: Fetch | None = None,
 ) -> Iterator[str | LazyImage]:
-    """Images for `Classifier.predict`; `str` of each is its name. Nothing is read in advance.
+    """Images for `Classifier.predict`, found lazily; `str` of each is its name.
 
-    A file is given by its path as it stands, whether it exists or not. In place of a folder come
-    the images in it and below, sorted; hidden files and folders and other suffixes are passed
-    over, and links to folders are not followed. A .zip or .tar file is taken for a folder, in the
-    order it has (see `archives.images_in`). A name with `*`, `?` or `[`, if there is no file of
-    that name, stands for the files that match, sorted; `**` for any depth.
+    A path to a file is yielded unchanged, whether it exists or not. A folder yields the images in
+    it and below, sorted; hidden files and folders and other suffixes are skipped, and links to
+    folders aren't followed. A .zip or .tar file yields its images in its own order (see
+    `archives.images_in`). A name with `*`, `?` or `[` yields the sorted matches, unless a file has
+    that name; `**` matches any depth.
 
-    "-" stands for the names in `listed`, which are not patterns; without `listed` it is a file.
-    http(s) URLs are handed to `fetch` when their turn comes; without `fetch` they are paths.
+    "-" stands for the names in `listed`, which aren't patterns; without `listed` it is a file.
+    http(s) URLs are passed to `fetch` when they are decoded; without `fetch` they are paths.
     """
     for name in (os.fspath(name) for name in names):
         if name == "-" and listed is not None:
@@ -63,9 +49,9 @@ def find_images(
 
 
 def read_names(stream: BinaryIO, *, null: bool = False) -> Iterator[str]:
-    """The names in a list, as it comes: one in a line, or with `null` ended by a zero byte each.
+    """The names in a list, as they arrive: one per line, or with `null` NUL-separated.
 
-    Bytes that are no text in the file system's encoding survive, as in `os.fsdecode`.
+    Bytes that aren't valid in the file system's encoding survive, as in `os.fsdecode`.
     """
     names = _split_at_zeros(stream) if null else (line.rstrip(b"\r\n") for line in stream)
     yield from (os.fsdecode(name) for name in names if name)
@@ -73,7 +59,7 @@ def read_names(stream: BinaryIO, *, null: bool = False) -> Iterator[str]:
 
 def _split_at_zeros(stream: BinaryIO) -> Iterator[bytes]:
     rest = b""
-    # read1, unlike read, gives what is there and does not wait for more.
+    # Unlike read, read1 returns what is there and doesn't wait for more.
     while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]
         *names, rest = (rest + chunk).split(b"\0")
         yield from names
@@ -92,10 +78,10 @@ def _named(name: str, fetch: Fetch | None) -> Iterator[str | LazyImage]:
 
 
 def _matching(pattern: str, fetch: Fetch | None) -> Iterator[str | LazyImage]:
-    """As if the shell had expanded it; what matches nothing stays, to be reported."""
+    """What the shell would expand it to; a pattern without matches stays, to be reported."""
     found = sorted(glob.glob(pattern, recursive=True))
     for name in found or [pattern]:
-        # Below a folder that ** matches, all that is meant matches by itself.
+        # ** also matches all that is in a folder it matches.
         if not ("**" in pattern and os.path.isdir(name)):
             yield from _named(name, fetch)
 
@@ -107,7 +93,7 @@ def _below(folder: str) -> Iterator[str]:
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 yield os.path.join(root, name)
-    yield from unread  # decoded, they say why
+    yield from unread  # decoding them raises the reason
 
 
 def _is_url(name: str) -> bool:

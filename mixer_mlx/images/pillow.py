@@ -1,4 +1,4 @@
-"""Pillow in silence: nothing on stderr, and every way it fails as one ImageError."""
+"""Silences Pillow, and turns all that it raises into ImageError."""
 
 import ctypes
 import logging
@@ -15,7 +15,7 @@ from PIL import Image
 
 from mixer_mlx.errors import ImageError
 
-# All that Pillow 12.3 to 13 was seen, or can be read, to raise on damaged files.
+# What Pillow 12.3 to 13 raises on damaged files, by its source and by fuzzing.
 RAISED_BY_PILLOW = (
     ArithmeticError,
     AssertionError,
@@ -34,7 +34,7 @@ RAISED_BY_PILLOW = (
     zlib.error,
 )
 
-# Without any handler, logging writes Pillow's errors to stderr.
+# Without a handler, logging would write Pillow's errors to stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
@@ -52,18 +52,18 @@ def quietly(verb: str, advice: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """An exception's message, in one line."""
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
 class _Quiet:
-    """While any thread is inside, neither Pillow's warnings nor libtiff's lines reach stderr.
+    """While any thread is inside, neither Pillow's warnings nor libtiff's errors reach stderr.
 
-    `warnings.catch_warnings` won't do: before Python 3.14 threads that leave it in another order
-    than they came restore each other's filters. Here one filter, for Pillow's modules alone, is put
-    into the list of filters and taken out of that very list when the last thread leaves. libtiff
-    writes its errors to file descriptor 2 by itself, unless its error handler is taken away.
+    `warnings.catch_warnings` isn't thread-safe before Python 3.14: threads that leave it in another
+    order than they entered restore each other's filters. Here one filter, for Pillow's modules
+    only, is added to the list of filters, and removed from that same list when the last thread
+    leaves. libtiff writes its errors to file descriptor 2 unless its error handler is removed.
     """
 
     def __init__(self) -> None:
@@ -90,20 +90,20 @@ class _Quiet:
             if self._inside:
                 return
             self._set_libtiff_handler(self._libtiff_handler)
-            # The present list may be a copy, made while we were inside, of one that we changed.
-            present: Any = warnings.filters
-            for filters in (*self._changed, present):
+            # The current list may be a copy of one that we changed, made while we were inside.
+            current: Any = warnings.filters
+            for filters in (*self._changed, current):
                 while self._filter in filters:
                     filters.remove(self._filter)
             self._changed.clear()
 
 
 def _libtiff_error_setter() -> Callable[[int | None], int | None]:
-    """libtiff's TIFFSetErrorHandler (new handler -> old one), from the copy that Pillow uses."""
+    """libtiff's TIFFSetErrorHandler (new handler -> old one), from Pillow's own copy."""
     try:
         extension: Any = getattr(Image, "core")  # noqa: B009  # exported without a type
         setter = ctypes.CDLL(extension.__file__).TIFFSetErrorHandler
-    except (AttributeError, OSError):  # a Pillow without libtiff, or with it linked out of sight
+    except (AttributeError, OSError):  # Pillow without libtiff, or with its symbols hidden
         return lambda handler: handler
     setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
     return setter

@@ -1,9 +1,10 @@
-"""`Preprocess`: an image -> the pixels that a model takes."""
+"""`Preprocess`: an image -> a model's input pixels."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,33 +17,38 @@ from mixer_mlx.errors import ConfigError, ImageError
 from .decode import ImageInput, opened, rgb
 from .pillow import quietly
 
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+Array = TypeVar("Array", NDArray[np.float32], "mx.array")
+
 INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in names(Interpolation)}
 
-# From this size on, a resized image that is also far larger than the crop is never made whole.
+# Above this size, only the crop's region of a resized image is computed, if that is far smaller.
 _HUGE_PIXELS = 2**26
 _HUGE_RATIO = 64
 
-# A JPEG decoded at a half, a quarter or an eighth stays this many times as long and wide as it is
-# resized to. From there on smooth photographs differ by 3 of 255 at most from those
-# decoded in full, ones with hard saturated edges by 5: full decoding clips before it averages.
+# A JPEG decoded at a half, a quarter or an eighth stays at least this many times as long and wide
+# as its target. Then smooth photos differ by at most 3 of 255 from full decoding, and those with
+# hard saturated edges by 5: full decoding clips before it averages.
 _REDUCED_RATIO = 5.5
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes a model's input: resize, centre crop, and the numbers to normalise by.
+    """How an image becomes a model's input: resize, centre crop, normalisation.
 
-    The arithmetic is that of timm's `transforms_imagenet_eval`, pixel for pixel. `image_size` is
+    Results equal those of timm's `transforms_imagenet_eval`, pixel for pixel. `image_size` is
     (height, width). The image is first resized to S = floor(image_size / crop_pct):
 
-        "shorter"  keeps its shape; the shorter side becomes S, or, where S is not square, the
-                   image becomes just large enough to cover S (timm always uses bilinear there;
-                   here `interpolation` holds everywhere)
-        "squash"   both sides become S; with crop_pct 1 that is a plain resize to image_size
+        "shorter"  keeps the aspect ratio; the shorter side becomes S, or, if S isn't square, the
+                   image becomes just large enough to cover S (there timm always uses bilinear;
+                   here `interpolation` always applies)
+        "squash"   both sides become S; with crop_pct 1 a plain resize to image_size
 
-    `mean` and `std`, one number per channel, belong to pixels in 0..1. One channel means grey;
-    a number other than 1 and 3 is for models that are not called with images.
-    Raises ConfigError for a value of the wrong type or out of range.
+    `mean` and `std`, one number per channel, are for pixels in 0..1. One channel means grey; models
+    with other than 1 or 3 channels can't be called with images. Raises ConfigError for a value of
+    the wrong type or out of range.
     """
 
     image_size: tuple[int, int]
@@ -61,7 +67,7 @@ class Preprocess:
         check_numbers("std", self.std, 1e-6, 1e6)
         if len(self.mean) != len(self.std):
             raise ConfigError(
-                f"mean has {len(self.mean)} numbers and std {len(self.std)}; make them equal."
+                f"mean has {len(self.mean)} numbers and std {len(self.std)}; give one per channel."
             )
         object.__setattr__(self, "image_size", tuple(self.image_size))
         object.__setattr__(self, "crop_pct", float(self.crop_pct))
@@ -70,7 +76,7 @@ class Preprocess:
 
     @property
     def in_channels(self) -> int:
-        """Channels of the model's input; images can have 3, or 1 for grey."""
+        """Channels of the model's input: 3, or 1 for grey."""
         return len(self.mean)
 
     def to_dict(self) -> dict[str, object]:
@@ -87,20 +93,20 @@ class Preprocess:
     def __call__(self, image: ImageInput, *, exact: bool = False) -> NDArray[np.uint8]:
         """A path, a PIL image or a uint8 array -> uint8 pixels (H, W, in_channels).
 
-        An array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), grey, RGB or RGBA; a file that is
-        open for reading and a `LazyImage` will do too. EXIF orientation is applied, and JPEGs
-        far larger than needed are decoded at a reduced size; `exact` does neither, as the
-        evaluations with which models are published. Raises ImageError for anything else.
+        An array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), grey, RGB or RGBA. An open binary
+        file and a `LazyImage` are accepted, too. EXIF orientation is applied, and JPEGs far larger
+        than needed are decoded at a reduced size; `exact` disables both, as published evaluations
+        do. Raises ImageError for anything else.
         """
         if self.in_channels not in (1, 3):
             raise ImageError(
-                f"The model takes {self.in_channels} channels and images have 3; "
-                "call the model itself with arrays."
+                f"The model expects {self.in_channels} channels and images have 3; "
+                "call the model with arrays instead."
             )
         at_least = math.ceil(_REDUCED_RATIO * max(self._target))
         with opened(image, at_least=None if exact else at_least) as source:
             upright = rgb(source, exact=exact)
-            with quietly("resized", "cut or shrink it first"):
+            with quietly("resized", "crop or shrink it first"):
                 if self.in_channels == 1:
                     upright = upright.convert("L")
                 pixels = np.array(self._fit(upright))
@@ -110,20 +116,20 @@ class Preprocess:
         """uint8 pixels (..., H, W, in_channels) -> float32 (pixels / 255 - mean) / std."""
         if pixels.dtype != np.uint8 or pixels.shape[-1:] != (self.in_channels,):
             raise ImageError(
-                f"Pixels must be uint8 with {self.in_channels} channels last, "
-                f"not {pixels.dtype} {pixels.shape}."
+                f"Expected uint8 with {self.in_channels} channels last, got {pixels.dtype} "
+                f"{pixels.shape}; use the pixels that this Preprocess returns."
             )
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
-        return (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        return normalized(pixels.astype(np.float32), mean, std)
 
     @property
     def _target(self) -> tuple[int, int]:
-        """(height, width) that an image is resized to, or just covers, before the crop."""
+        """(height, width) of the image, or that it just covers, before the crop."""
         height, width = self.image_size
         return math.floor(height / self.crop_pct), math.floor(width / self.crop_pct)
 
     def _fit(self, image: Image.Image) -> Image.Image:
-        """Resizes and crops."""
+        """Resize and crop."""
         width, height = size = self._resized(*image.size)
         crop_height, crop_width = self.image_size
         # The resized image is never smaller than the crop, as crop_pct is at most 1.
@@ -133,7 +139,7 @@ class Preprocess:
         huge = max(_HUGE_PIXELS, _HUGE_RATIO * crop_width * crop_height)
         if width * height > huge:
             return _resize_region(image, size, box, resample)
-        if width * image.height > huge:  # what the first of two passes takes before Pillow 13
+        if width * image.height > huge:  # Pillow before 13 resizes rows first, at full height
             image = image.resize((image.width, height), resample)
         return image.resize(size, resample).crop(box)
 
@@ -150,13 +156,18 @@ class Preprocess:
         return int(to_height * width / height), to_height
 
 
+def normalized(pixels: Array, mean: Array, std: Array) -> Array:
+    """(pixels / 255 - mean) / std, channels last: float32 in NumPy, any dtype in MLX."""
+    return (pixels / 255 - mean) / std  # type: ignore[return-value]  # to mypy it is float64
+
+
 def _resize_region(
     image: Image.Image,
     size: tuple[int, int],
     box: tuple[int, int, int, int],
     resample: Image.Resampling,
 ) -> Image.Image:
-    """`image.resize(size).crop(box)`, without the memory for all of `size`."""
+    """`image.resize(size).crop(box)`, without allocating all of `size`."""
     left, right, x0, x1 = _cut(image.width, size[0], box[0], box[2])
     top, bottom, y0, y1 = _cut(image.height, size[1], box[1], box[3])
     part = image.crop((left, top, right, bottom))
@@ -164,10 +175,10 @@ def _resize_region(
 
 
 def _cut(old: int, new: int, start: int, end: int) -> tuple[int, int, float, float]:
-    """One axis of a resize from `old` to `new` pixels of which start..end are wanted.
+    """One axis of a resize from `old` to `new` pixels, of which start..end are wanted.
 
-    Returns the first and last pixel that the filter reaches, and start..end in the image, counted
-    from that first pixel: Pillow holds these in float32, which is coarse far from zero.
+    Returns the first and last pixel that the filter reaches, and start..end in the image, relative
+    to that first pixel: Pillow stores them in float32, which is coarse far from zero.
     """
     scale = old / new
     reach = math.ceil(2 * max(scale, 1)) + 1  # bicubic's support is 2

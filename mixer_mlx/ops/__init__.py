@@ -1,1 +1,1 @@
-"""What the model is computed with: activations and linear maps with derivatives of their own."""
+"""The model's operations: activations and linear maps with custom derivatives."""

@@ -1,16 +1,16 @@
-"""GELU in its two forms: `gelu` (erf, as timm runs it) and `gelu_tanh` (tanh, as Flax runs it).
+"""GELU in two forms: `gelu` (by erf, as in timm) and `gelu_tanh` (by tanh, as in Flax).
 
-Gaussian Error Linear Units, arXiv 1606.08415. The two differ by up to 4.7e-4, so each checkpoint
-names its own.
+Gaussian Error Linear Units, arXiv 1606.08415. The two differ by up to 4.7e-4, so a checkpoint
+specifies its own.
 
 Neither calls erf, tanh or exp: on the CPU those are library calls, and GELU would take longer than
-the matrix products around it. With a = |x|, GELU is max(0, x) less a bump, and its derivative is a
-step less another bump. A bump is a simple shape of u and w times P(w)**power, where
+the matrix products around it. With a = |x|, GELU is max(0, x) minus a bump, and its derivative is
+a step minus another bump. A bump is a simple function of u and w times P(w)**power, where
 
     u = max(0, reach - a) / (a + bend)      w = min(reach, a) / (a + bend)
 
-Both stay small, so nothing overflows, and u is 0 from the reach on, so the result is then exactly
-x or 0. `scripts/fit_gelu.py` makes the numbers.
+Both stay small, so nothing overflows. For a >= reach, u is 0 and the result exactly x or 0.
+`scripts/fit_gelu.py` computes the coefficients.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,11 @@ from typing import NamedTuple, cast
 
 import mlx.core as mx
 
-# On the CPU, MLX compiles by running g++, about 0.5 s for each function and dtype; then a large
-# array takes 1 ns per element instead of 8 or 10. Below this size, which one image does not
-# reach in most models, plain operations take some 10 ms at most: waiting for g++ would not pay.
-COMPILE_FROM_SIZE = 2**20
+from mixer_mlx.runtime.tuning import COMPILE_GELU_FROM
 
 
 class _Fit(NamedTuple):
-    """A bump: P's coefficients in ascending powers of w; the derivative's is 0 at w = zero."""
+    """A bump: P's coefficients in ascending powers of w; the derivative's bump is 0 at w = zero."""
 
     reach: float
     bend: float
@@ -34,8 +31,8 @@ class _Fit(NamedTuple):
     zero: float = 0.0
 
 
-# With the rounding of float32 the values are off by up to 6.4e-7 (erf) and 7.6e-7 (tanh), the
-# derivatives by up to 3.2e-6, over all x.
+# In float32, over all x, the error is up to 6.4e-7 (erf) and 7.6e-7 (tanh), and up to 3.2e-6 in the
+# derivatives.
 _ERF = _Fit(5.738, 13.794, 8, (1.768803, 0.04681318, -11.95056, -39.56906, -38.4185, 542.2462))
 _ERF_SLOPE = _Fit(
     5.515, 13.322, 8, (1.648794, 0.8851775, -12.24918, -46.91275, -25.72212, 509.3037), 0.05341784
@@ -55,10 +52,10 @@ def _power(p: mx.array, n: int) -> mx.array:
 def _bump(a: mx.array, fit: _Fit) -> tuple[mx.array, mx.array, mx.array]:
     """u, w and P(w)**power for a = |x|.
 
-    Two traps of MLX's compiled CPU kernels decide how this is written. A number that was clipped
-    at a constant must first meet one that varies, here the reciprocal: else g++ splits the loop at
-    the clip and can't vectorise it, three times slower. And a kernel ends after 11 operations in
-    a row, in the order of writing: with another order of this sum it falls apart.
+    Two traps of MLX's compiled CPU kernels determine this form. A value clipped at a constant must
+    first be combined with a varying one, here the reciprocal: otherwise g++ splits the loop at the
+    clip and can't vectorise it, which is three times slower. And a kernel has at most 11 operations
+    in sequence: with another order of this sum it is split.
     """
     reciprocal = 1.0 / (a + fit.bend)
     u = mx.maximum(0.0, fit.reach - a) * reciprocal
@@ -79,8 +76,8 @@ def _value(x: mx.array, fit: _Fit) -> mx.array:
 
 def _slope(x: mx.array, cotangent: mx.array, fit: _Fit) -> mx.array:
     """The derivative at x times the cotangent."""
-    # Neither mx.abs(x) nor x as float32: a compiled training step would share the array with the
-    # forward pass, which makes it a kernel of its own and keeps it in memory.
+    # Not mx.abs(x), nor x as float32: a compiled training step would share that array with the
+    # forward pass, which would keep it in memory and compute it by a separate kernel.
     sign = mx.sign(x)
     u, w, p = _bump((sign * x).astype(mx.float32), fit)
     sign, ct = sign.astype(mx.float32), cotangent.astype(mx.float32)
@@ -91,22 +88,22 @@ def _slope(x: mx.array, cotangent: mx.array, fit: _Fit) -> mx.array:
 def _compiled_where_worthwhile(
     formula: Callable[..., mx.array],
 ) -> Callable[..., mx.array]:
-    # Not shapeless, which is two to four times slower.
+    # Not shapeless, which would be two to four times slower.
     compiled = mx.compile(formula)
 
     def run(x: mx.array, *others: mx.array) -> mx.array:
         on_gpu = mx.default_device().type == mx.DeviceType.gpu
-        chosen = compiled if on_gpu or x.size >= COMPILE_FROM_SIZE else formula
+        chosen = compiled if on_gpu or x.size >= COMPILE_GELU_FROM else formula
         return chosen(x, *others)
 
     return run
 
 
 def _activation(value: _Fit, slope: _Fit) -> Callable[[mx.array], mx.array]:
-    """The function with its own derivative.
+    """The function with a custom derivative.
 
-    The derivative that MLX would make of the formula is 20 kernels instead of one, and a training
-    step would keep 20 arrays of x's size instead of x alone.
+    MLX's own derivative of the formula would be 20 kernels instead of one, and a training step
+    would keep 20 arrays of x's size instead of only x.
     """
     derivative = _compiled_where_worthwhile(lambda x, ct: _slope(x, ct, slope))
     function = mx.custom_function(_compiled_where_worthwhile(lambda x: _value(x, value)))
@@ -119,16 +116,16 @@ _gelu_tanh = _activation(_TANH, _TANH_SLOPE)
 
 
 def gelu(x: mx.array) -> mx.array:
-    """x Phi(x), Phi the normal distribution: float array of any shape and its dtype.
+    """x Phi(x), with Phi the normal distribution, for a float array of any shape and dtype.
 
-    Within 1e-6 of the exact value, or one float32 spacing where that is more; the derivative
+    Within 1e-6 of the exact value, or one float32 spacing if that is larger; the derivative is
     within 5e-6. Half precision is computed in float32 and rounded once. inf gives inf, -inf 0.
     """
     return _gelu(x)
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
-    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))) / 2; as `gelu` in all else."""
+    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))) / 2; otherwise like `gelu`."""
     return _gelu_tanh(x)
 
 

@@ -1,9 +1,8 @@
-"""Linear maps over the channels and over the tokens, with derivatives of their own.
+"""Linear maps over channels and over tokens, with custom derivatives.
 
-MLX derives a weight's gradient as a transposed view, which everything after it walks through
-column by column, and sums a bias's gradient in the dtype of the activations: in half precision
-that loses most of its digits. Here gradients lie as the weights do, and biases are summed in
-float32.
+MLX's own gradient of a weight is a transposed view, which later operations access column by
+column, and it sums a bias's gradient in the activations' dtype: in half precision that loses most
+digits. Here gradients have the memory layout of the weights, and biases' are summed in float32.
 """
 
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""The machine: device and dtype, OpenBLAS, streams, threads, files that are whole, and ranks."""
+"""The machine: device and dtype, OpenBLAS, streams, threads, atomic files, and ranks."""

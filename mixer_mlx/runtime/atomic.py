@@ -1,8 +1,7 @@
-"""Files and folders that appear whole or not at all.
+"""Files and folders that are written whole or not at all.
 
-Both are written under a temporary name that starts with a dot, in the same folder, and renamed
-when they are complete and on the disk. A crash can leave such a name behind, never a half-written
-result.
+Both are written under a temporary name that starts with a dot, in the same folder, synced to disk
+and then renamed. A crash can leave a temporary name behind, but never a partial result.
 """
 
 import ctypes
@@ -19,7 +18,7 @@ from mixer_mlx.errors import MixerError
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it takes the place of `path` when the block ends well."""
+    """A temporary path to write to; it replaces `path` if the block succeeds."""
     temporary = _beside(path)
     try:
         yield temporary
@@ -32,7 +31,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written_file(path: Path, error: type[MixerError] = MixerError) -> Iterator[Path]:
-    """The same for a file that a user named: what the system refuses is an `error`."""
+    """The same for a user's file: OSError is raised as `error`."""
     try:
         with replacing_file(path) as temporary:
             yield temporary
@@ -42,7 +41,7 @@ def written_file(path: Path, error: type[MixerError] = MixerError) -> Iterator[P
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A new folder to fill; it takes the place of `path` when the block ends well."""
+    """A new folder to fill; it replaces `path` if the block succeeds."""
     temporary = _beside(path)
     try:
         temporary.mkdir()
@@ -62,7 +61,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's or a folder's content is on the disk."""
+    """Wait until a file's or folder's content is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -75,7 +74,7 @@ def _beside(path: Path) -> Path:
 
 
 def _swap(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step; False where the system or the file system can't."""
+    """Exchange two paths atomically; False if the system or the file system can't."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
     if sys.platform == "darwin":

@@ -1,4 +1,4 @@
-"""Where MLX computes: the device and the dtype, and what there is to know of this installation."""
+"""Where MLX computes: device, dtype, and a description of this installation."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from mixer_mlx.config import MixerConfig
 
 _NO_COMPILER = "g++ not found"
-_NO_COMPILE = "MLX_DISABLE_COMPILE is set, to whatever value"
+_NO_COMPILE = "MLX_DISABLE_COMPILE is set (to any value)"
 
 _NEXT_STEP = {
     OFF: "Unset MIXER_MLX_OPENBLAS: matrix products are tens of times faster with OpenBLAS.",
-    MISSING: "Install OpenBLAS, matrix products are tens of times faster with it: "
+    MISSING: "Install OpenBLAS, which makes matrix products tens of times faster: "
     "apt-get install libopenblas0-pthread (Fedora: dnf install openblas-threads).",
-    LATE: "Import mixer_mlx before mlx: matrix products are tens of times faster then.",
-    _NO_COMPILER: "Install g++, MLX fuses element-wise work with it: apt-get install g++.",
-    _NO_COMPILE: "Unset MLX_DISABLE_COMPILE: element-wise work is slower without fusing.",
+    LATE: "Import mixer_mlx before mlx: matrix products are then tens of times faster.",
+    _NO_COMPILER: "Install g++, by which MLX fuses element-wise operations: apt-get install g++.",
+    _NO_COMPILE: "Unset MLX_DISABLE_COMPILE: element-wise operations are slower without fusion.",
 }
 
 
@@ -39,7 +39,7 @@ def device(name: str | None = None) -> mx.Device:
     if name is None:
         return mx.default_device()
     if name not in names(Device):
-        raise BackendError(f"There is no device {name!r}; choose 'cpu' or 'gpu'.")
+        raise BackendError(f"Unknown device {name!r}; choose 'cpu' or 'gpu'.")
     kind = mx.DeviceType[name]
     if not mx.is_available(kind):
         install = ""
@@ -52,8 +52,8 @@ def device(name: str | None = None) -> mx.Device:
 def default_dtype(device: mx.Device) -> mx.Dtype:
     """float32 on a CPU, whose half precision is slow, and float16 on a GPU.
 
-    float16 because the first Apple GPUs have no bfloat16, and because it rounds eight times
-    finer; for NVIDIA GPUs that is a judgement, not a measurement.
+    float16 because the first Apple GPUs have no bfloat16, and because it has three more bits of
+    precision; for NVIDIA GPUs this is a judgement, not a measurement.
     """
     import mlx.core as mx
 
@@ -68,31 +68,27 @@ def dtype(name: str | None, device: mx.Device) -> mx.Dtype:
         return default_dtype(device)
     if name not in names(DType):
         known = ", ".join(names(DType))
-        raise BackendError(f"There is no dtype {name!r} here; choose one of {known}.")
+        raise BackendError(f"Unknown dtype {name!r}; choose one of {known}.")
     chosen: mx.Dtype = getattr(mx, name)
     return chosen
 
 
 def dtype_name(dtype: mx.Dtype) -> str:
-    """For example "float32"."""
+    """E.g. "float32"."""
     return str(dtype).removeprefix("mlx.core.")
 
 
-def worth_compiling(config: MixerConfig, batch_size: int, least: int) -> bool:
-    """Whether a network that runs many times should be compiled for its batch size.
+def worth_compiling(config: MixerConfig, batch_size: int, threshold: int) -> bool:
+    """Whether to compile a model that runs many times with this batch size.
 
-    Always on a GPU. On the CPU from `least` numbers in a block's output on: MLX runs g++ for it,
-    for some seconds the first time on a machine, which small networks never repay.
+    Always on a GPU. On the CPU from `threshold` numbers in a block's output on: there MLX runs
+    g++, which takes seconds the first time on a machine.
     """
-    return gpu_is_default() or batch_size * config.num_tokens * config.hidden_dim >= least
-
-
-def can_compile() -> bool:
-    """Whether `mx.compile` fuses anything on the default device; if not it is a silent no-op."""
-    return _compile_obstacle() is None
+    return gpu_is_default() or batch_size * config.num_tokens * config.hidden_dim >= threshold
 
 
 def _compile_obstacle() -> str | None:
+    """Why `mx.compile` fuses nothing on the default device, where it is a silent no-op."""
     if "MLX_DISABLE_COMPILE" in os.environ:
         return _NO_COMPILE
     if not gpu_is_default() and shutil.which("g++") is None:  # what MLX runs for the CPU
@@ -101,8 +97,8 @@ def _compile_obstacle() -> str | None:
 
 
 def describe() -> dict[str, object]:
-    """This installation, ready for JSON; `advice` lists what would make it faster."""
-    from importlib.metadata import version  # slow to import, and needed nowhere else
+    """This installation, ready for JSON; `advice` lists how to make it faster."""
+    from importlib.metadata import version  # slow to import, and used only here
 
     import mlx.core as mx
 
@@ -121,12 +117,12 @@ def describe() -> dict[str, object]:
         "cores": cores(),
         **{name: round(size / 2**30, 1) for name, size in _memory(default).items()},
         "blas": {
-            "library": prepared.openblas or "what MLX came with",
+            "library": prepared.openblas or "MLX's own",
             "core": prepared.core,
             "threads": prepared.threads,
             "reason": prepared.reason,
         },
-        "malloc": "tuned" if prepared.malloc else "as it is",
+        "malloc": "tuned" if prepared.malloc else "default",
         "compile": {"works": obstacle is None, "reason": obstacle},
         "environment": {
             name: value
@@ -138,7 +134,7 @@ def describe() -> dict[str, object]:
 
 
 def memory_bytes() -> int:
-    """What the default device may use: a GPU's own share, or the machine's memory."""
+    """Memory available to the default device: a GPU's own, or the machine's."""
     import mlx.core as mx
 
     known = _memory(mx.default_device())
@@ -146,7 +142,7 @@ def memory_bytes() -> int:
 
 
 def _memory(device: mx.Device) -> dict[str, int]:
-    """Bytes in the machine, and what a GPU may use: on Metal its recommended share of them."""
+    """Bytes in the machine, and those a GPU may use: on Metal the recommended working set."""
     import mlx.core as mx
 
     info = mx.device_info(device)
@@ -158,7 +154,7 @@ def _memory(device: mx.Device) -> dict[str, int]:
 
 
 def _advice(reason: str | None, obstacle: str | None) -> list[str]:
-    """Next steps from why MLX's CPU has no OpenBLAS and why it can't compile."""
+    """Next steps, given why MLX's CPU doesn't use OpenBLAS and why it can't compile."""
     advice = []
     if not gpu_is_default():
         if os.path.exists("/proc/driver/nvidia/version"):

@@ -1,12 +1,12 @@
 """On Linux, a fast BLAS and malloc under MLX's CPU.
 
-MLX's wheel for Linux brings the reference BLAS: on two cores of an AMD EPYC a float32 product of
-1536 x 1536 matrices takes 20 (busy) to 40 times as long with it as with OpenBLAS. `prepare` puts
-the system's OpenBLAS before it. That works only as long as MLX is not imported, so
-`mixer_mlx/__init__.py` does it first of all, and MLX is imported inside the functions here.
+MLX's wheel for Linux includes the reference BLAS: on two cores of an AMD EPYC a float32 product of
+1536 x 1536 matrices takes 20 (busy) to 40 times as long as with OpenBLAS. `prepare` loads the
+system's OpenBLAS before it. That only works before MLX is imported, so `mixer_mlx/__init__.py` does
+it first, and MLX is imported inside the functions here.
 
-    MIXER_MLX_OPENBLAS=0    leaves MLX the BLAS it came with
-    MIXER_MLX_MALLOC=0      leaves malloc as it is
+    MIXER_MLX_OPENBLAS=0    keeps the BLAS of MLX's wheel
+    MIXER_MLX_MALLOC=0      keeps malloc's defaults
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# Fedora's libopenblas.so.0 has one thread, so its threaded library is asked for first.
+# Fedora's libopenblas.so.0 is single-threaded, so its threaded library comes first.
 _SONAMES = ("libopenblasp.so.0", "libopenblas.so.0", "libopenblaso.so.0", "libopenblas.so")
 _AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}
 _MALLOPT = {  # glibc's malloc.h: parameter number, bytes
-    -3: 32 << 20,  # M_MMAP_THRESHOLD; more is refused
+    -3: 32 << 20,  # M_MMAP_THRESHOLD; its maximum
     -1: 512 << 20,  # M_TRIM_THRESHOLD
-    -2: 256 << 20,  # M_TOP_PAD: also serves arrays above the first threshold
+    -2: 256 << 20,  # M_TOP_PAD: also for arrays above the first threshold
 }
 
 OFF = "switched off by MIXER_MLX_OPENBLAS=0"
@@ -39,9 +39,9 @@ LATE = "MLX was imported before mixer_mlx"
 class Prepared:
     """What `prepare` did.
 
-    `openblas` is the file whose matrix products MLX's CPU runs on, `core` the processor its
-    kernels are for, `threads` how many it uses. Where MLX keeps its own BLAS the three are None
-    and `reason` says why. `malloc`: whether glibc's malloc was tuned.
+    `openblas` is the library that computes MLX's matrix products on the CPU, `core` the processor
+    that its kernels are for, `threads` its number of threads. If MLX keeps its own BLAS, all three
+    are None and `reason` is why. `malloc`: whether glibc's malloc was tuned.
     """
 
     openblas: str | None = None
@@ -53,18 +53,18 @@ class Prepared:
 
 @functools.cache
 def prepare() -> Prepared:
-    """On Linux give MLX's CPU a fast BLAS and malloc, at the first call; elsewhere do nothing.
+    """On Linux, at the first call, give MLX's CPU a fast BLAS and malloc; elsewhere do nothing.
 
-    Warns (RuntimeWarning) when MLX was imported first and so can't use an OpenBLAS that is there.
+    Warns (RuntimeWarning) if MLX was imported first and can't use the installed OpenBLAS.
     """
     if sys.platform != "linux":
-        return Prepared(reason="only MLX for Linux needs it")
+        return Prepared(reason="only needed on Linux")
     prepared = _prepare_blas()
     if prepared.reason == LATE and not gpu_is_default():
         warnings.warn(
             "MLX was imported before mixer_mlx and can't use the OpenBLAS installed here, which "
             "makes matrix products on the CPU tens of times slower; import mixer_mlx before mlx "
-            "(MIXER_MLX_OPENBLAS=0 silences this).",
+            "(MIXER_MLX_OPENBLAS=0 silences this warning).",
             RuntimeWarning,
             stacklevel=3,  # this function, mixer_mlx/__init__.py, the user's import
         )
@@ -74,7 +74,7 @@ def prepare() -> Prepared:
 def _prepare_blas() -> Prepared:
     if os.environ.get("MIXER_MLX_OPENBLAS") == "0":
         return Prepared(reason=OFF)
-    if _global_blas() is None:  # otherwise the user has preloaded one
+    if _global_blas() is None:  # None is preloaded
         library = _find_openblas()
         if library is None:
             return Prepared(reason=MISSING)
@@ -86,12 +86,11 @@ def _prepare_blas() -> Prepared:
 
 
 def _find_openblas() -> str | None:
-    """Load the system's OpenBLAS, visible to nobody yet; returns the name it was found by.
+    """Load the system's OpenBLAS, with its symbols still private; returns the name that was found.
 
     A version older than the processor falls back to AVX2 kernels, which can be half as fast as
-    those for AVX-512. SKYLAKEX names the float32 kernels that all its AVX-512 cores share. The
-    variable is read while the library is loaded; it must not reach NumPy's own OpenBLAS or child
-    processes.
+    those for AVX-512. SKYLAKEX selects float32 kernels that work on all AVX-512 cores. OpenBLAS
+    reads the variable when it is loaded; NumPy's own OpenBLAS and child processes mustn't see it.
     """
     choose = "OPENBLAS_CORETYPE" not in os.environ and _has_avx512()
     if choose:
@@ -108,7 +107,7 @@ def _find_openblas() -> str | None:
 
 
 def _has_avx512(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    """Whether the (first) processor has what SKYLAKEX kernels need."""
+    """Whether the (first) processor supports SKYLAKEX kernels."""
     with suppress(OSError), open(cpuinfo) as lines:
         flags = next((line for line in lines if line.startswith("flags")), "")
         return set(flags.split()) >= _AVX512
@@ -116,13 +115,13 @@ def _has_avx512(cpuinfo: str = "/proc/cpuinfo") -> bool:
 
 
 def _bind_others() -> None:
-    """Tie the OpenBLAS in NumPy's and SciPy's wheels to their own kernels before ours is visible.
+    """Bind the OpenBLAS in NumPy's and SciPy's wheels to its own kernels before ours is global.
 
-    They export some hundred of them under the same names; loaded later they would run on ours,
-    which are of another version.
+    It exports about a hundred of them under the same names; loaded later, it would call ours, which
+    are of another version.
     """
     for package in ("numpy", "scipy"):
-        with suppress(OSError, ValueError):  # ValueError: a stand-in without a spec
+        with suppress(OSError, ValueError):  # ValueError: a mock module without a spec
             spec = importlib.util.find_spec(package)
             if spec is not None and spec.origin is not None:
                 for library in Path(spec.origin).parents[1].glob(f"{package}.libs/*openblas*"):
@@ -141,9 +140,9 @@ class _DlInfo(ctypes.Structure):
 
 
 def set_threads(count: int) -> int | None:
-    """How many threads MLX's matrix products took so far; from now on they take `count`.
+    """Set the number of threads of MLX's matrix products; returns the previous one.
 
-    None, and nothing is changed, where OpenBLAS doesn't compute them.
+    If OpenBLAS doesn't compute them, changes nothing and returns None.
     """
     library = _openblas()
     if library is None:
@@ -161,7 +160,7 @@ def _openblas() -> ctypes.CDLL | None:
 
 
 def _global_blas() -> str | None:
-    """The file that answers a library asking for `cblas_sgemm`, if any does so far."""
+    """The library that provides the global symbol `cblas_sgemm`, if any."""
     process = ctypes.CDLL(None)
     info = _DlInfo()
     if not hasattr(process, "cblas_sgemm"):
@@ -180,7 +179,7 @@ def _inspect(path: str | None) -> Prepared:
 
 
 def _tune_malloc() -> bool:
-    """Let glibc's malloc keep freed arrays, whose pages the kernel would else clear anew each time.
+    """Let glibc's malloc keep freed arrays, whose pages the kernel would otherwise clear each time.
 
     Measured: element-wise chains over 4 M numbers take a sixth of the time; a compiled training
     step (1.1 M parameters, batch 128) has a thirtieth of the page faults at the same peak memory;
@@ -192,7 +191,7 @@ def _tune_malloc() -> bool:
 
 
 def gpu_is_default() -> bool:
-    """Whether MLX computes on a GPU unless told otherwise."""
+    """Whether MLX's default device is a GPU."""
     import mlx.core as mx
 
     return mx.default_device().type == mx.DeviceType.gpu

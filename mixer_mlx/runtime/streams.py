@@ -1,9 +1,9 @@
-"""On the CPU a batch is computed in parts, on several streams at once.
+"""On the CPU, a batch is computed in parts, on several streams at once.
 
-MLX's CPU computes all but matrix products on one core, and the operations of a stream one after
-the other. With a part of the batch on each of several streams all cores are busy all the time,
-while each matrix product has a core to itself. Small parts also need little memory: large arrays
-come from the kernel page by page.
+MLX's CPU backend runs a stream's operations one after the other, and all but matrix products on one
+core. With a part of the batch on each of several streams, all cores are busy, and each matrix
+product has one core. Small parts also need little memory: the kernel hands out large arrays page by
+page.
 """
 
 import os
@@ -19,94 +19,86 @@ from mixer_mlx.config import MixerConfig
 
 from . import openblas
 from .threads import cores
+from .tuning import MATMUL_COST, MAX_PART, MAX_STREAMS
 
 Part: TypeAlias = tuple[int, int]
-"""Where the examples of a part begin and end in the batch."""
+"""(start, end) of a part's examples in the batch."""
 
-MOST_STREAMS = 16
-"""MLX hands out some hundred operations ahead, to all streams together."""
-PRODUCTS = 4
-"""How often as long as all else a core takes for the matrix products; measured with B/16."""
-MOST_NUMBERS = 2**21
-"""In the widest layer of a part: 8 MiB in float32. With larger ones a forward pass was slower."""
-MOST_IN_TRAINING = 2**22
-"""More, because the gradients of all parts are added up."""
-
-_mine = threading.local()  # MLX's streams belong to the thread that made them
+_local = threading.local()  # MLX's streams belong to the thread that made them
 
 
-def rounds(config: MixerConfig, size: int, most: int = MOST_NUMBERS) -> list[list[Part]]:
-    """How to compute a batch: the parts of a round at once, one round after the other.
+def rounds(config: MixerConfig, size: int, max_part: int = MAX_PART) -> list[list[Part]]:
+    """How to divide a batch: rounds, one after the other, of parts that are computed at once.
 
-    A part has no more than `most` numbers in its widest layer, or one example. A GPU computes the
-    whole at once.
+    A part has at most `max_part` numbers in its widest layer, or one example. A GPU gets the whole
+    batch as one part.
     """
     if mx.default_device().type == mx.DeviceType.gpu or sys.platform != "linux":
         return [[(0, size)]]
     n = _processors()
-    count = min(n, MOST_STREAMS, size)
-    if (PRODUCTS + 1) / count > PRODUCTS / n + 1:  # a product on all cores, and the rest on one
-        count = 1
+    count = min(n, MAX_STREAMS, size)
+    if (MATMUL_COST + 1) / count > MATMUL_COST / n + 1:
+        count = 1  # faster: a product on all cores, and the rest on one
     S, C = config.num_tokens, config.hidden_dim
     widest = max(S * config.channels_mlp_dim, config.tokens_mlp_dim * C, S * C)
-    turns = -(-size // (count * max(1, most // widest)))
+    turns = -(-size // (count * max(1, max_part // widest)))
     length = -(-size // (count * turns))
     parts = [(start, min(start + length, size)) for start in range(0, size, length)]
     return [parts[i : i + count] for i in range(0, len(parts), count)]
 
 
 def streams(count: int) -> list[mx.Stream]:
-    """As many streams of the default device as a round has parts; one is the default stream."""
+    """`count` streams of the default device; for one, its default stream."""
     if count == 1:
         return [mx.default_stream(mx.default_device())]
-    known: list[mx.Stream] = _mine.__dict__.setdefault("streams", [])
+    known: list[mx.Stream] = _local.__dict__.setdefault("streams", [])
     while len(known) < count:
         known.append(mx.new_stream(mx.cpu))
     return known[:count]
 
 
-class _Products:
-    """How many cores each of MLX's matrix products takes: one, while anybody needs that."""
+class _ThreadLimit:
+    """Limits MLX's matrix products to one thread while any caller needs it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
         self._before: int | None = None
 
-    def narrow(self) -> None:
+    def acquire(self) -> None:
         with self._lock:
             if not self._users:
                 self._before = openblas.set_threads(1)
             self._users += 1
 
-    def widen(self) -> None:
+    def release(self) -> None:
         with self._lock:
             self._users -= 1
             if not self._users and self._before is not None:
                 openblas.set_threads(self._before)
 
 
-_PRODUCTS = _Products()
+_THREAD_LIMIT = _ThreadLimit()
 
 
 @contextmanager
 def one_core_each(count: int) -> Iterator[None]:
-    """While `count` parts, if they are several, are computed at once, a product takes one core.
+    """While several parts are computed at once, each matrix product uses one core.
 
-    (Of products that take more than one, OpenBLAS lets all but the first wait.) What was begun
-    inside must be computed before the end: from then on a product takes as many cores as before.
+    (OpenBLAS runs only one multi-threaded product at a time.) What is started in the block must be
+    evaluated before it ends. A `count` of 1 changes nothing.
     """
     if count == 1:
         yield
         return
-    _PRODUCTS.narrow()
+    _THREAD_LIMIT.acquire()
     try:
         yield
     finally:
-        _PRODUCTS.widen()
+        _THREAD_LIMIT.release()
 
 
 def _processors() -> int:
-    """The cores that this process is to compute with."""
-    told = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    return int(told) if told.isdigit() and int(told) else cores()
+    """The number of cores to use."""
+    limit = os.environ.get("OPENBLAS_NUM_THREADS", "")
+    return int(limit) if limit.isdigit() and int(limit) else cores()

@@ -1,4 +1,4 @@
-"""Work ahead in threads, in order."""
+"""`map` in threads, in order."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ THREADS = cores()
 def in_threads(
     function: Callable[[Item], Output], items: Iterable[Item], ahead: int
 ) -> Generator[Output, None, None]:
-    """`map` in threads, in order, at most `ahead` items early; stops them when it is closed."""
+    """`map` in threads, in order, at most `ahead` items early; closing it cancels the rest."""
     waiting: deque[Future[Output]] = deque()
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
     try:

@@ -1,1 +1,1 @@
-"""Training and fine-tuning: `fit`, and the recipes as data."""
+"""Training and fine-tuning: `fit`, and recipes as data."""

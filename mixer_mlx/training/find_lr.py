@@ -1,7 +1,7 @@
-"""A learning rate from a short test, in which it rises from far too low to far too high.
+"""The learning-rate range test: find a rate by raising it from far too low to far too high.
 
-The range test is Smith's (arXiv 1506.01186); its numbers and what it suggests are those of fastai's
-`lr_find` with `minimum` and `steep`.
+By Smith (arXiv 1506.01186); its settings and suggestions are those of fastai's `lr_find` with
+`minimum` and `steep`.
 """
 
 import dataclasses
@@ -30,19 +30,18 @@ from .step import REPORT, Step, make_step
 LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 100
 SMOOTHING = 0.98
 DIVERGED = 4.0
-"""The test ends where the smoothed loss is so many times its lowest."""
+"""The test ends when the smoothed loss is this many times its minimum."""
 SKIPPED = 10
-"""Steps whose smoothed loss is the mean of too few to suggest a rate from."""
-
+"""First steps, whose smoothed loss averages too few losses to suggest a rate."""
 SLIGHT = 0.005
+"""A `fall` below this may be noise."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One step of the test: its rate, the loss of its batch before the update, and that smoothed.
+    """One step: its learning rate, and its batch's loss before the update.
 
-    `smoothed` is the mean of all losses up to here, each weighing `SMOOTHING` times as much as the
-    one after it.
+    `smoothed` is the bias-corrected exponential moving average of the losses, with decay SMOOTHING.
     """
 
     lr: float
@@ -53,10 +52,10 @@ class Trial:
 def try_rates(
     model: MlpMixer, train: Batches, recipe: Recipe, preprocess: Preprocess
 ) -> Iterator[Trial]:
-    """Try `STEPS` rates, one after the other, in the steps of a run; the model stays as it is.
+    """Train for STEPS steps, each with the next rate, on a copy of the weights.
 
-    All of the recipe counts but its rate, its schedule, its length and its average of the weights.
-    Ends early where the loss diverges or is no finite number.
+    The recipe's rate, schedule, length and EMA are ignored. Ends early if the loss diverges or
+    isn't finite.
     """
     recipe = recipe.replace(ema_decay=None)
     step = make_step(model.config, recipe, preprocess)
@@ -65,7 +64,7 @@ def try_rates(
 
 
 def rates(lowest: float = LOWEST, highest: float = HIGHEST, steps: int = STEPS) -> list[float]:
-    """Rates that rise by the same factor from each to the next, both ends included."""
+    """Geometrically spaced rates, both ends included."""
     return [float(rate) for rate in np.geomspace(lowest, highest, steps)]
 
 
@@ -75,8 +74,8 @@ def range_test(
     batches: Iterable[tuple[NDArray[np.uint8], Labels]],
     rates: Sequence[float],
 ) -> Iterator[Trial]:
-    """Step through `batches` with `rates`, one each, until the loss diverges; changes `state`."""
-    sum_of_losses = sum_of_shares = 0.0
+    """One step per rate, until the loss diverges; changes `state`."""
+    sum_of_losses = sum_of_weights = 0.0
     best = math.inf
     for number, (lr, (pixels, labels)) in enumerate(zip(rates, batches, strict=False)):
         state.arrays, report = step(state.arrays, state.frozen, pixels, labels, number, lr)
@@ -84,8 +83,8 @@ def range_test(
         if numbers["failed"]:
             return
         sum_of_losses = SMOOTHING * sum_of_losses + numbers["loss"]
-        sum_of_shares = SMOOTHING * sum_of_shares + 1
-        trial = Trial(lr, numbers["loss"], sum_of_losses / sum_of_shares)
+        sum_of_weights = SMOOTHING * sum_of_weights + 1
+        trial = Trial(lr, numbers["loss"], sum_of_losses / sum_of_weights)
         yield trial
         best = min(best, trial.smoothed)
         if trial.smoothed > DIVERGED * best:
@@ -93,16 +92,16 @@ def range_test(
 
 
 def suggested(trials: Sequence[Trial]) -> float | None:
-    """A tenth of the rate with the lowest smoothed loss; None where the loss never fell."""
+    """A tenth of the rate with the lowest smoothed loss; None if the loss never fell."""
     lowest = min(range(len(trials)), key=lambda number: trials[number].smoothed)
     return trials[lowest].lr / 10 if lowest >= SKIPPED else None
 
 
 def steepest(trials: Sequence[Trial]) -> float | None:
-    """The rate at which the smoothed loss falls most steeply, over the logarithm of the rate.
+    """The rate where the smoothed loss falls most steeply, by the logarithm of the rate.
 
-    Looked for before the lowest smoothed loss: later ones are noise on the way up. Mind that the
-    smoothed loss is behind that of the batch, and its steepest fall near the latter's lowest.
+    Only rates up to the lowest smoothed loss count: later falls are noise. The smoothed loss lags
+    behind, so its steepest fall is near the minimum of the unsmoothed loss.
     """
     lowest = min(range(len(trials)), key=lambda number: trials[number].smoothed)
     falls = [
@@ -113,13 +112,13 @@ def steepest(trials: Sequence[Trial]) -> float | None:
 
 
 def fall(trials: Sequence[Trial]) -> float:
-    """The share of the smoothed loss that is gone at its lowest; below `SLIGHT` perhaps noise."""
+    """By which fraction the smoothed loss fell to its minimum."""
     later = [trial.smoothed for trial in trials[SKIPPED:]]
     return 1 - min(later) / later[0] if later and later[0] else 0.0
 
 
 def save(trials: Sequence[Trial], plot: Path) -> None:
-    """Write the curves as a PNG, and all numbers as JSON beside it. Raises TrainingError."""
+    """Write the curves as a PNG, and all values as JSON beside it. Raises TrainingError."""
     record = {
         "suggested_lr": suggested(trials),
         "steepest_at": steepest(trials),
@@ -133,12 +132,12 @@ def save(trials: Sequence[Trial], plot: Path) -> None:
 
 
 def table(plot: Path) -> Path:
-    """Where the numbers of a plot are."""
+    """The JSON file beside a plot."""
     return plot.with_suffix(".json")
 
 
 def _panel(trials: Sequence[Trial]) -> Panel:
-    """Loss over the logarithm of the rate, cut off above the first loss."""
+    """Loss by the logarithm of the rate, clipped above the first losses."""
     ceiling = 1.5 * max(trial.smoothed for trial in trials[:SKIPPED])
     x = [math.log10(trial.lr) for trial in trials]
     curves = {

@@ -25,17 +25,17 @@ from .recipe import Recipe
 from .state import State
 from .step import REPORT, make_step
 
-# Below this no gradient that overflows in float16 can be blamed on the scale.
+# Below this, the loss scale isn't why a float16 gradient overflows.
 LOWEST_LOSS_SCALE = 2.0**-10
 
 Validate = Callable[[MlpMixer], Metrics]
 
 
 class Batches(Protocol):
-    """Training data: the same batches for the same (epoch, start), whatever was read before."""
+    """Training data. The batches depend only on (epoch, start), not on what was read before."""
 
     def __len__(self) -> int:
-        """Batches in an epoch, at least one."""
+        """Batches per epoch, at least one."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
         """Pixels (N, H, W, C) and labels (N,), from batch `start` of the epoch on."""
@@ -43,18 +43,18 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Event:
-    """What happened. `state` is the run as it is now, ready to be saved."""
+    """Something that happened in a run; `state` is the run's current state, ready to be saved."""
 
     state: State
 
 
 @dataclass(frozen=True)
 class StepDone(Event):
-    """One update: `step` counts from 1, `epoch` from 0. The next one may be computed already.
+    """One update: `step` counts from 1, `epoch` from 0. The next may be running already.
 
-    `loss` and `accuracy` (0 to 1) are those of the batch, before the update; `gradient_norm` is
-    the length before clipping; `peak_memory` is in bytes. `skipped`: the gradient overflowed in
-    float16, and the weights stayed as they were.
+    `loss` and `accuracy` (0 to 1) are the batch's, before the update; `gradient_norm` is from
+    before clipping; `peak_memory` is in bytes. `skipped`: the gradient overflowed in float16, and
+    the weights are unchanged.
     """
 
     step: int
@@ -70,10 +70,10 @@ class StepDone(Event):
 
 @dataclass(frozen=True)
 class EpochDone(Event):
-    """The end of an epoch, or of the run, with what the validation found.
+    """The end of an epoch, or of the run, with the validation metrics.
 
-    `ema` is None for a recipe without an average. `best` is "raw" or "ema" where these weights are
-    better than all before (`State.fill` puts them into a model), else None.
+    `ema` is None for a recipe without EMA. `best` is "raw" or "ema" if these weights are the best
+    so far (`State.fill` puts them into a model), else None.
     """
 
     step: int
@@ -85,7 +85,7 @@ class EpochDone(Event):
 
 @dataclass(frozen=True)
 class Saved(Event):
-    """The state of this step is in its folder."""
+    """The state after this step was saved to `folder`."""
 
     step: int
     folder: Path
@@ -93,7 +93,7 @@ class Saved(Event):
 
 @dataclass(frozen=True)
 class Done(Event):
-    """The run is over, `stopped` early or not; the model has the last raw weights."""
+    """The run is complete, or was `stopped` early; the model has the last raw weights."""
 
     step: int
     stopped: bool
@@ -110,24 +110,24 @@ def fit(
     resume: State | None = None,
     ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
-    """Train a model in place, as float32, one event at a time; stop it by asking for no more.
+    """Train a model in place, in float32, yielding events; to stop early, stop iterating.
 
-    `preprocess` says how pixels are normalised. The state is saved to `folder` after each epoch
-    and every `recipe.save_every` steps. `validate` gets the model with the raw weights, and again
-    with the average. `resume` is a state that was saved: on the CPU, in float32, the run goes on
-    bit for bit as if it had never stopped.
+    `preprocess` normalises the pixels. The state is saved to `folder` after each epoch and every
+    `recipe.save_every` steps. `validate` is called with the raw weights, and again with the EMA.
+    `resume` is a saved state: on the CPU, in float32, the run continues bit for bit as if it had
+    never stopped.
 
-    With several `ranks` all begin with rank 0's state, which rank 0 saves; `train` gives each its
-    part of the batches. All get the same events, but for times and memory.
+    With several `ranks`, all start from rank 0's state, which rank 0 saves; `train` yields each
+    rank's rows of the batches. All get the same events, except for times and memory.
 
-    Raises TrainingError for a loss that is no finite number (the state is then that before the
-    step), for data that changed since, and for a state that can't be saved.
+    Raises TrainingError if the loss isn't finite (the state is then that before the step), if the
+    data changed since `resume` was saved, and if the state can't be saved.
     """
     state = (resume or State.start(model, recipe)).shared(ranks)
-    state = _begun(state, recipe, len(train))
+    state = _checked(state, recipe, len(train))
     total = recipe.total_steps(len(train))
     step = make_step(model.config, recipe, preprocess, ranks)
-    ahead = gpu_is_default()  # the CPU is busy with a step while it is handed on
+    ahead = gpu_is_default()  # a CPU computes nothing else during a step
     try:
         while state.progress.end is None:
             epoch = state.progress.epoch
@@ -137,7 +137,7 @@ def fit(
                 number = state.progress.step
                 lr = learning_rate(recipe, number, total)
                 before, running = running, _PendingStep(number, epoch, lr, len(pixels), ranks)
-                # No other name for the old arrays: the new ones take their memory.
+                # No other reference to the old arrays: the new ones reuse their memory.
                 state.arrays, running.report = step(
                     state.arrays, state.frozen, pixels, labels, number, lr
                 )
@@ -145,7 +145,7 @@ def fit(
                 mx.async_eval(state.arrays, running.report)
                 if before:
                     event = before.event(state)
-                    running.start = time.perf_counter()  # it waited for the one before
+                    running.start = time.perf_counter()  # it had waited for the previous step
                     yield event
                 saves = recipe.save_every and (number + 1) % recipe.save_every == 0
                 if saves or not ahead:
@@ -164,23 +164,23 @@ def fit(
         state.fill(model)
 
 
-def _begun(state: State, recipe: Recipe, steps_per_epoch: int) -> State:
+def _checked(state: State, recipe: Recipe, steps_per_epoch: int) -> State:
     if state.recipe != recipe:
         raise ConfigError(
-            "The recipe is not the one that the saved run began with; leave its settings as they "
-            "were, or start a new run."
+            "Expected the recipe that the saved run began with; restore its settings, or start a "
+            "new run."
         )
     if state.steps_per_epoch not in (None, steps_per_epoch):
         raise TrainingError(
             f"The training images changed: an epoch had {state.steps_per_epoch} batches and has "
-            f"{steps_per_epoch} now; restore the folder, or start a new run."
+            f"{steps_per_epoch} now; restore the images, or start a new run."
         )
     state.steps_per_epoch = steps_per_epoch
     return state
 
 
 def _batches(train: Batches, state: State, last: int) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
-    """What is left of the epoch, up to step `last`."""
+    """The rest of the epoch, up to step `last`."""
     progress = state.progress
     start = progress.step - progress.epoch * len(train)
     missing = last - progress.step
@@ -196,7 +196,7 @@ def _batches(train: Batches, state: State, last: int) -> Iterator[tuple[NDArray[
 
 
 class _PendingStep:
-    """A step that was handed to the device."""
+    """A step that the device is computing."""
 
     report: mx.array
 
@@ -215,7 +215,7 @@ class _PendingStep:
             state.progress = dataclasses.replace(state.progress, step=self.number)
             state.arrays["counters"]["failed"] = mx.array(0.0)
             raise TrainingError(
-                f"The loss or its gradient was no finite number in step {self.number + 1} (loss "
+                f"The loss or its gradient wasn't finite in step {self.number + 1} (loss "
                 f"{numbers['loss']:g}); try a lower learning rate, or float32."
             )
         return StepDone(
@@ -233,7 +233,7 @@ class _PendingStep:
 
 
 def save(state: State, folder: Path, ranks: Ranks = ALONE) -> Saved:
-    """Rank 0 writes the state; the others wait until they have it, too. Raises TrainingError."""
+    """Rank 0 writes the state; the others finish computing it. Raises TrainingError."""
     if ranks.rank == 0:
         state.save(folder)
     mx.eval(state.arrays)
@@ -241,7 +241,7 @@ def save(state: State, folder: Path, ranks: Ranks = ALONE) -> Saved:
 
 
 def _end_epoch(state: State, model: MlpMixer, validate: Validate | None, total: int) -> EpochDone:
-    """Validate, and note whether that was the best and whether the run is over."""
+    """Validate, and record whether the weights are the best so far and whether the run ends."""
     progress, patience = state.progress, state.recipe.patience
     found: dict[str, Metrics] = {}
     if validate is not None:
@@ -263,5 +263,5 @@ def _end_epoch(state: State, model: MlpMixer, validate: Validate | None, total: 
 
 
 def _quality(metrics: Metrics) -> tuple[float, float]:
-    """The better of two results has the higher top-1, or the same and a lower loss."""
+    """Sort key: higher top-1 is better, then lower loss."""
     return metrics.top1, -min(metrics.loss, 1e9) if math.isfinite(metrics.loss) else -1e9

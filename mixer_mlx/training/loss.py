@@ -1,11 +1,11 @@
-"""What training makes smaller: the loss of each example, in float32."""
+"""The loss of each example, in float32."""
 
 import mlx.core as mx
 
 from mixer_mlx.data.mixing import Labels, SoftLabels
 
 Targets = list[mx.array]
-"""Labels (N,) alone, or labels and weights (T, N), as `SoftLabels`."""
+"""[labels (N,)], or [labels (T, N), weights (T, N)] as in `SoftLabels`."""
 
 
 def softmax_loss(logits: mx.array, labels: mx.array, smoothing: float) -> mx.array:
@@ -21,9 +21,9 @@ def softmax_loss(logits: mx.array, labels: mx.array, smoothing: float) -> mx.arr
 
 
 def sigmoid_loss(logits: mx.array, labels: mx.array, smoothing: float) -> mx.array:
-    """A yes-or-no cross-entropy for each class, summed over them: (N, K), (N,) -> (N,).
+    """Binary cross-entropy per class, summed over classes: (N, K), (N,) -> (N,).
 
-    As big_vision's `sigmoid_xent`; smoothing moves the targets as in `softmax_loss`.
+    As big_vision's `sigmoid_xent`; smoothing changes the targets as in `softmax_loss`.
     """
     logits = logits.astype(mx.float32)
     right = mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
@@ -36,14 +36,14 @@ LOSSES = {"softmax": softmax_loss, "sigmoid": sigmoid_loss}
 
 
 def targets(labels: Labels, start: int, end: int) -> Targets:
-    """Those of some examples of a batch, on the device."""
+    """The targets of examples start..end of a batch, on the device."""
     if isinstance(labels, SoftLabels):
         return [mx.array(array[:, start:end]) for array in labels]
     return [mx.array(labels[start:end])]
 
 
 def example_losses(kind: str, logits: mx.array, targets: Targets, smoothing: float) -> mx.array:
-    """The loss of each example, (N,). Both losses are linear in the target, so parts add up."""
+    """The loss of each example, (N,): both losses are linear in the target, so mixtures add up."""
     labels, *weights = targets
     if not weights:
         return LOSSES[kind](logits, labels, smoothing)
@@ -52,6 +52,6 @@ def example_losses(kind: str, logits: mx.array, targets: Targets, smoothing: flo
 
 
 def correct(logits: mx.array, targets: Targets) -> mx.array:
-    """How many labels, of mixed ones the heaviest, have the highest logit: a float32 number."""
+    """How many examples are classified correctly, by the heaviest label if mixed; float32."""
     labels = targets[0] if len(targets) == 1 else targets[0][0]
     return (mx.argmax(logits, axis=-1) == labels).astype(mx.float32).sum()

@@ -1,7 +1,7 @@
-"""A Mixer's forward pass in training: stochastic depth, dropout, recomputed blocks.
+"""A Mixer's forward pass in training: stochastic depth, dropout, gradient checkpointing.
 
-Random numbers are drawn outside of the pass, by `draw`, and go into it as arrays: a block that is
-computed a second time for its gradient (`mx.checkpoint`) would draw others.
+Random numbers are drawn before the pass, by `draw`, and passed as arrays: a block that is
+recomputed for its gradient (`mx.checkpoint`) would draw new ones.
 """
 
 import mlx.core as mx
@@ -14,7 +14,7 @@ from .optimizer import Weights
 from .recipe import Recipe
 
 Noise = dict[str, mx.array]
-"""What is drawn for a batch of N, as factors: "depth" (blocks, 2, N, 1, 1), "features" (N, C)."""
+"""Random factors for a batch of N: "depth" (blocks, 2, N, 1, 1), "pre_logits" (N, C)."""
 
 
 def weights_of(model: MlpMixer) -> Weights:
@@ -24,12 +24,12 @@ def weights_of(model: MlpMixer) -> Weights:
 
 
 def put(model: MlpMixer, weights: Weights) -> None:
-    """Give a model these parameters; others stay."""
+    """Set these parameters of a model; others are unchanged."""
     model.update(tree_unflatten(list(weights.items())))
 
 
 def trained_names(config: MixerConfig, recipe: Recipe, names: list[str]) -> set[str]:
-    """The names of the parameters that the recipe doesn't freeze."""
+    """Names of the parameters that the recipe doesn't freeze."""
     if recipe.freeze is None:
         return set(names)
     parts = ["head."]
@@ -40,12 +40,12 @@ def trained_names(config: MixerConfig, recipe: Recipe, names: list[str]) -> set[
 
 
 def draw(key: mx.array, size: int, config: MixerConfig, recipe: Recipe) -> Noise:
-    """The noise of a batch of `size` examples; empty for a recipe without any.
+    """The noise of a batch of `size` examples; empty for a recipe without noise.
 
-    Block i of L drops both of its sub-layers, each by a draw for each example, with probability
-    i / (L - 1) * drop_path, as big_vision does; there what is kept isn't rescaled.
+    Block i of L drops each of its two branches independently for each example, with probability
+    i / (L - 1) * drop_path, as big_vision does (without rescaling).
     """
-    depth_key, feature_key = mx.random.split(key)
+    depth_key, dropout_key = mx.random.split(key)
     noise = {}
     if recipe.drop_path:
         L = config.num_blocks
@@ -55,45 +55,37 @@ def draw(key: mx.array, size: int, config: MixerConfig, recipe: Recipe) -> Noise
         noise["depth"] = kept / keep if recipe.drop_path_rescale else kept.astype(mx.float32)
     if recipe.dropout:
         shape = (size, config.hidden_dim)
-        kept = mx.random.uniform(shape=shape, key=feature_key) < 1 - recipe.dropout
-        noise["features"] = kept / (1 - recipe.dropout)
+        kept = mx.random.uniform(shape=shape, key=dropout_key) < 1 - recipe.dropout
+        noise["pre_logits"] = kept / (1 - recipe.dropout)
     return noise
 
 
 def part(noise: Noise, start: int, end: int) -> Noise:
-    """The noise of some examples of the batch."""
-    cut = {"depth": (slice(None), slice(None)), "features": ()}
+    """The noise of examples start..end of the batch."""
+    cut = {"depth": (slice(None), slice(None)), "pre_logits": ()}
     return {name: value[(*cut[name], slice(start, end))] for name, value in noise.items()}
 
 
 def forward(model: MlpMixer, x: mx.array, noise: Noise, *, checkpoint: bool) -> mx.array:
-    """Normalised images (N, H, W, in) -> logits; without noise the same numbers as `model(x)`.
+    """Normalised images (N, H, W, in) -> logits; without noise, the same as `model(x)`.
 
-    `checkpoint`: a block keeps its input alone, and is computed again for its gradient.
+    `checkpoint`: only a block's input is kept, and the block is recomputed for its gradient.
     """
     x = model.embed(x)
     for i, block in enumerate(model.blocks):
         keep = noise["depth"][i].astype(x.dtype) if "depth" in noise else None
-        x = _recomputed(block, x, keep) if checkpoint else _run(block, x, keep)
-    features = model.pool(x)
-    if "features" in noise:
-        features = features * noise["features"].astype(features.dtype)
-    return model.classify(features)
-
-
-def _run(block: MixerBlock, x: mx.array, keep: mx.array | None) -> mx.array:
-    """`block(x)` with its two sub-layers multiplied by keep[0] and keep[1], (N, 1, 1)."""
-    if keep is None:
-        return block(x)
-    x = x + keep[0] * block.token_mixing(block.norm1(x))
-    return x + keep[1] * block.channel_mixing(block.norm2(x))
+        x = _recomputed(block, x, keep) if checkpoint else block(x, keep)
+    pre_logits = model.pool(x)
+    if "pre_logits" in noise:
+        pre_logits = pre_logits * noise["pre_logits"].astype(x.dtype)
+    return model.classify(pre_logits)
 
 
 def _recomputed(block: MixerBlock, x: mx.array, keep: mx.array | None) -> mx.array:
     def run(parameters: dict[str, object], x: mx.array, *keep: mx.array) -> mx.array:
         block.update(parameters)
-        return _run(block, x, *keep or (None,))
+        return block(x, *keep)
 
-    # All that the result depends on must be an argument: gradients flow through those alone.
+    # Gradients flow only through arguments, so all that the result depends on must be one.
     arguments = () if keep is None else (keep,)
     return mx.checkpoint(run)(block.parameters(), x, *arguments)

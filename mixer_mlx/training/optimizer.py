@@ -1,4 +1,4 @@
-"""From gradients to new weights: schedules, clipping, AdamW, Muon, SGD with momentum, averaging.
+"""Gradients -> new weights: schedules, clipping, AdamW, Muon, SGD with momentum, EMA.
 
 Weights, gradients and moments are dicts from a parameter's name to a float32 array.
 """
@@ -19,8 +19,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     """The rate of step 0, 1, ..., total - 1.
 
-    It rises in equal parts to `lr`, which the last step of the warm-up has, and then falls to
-    `end_lr`, which a step `total` would have.
+    It rises linearly to `lr` at the last step of the warm-up, then falls towards `end_lr`, which a
+    step `total` would have.
     """
     warmup = recipe.warmup if isinstance(recipe.warmup, int) else round(recipe.warmup * total)
     if step < warmup:
@@ -37,9 +37,9 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
 def rate_scales(layer_decay: float, names: list[str]) -> dict[str, float]:
     """Factors of the learning rate: layer_decay ** (layers between a parameter and the head).
 
-    As BEiT counts layers (Bao et al., arXiv 2106.08254): the stem is layer 0, block i is i + 1, the
-    last norm and the head come after the last block. (timm counts a Mixer's last norm with the last
-    block.)
+    Layers are counted as in BEiT (Bao et al., arXiv 2106.08254): the stem is layer 0, block i is
+    i + 1, and the last norm and the head come after the last block. (timm counts a Mixer's last
+    norm with the last block.)
     """
     block = {name: int(name.split(".")[1]) for name in names if name.startswith("blocks.")}
     last = max(block.values(), default=-1) + 2
@@ -49,49 +49,49 @@ def rate_scales(layer_decay: float, names: list[str]) -> dict[str, float]:
 
 
 def global_norm(gradients: Weights) -> mx.array:
-    """The length of all gradients as one vector, summed in float32."""
+    """The L2 norm of all gradients as one vector, summed in float32."""
     squares = [g.astype(mx.float32).square().sum() for g in gradients.values()]
     return mx.stack(squares).sum().sqrt()
 
 
-def clip_factor(norm: mx.array, most: float) -> mx.array:
-    """What shortens gradients to a length of `most`, as `torch.nn.utils.clip_grad_norm_` does."""
-    return mx.minimum(1.0, most / (norm + 1e-6))
+def clip_factor(norm: mx.array, max_norm: float) -> mx.array:
+    """The factor that clips gradients to `max_norm`, as in `torch.nn.utils.clip_grad_norm_`."""
+    return mx.minimum(1.0, max_norm / (norm + 1e-6))
 
 
 def first_moments(recipe: Recipe, weights: Weights) -> dict[str, Weights]:
     """The optimiser's state before the first update: m and v for AdamW, v for SGD, m for Muon.
 
-    Muon has a v as well, of the parameters that it leaves to AdamW.
+    Muon also has a v for the parameters that it leaves to AdamW.
     """
     zeros = {key: mx.zeros_like(w) for key, w in weights.items()}
     if recipe.optimizer == "sgd":
         return {"v": zeros}
-    left = {key: w for key, w in zeros.items() if not _muons(recipe, key, w)}
-    return {"m": zeros, "v": left}
+    adamw = {key: w for key, w in zeros.items() if not _uses_muon(recipe, key, w)}
+    return {"m": zeros, "v": adamw}
 
 
-def _muons(recipe: Recipe, name: str, w: mx.array) -> bool:
-    """Whether Muon updates it: the blocks' kernels; stem, head, norms and biases are AdamW's."""
+def _uses_muon(recipe: Recipe, name: str, w: mx.array) -> bool:
+    """Whether Muon updates a parameter: only the blocks' kernels; AdamW updates all others."""
     return recipe.optimizer == "muon" and name.startswith("blocks.") and w.ndim > 1
 
 
 def factors(
     recipe: Recipe, count: mx.array, lr: mx.array, gradient: mx.array, good: mx.array
 ) -> Weights:
-    """What `update` multiplies arrays with: one number each, as arrays.
+    """The scalars, as arrays, that `update` multiplies arrays by.
 
-    `count`, a float32 number, is 1 at the first update; `gradient` multiplies the gradients. If
-    `good` is false they're such that `update` leaves all as it is, given gradients of zeros.
+    `count`, a float32 scalar, is 1 at the first update; `gradient` scales the gradients. If `good`
+    is false, `update` with these factors and zero gradients changes nothing.
 
-    Not a part of `update`: in its compiled kernels they would be computed anew for every weight,
-    which made AdamW nearly three times as slow on the CPU.
+    Not part of `update`: its compiled kernels would recompute them for every weight, which made
+    AdamW nearly three times as slow on the CPU.
     """
     ema_decay = recipe.ema_decay or 0.0
     common: dict[str, tuple[mx.array | float, float]] = {
         "gradient": (gradient, 0.0),
-        # At update n the average's decay is at most n / (n + 9), as in TensorFlow's
-        # ExponentialMovingAverage, so that a short run isn't averaged with its start.
+        # At update n the decay is at most n / (n + 9), as in TensorFlow's
+        # ExponentialMovingAverage, so that a short run forgets its start.
         "ema": (1 - mx.minimum(ema_decay, count / (count + 9)), 0.0),
     }
     own: dict[str, tuple[mx.array | float, float]]
@@ -122,23 +122,23 @@ def factors(
 
 
 def _one_less_power(beta: float, count: mx.array) -> mx.array:
-    """1 - beta**count, without the digits that float32 would lose for a beta close to 1."""
+    """1 - beta**count, accurate in float32 for a beta close to 1."""
     return -mx.expm1(count * math.log(beta)) if beta else mx.ones_like(count)
 
 
 def update(
     recipe: Recipe, arrays: dict[str, Weights], gradients: Weights, f: Weights
 ) -> dict[str, Weights]:
-    """New "weights", moments and "ema", where `arrays` has one; `f` as `factors` gives them.
+    """New "weights", moments, and "ema" if `arrays` has it; `f` is from `factors`.
 
-    Weights decay; biases, and the scales of norms, don't.
+    Kernels decay; biases, and the scales of norms, don't.
     """
     scales = rate_scales(recipe.layer_decay, list(gradients))
-    others = _sgd if recipe.optimizer == "sgd" else _adamw
+    default = _sgd if recipe.optimizer == "sgd" else _adamw
     new: dict[str, Weights] = {name: {} for name in arrays}
     for key, g in gradients.items():
         old = {name: values[key] for name, values in arrays.items() if key in values}
-        rule = _muon if _muons(recipe, key, g) else others
+        rule = _muon if _uses_muon(recipe, key, g) else default
         after = rule(old, g * f["gradient"], f, scales[key])
         if "ema" in arrays:
             after["ema"] = old["ema"] + (after["weights"] - old["ema"]) * f["ema"]
@@ -161,7 +161,7 @@ def _adamw(old: Weights, g: mx.array, f: Weights, scale: float) -> Weights:
 def _muon(old: Weights, g: mx.array, f: Weights, scale: float) -> Weights:
     """Muon with Nesterov's momentum, and steps as large as AdamW's (Liu et al., arXiv 2502.16982).
 
-    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but for bfloat16 on the way.
+    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, without its bfloat16.
     """
     m = f["momentum"] * old["m"] + f["muon_new"] * g
     direction = orthogonalized(f["momentum"] * m + f["muon_new"] * g)
@@ -171,13 +171,13 @@ def _muon(old: Weights, g: mx.array, f: Weights, scale: float) -> Weights:
 
 
 def orthogonalized(g: mx.array, steps: int = 5) -> mx.array:
-    """A matrix (rows, columns) with its singular values brought to about 1, from 0.7 to 1.2.
+    """A matrix (rows, columns) with its singular values mapped to about 1 (0.7 to 1.2).
 
-    By Newton-Schulz iterations, matrix products alone; values below a thousandth of g's length
-    stay smaller.
+    By Newton-Schulz iterations, which need only matrix products; singular values below a thousandth
+    of g's norm stay smaller.
     """
     a, b, c = NEWTON_SCHULZ
-    x = g.T if g.shape[0] > g.shape[1] else g  # the smaller square
+    x = g.T if g.shape[0] > g.shape[1] else g  # x @ x.T is then the smaller square
     x = x / (x.square().sum().sqrt() + 1e-7)
     for _ in range(steps):
         square = x @ x.T

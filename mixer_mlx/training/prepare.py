@@ -1,4 +1,4 @@
-"""A dataset and a model -> what `fit` needs: the network, batches, validation, and memory."""
+"""A dataset and a model -> what `fit` needs: the model, batches, validation, and memory."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from mixer_mlx import resolution
-from mixer_mlx.analysis.evaluate import Metrics, evaluate
+from mixer_mlx.analysis.evaluate import Metrics, evaluate_images
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
@@ -16,7 +16,6 @@ from mixer_mlx.data.augment import augmentation
 from mixer_mlx.data.loader import (
     Batch,
     DecodedImages,
-    EvaluationBatches,
     OnUnreadable,
     TrainingBatches,
     noise,
@@ -26,7 +25,8 @@ from mixer_mlx.data.read import Dataset
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.ranks import ALONE, Ranks
-from mixer_mlx.runtime.streams import MOST_IN_TRAINING, rounds
+from mixer_mlx.runtime.streams import rounds
+from mixer_mlx.runtime.tuning import MAX_TRAINING_PART, TRAINING_MEMORY_FRACTION
 
 from .loop import StepDone, Validate, fit
 from .recipe import Recipe
@@ -35,7 +35,7 @@ from .recipe import Recipe
 def new_model(
     config: MixerConfig, preprocess: Preprocess, classes: tuple[str, ...], recipe: Recipe
 ) -> tuple[MlpMixer, ModelInfo]:
-    """A model that was never trained, for these classes; drawn by the recipe's seed."""
+    """A randomly initialised model for these classes; the recipe's seed decides the weights."""
     mx.random.seed(recipe.seed)
     model = MlpMixer(config.replace(num_classes=len(classes)))
     model.head.bias = mx.full(len(classes), recipe.head_bias)
@@ -50,10 +50,10 @@ def adapted(
     recipe: Recipe,
     image_size: tuple[int, int] | None = None,
 ) -> tuple[MlpMixer, ModelInfo]:
-    """A trained model made ready for other classes and perhaps larger images, as float32.
+    """A trained model adapted to other classes and perhaps larger images, in float32.
 
-    The head is kept, in the new order, where the classes are the same; else it is a new one of
-    zeros. Raises ConfigError for an image size that is no whole multiple of the trained one.
+    If the classes are the same, the head is kept, in the new order; otherwise it is replaced by
+    zeros. Raises ConfigError unless the image size is a whole multiple of the trained one.
     """
     if image_size and image_size != info.config.image_size:
         trained = resolution.resize(trained, image_size)
@@ -84,9 +84,9 @@ def training_batches(
     on_unreadable: OnUnreadable,
     ranks: Ranks = ALONE,
 ) -> TrainingBatches:
-    """The batches that `fit` trains on, or this rank's part of them.
+    """The batches that `fit` trains on, or this rank's rows of them.
 
-    Raises ConfigError for a batch that can't be shared evenly.
+    Raises ConfigError if the batch size isn't a multiple of the number of ranks.
     """
     augmented = augmentation(
         recipe.augmentation,
@@ -114,19 +114,18 @@ def validation(
     on_unreadable: OnUnreadable,
     ranks: Ranks = ALONE,
 ) -> Validate:
-    """How `fit` validates: the same code as `mixer evaluate`, images turned upright."""
+    """How `fit` validates: by the code of `mixer evaluate`, with images upright."""
     images = DecodedImages(dataset.take(ranks.mine(len(dataset))), on_unreadable)
 
     def validate(model: MlpMixer) -> Metrics:
-        batches = EvaluationBatches(images, info.preprocess, batch_size)
-        return evaluate(Classifier(model, info).logits, batches, ranks=ranks)
+        return evaluate_images(Classifier(model, info), images, batch_size, ranks=ranks)
 
     return validate
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take, as measured on a few steps with images of noise."""
+    """What a run will take, measured on a few steps with random pixels."""
 
     steps: int
     images_per_second: float
@@ -135,7 +134,7 @@ class Estimate:
 
 
 class _Noise:
-    """As many batches as a plan measures."""
+    """The batches that `plan` measures."""
 
     def __init__(self, config: MixerConfig, batch_size: int, steps: int) -> None:
         self.pixels = noise(config, batch_size)
@@ -150,9 +149,9 @@ class _Noise:
 
 
 def plan(model: MlpMixer, preprocess: Preprocess, recipe: Recipe, total_steps: int) -> Estimate:
-    """Measure a few steps of the real thing on a copy of the model; takes their time and memory.
+    """Measure a few real steps on a copy of the model; takes their time and memory.
 
-    Decoding images and validating come on top, where they are slower than the network.
+    Validation isn't included, nor is decoding, which matters if it is slower than the model.
     """
     copy = MlpMixer(model.config)
     copy.update(model.parameters())
@@ -167,45 +166,37 @@ def plan(model: MlpMixer, preprocess: Preprocess, recipe: Recipe, total_steps: i
     return Estimate(total_steps, rate, seconds, mx.get_peak_memory())
 
 
-MEMORY_SHARE = 0.6
-"""The share of the memory that a run should take: the rest is for the system and the images."""
-
-
 def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
-    """The peak of a training step: above what is measured, by up to a half, seldom by more.
+    """The peak memory of a training step; above the measured one, usually by less than a half.
 
-    What a block keeps for its gradient are the inputs of its two layer norms and what they give,
-    and of each MLP what goes into its GELU and what comes out. The factors for what is on the way
-    were measured on MLX's CPU backend.
+    For its gradient, a block keeps the inputs and outputs of its two layer norms and its two GELUs.
+    The factors for temporary arrays were measured on MLX's CPU backend.
     """
     S, C = config.num_tokens, config.hidden_dim
     inside = 3 * S * C + 2 * config.tokens_mlp_dim * C + 2 * S * config.channels_mlp_dim
     size = -(-recipe.batch_size // recipe.accumulation)
-    parts = rounds(config, size, MOST_IN_TRAINING)[0]
-    if recipe.gradient_checkpointing:  # each keeps its input, and a few at a time the rest
+    parts = rounds(config, size, MAX_TRAINING_PART)[0]
+    if recipe.gradient_checkpointing:  # each block keeps its input, and a few at a time the rest
         kept = 1.0 * config.num_blocks * S * C + (7 if len(parts) == 1 else 4) * inside
     else:
         kept = (1.2 * config.num_blocks + 5) * (S * C + inside)
     _, at_once = parts[-1]
     activations = at_once * kept * (4 if recipe.dtype == "float32" else 2)
     moments = 1 if recipe.optimizer == "sgd" else 2
-    # Weights, gradients, moments, and what is new before the old is gone.
+    # Weights, gradients, moments, and new arrays while the old ones are still there.
     copies = 3 + moments + (recipe.ema_decay is not None) + 2 * (recipe.accumulation > 1)
     return activations + 4 * copies * config.num_parameters
 
 
 def fitted(config: MixerConfig, recipe: Recipe, memory_bytes: float) -> Recipe:
-    """The recipe in as many parts (`accumulation`) as keep it under `MEMORY_SHARE` of the memory.
+    """The recipe with enough `accumulation` to stay under TRAINING_MEMORY_FRACTION of the memory.
 
-    The same updates, in less memory. A recipe that has parts already stays as it is, and one that
-    can't fit gets parts of one image.
+    The updates are the same. A recipe that already accumulates is unchanged; one that can't fit
+    gets parts of one image.
     """
     if recipe.accumulation > 1:
         return recipe
-    parts = 1
-    while (
-        estimated_bytes(config, recipe) > MEMORY_SHARE * memory_bytes and parts < recipe.batch_size
-    ):
-        parts = min(2 * parts, recipe.batch_size)
-        recipe = recipe.replace(accumulation=parts)
+    limit = TRAINING_MEMORY_FRACTION * memory_bytes
+    while estimated_bytes(config, recipe) > limit and recipe.accumulation < recipe.batch_size:
+        recipe = recipe.replace(accumulation=min(2 * recipe.accumulation, recipe.batch_size))
     return recipe

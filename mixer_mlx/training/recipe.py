@@ -1,4 +1,4 @@
-"""Recipe: everything that decides a training run, and the one home of its defaults."""
+"""Recipe: everything that decides a training run, and the only place of its defaults."""
 
 import dataclasses
 import tomllib
@@ -59,35 +59,37 @@ _OPTIONAL = {
     *("epochs", "steps", "clip_norm", "ema_decay", "patience", "save_every"),
     *("freeze", "rand_augment"),
 }
-"""What may be None."""
+"""Fields that may be None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train. Raises ConfigError, naming the field, for a value that makes no sense.
+    """How to train. Raises ConfigError, naming the field, for an invalid value.
 
-    A run lasts `epochs` or `steps`: one of them is None. A step is one update from `batch_size`
-    images, computed in `accumulation` parts to save memory. `batch_fraction` bounds a batch by a
-    share of the training set, see `batch_size_for`.
+    Length: a run lasts `epochs` or `steps`; the other is None. A step is one update from
+    `batch_size` images, computed in `accumulation` parts to save memory. `batch_fraction` limits
+    the batch to a fraction of the training set, see `batch_size_for`. `patience` stops after N
+    epochs without a better validation result. The state is saved after each epoch, and every
+    `save_every` steps.
 
-    `optimizer` "muon" is Muon for the kernels in the blocks and AdamW for all else, with one `lr`;
-    `momentum` is Muon's or SGD's, `betas` are AdamW's.
+    Optimiser: "muon" is Muon for the kernels in the blocks and AdamW for all other parameters, with
+    one `lr`; `momentum` is Muon's or SGD's, `betas` are AdamW's. `weight_decay` applies to kernels
+    only (arrays of more than one axis), multiplied by the learning rate as in PyTorch. `warmup` is
+    a number of steps (int) or a fraction of them (float below 1); then `schedule` goes from `lr` to
+    `end_lr`. `layer_decay` multiplies the rate once per layer below the head. `ema_decay` None
+    means no average of the weights. `freeze` "backbone" trains only the head, or with
+    `unfreeze_last` N also the last norm and N blocks. `dtype` is that of the forward and backward
+    pass; weights are float32.
 
-    `weight_decay` is for kernels alone (arrays of more than one axis), multiplied by the learning
-    rate as in PyTorch. `warmup` is a number of steps (int) or a share of them (float below 1); then
-    `schedule` leads from `lr` to `end_lr`. `layer_decay` multiplies the rate once for each layer
-    below the head. `loss` "sigmoid" is big_vision's: summed over classes;
-    `head_bias` is what a new head's bias starts from. `drop_path` is stochastic depth's rate in the
-    last block, `drop_path_rescale` divides what is kept by its probability; `dropout` is that of
-    the pre-logits. `ema_decay` None means no average of the weights. `dtype` is what the network
-    computes in; weights are float32. `freeze` "backbone" trains the head alone, or with
-    `unfreeze_last` N also the last norm and N blocks. `augmentation`: "crop" a random area resized,
-    "pad" a padded crop, "auto" by the image size; with `flip` both are mirrored at random.
-    `rand_augment` is (layers, magnitude) or None, `erasing` the probability of random erasing,
-    `mixup` and `cutmix` are the p of Beta(p, p), 0 for none. `balance` makes up for classes with
-    few images: "loss" weights the loss, "sampling" draws them more often.
-    `patience`: stop after so many epochs without a better validation result. `save_every` so many
-    steps, beside each epoch.
+    Loss and regularisation: `loss` "sigmoid" is big_vision's, summed over classes; `head_bias` is
+    the initial bias of a new head. `drop_path` is the rate of stochastic depth in the last block,
+    and `drop_path_rescale` divides kept branches by their probability; `dropout` is applied to the
+    pre-logits. `balance` compensates for classes with few images: "loss" weights the loss,
+    "sampling" draws their images more often.
+
+    Augmentation: "crop" is a random resized crop, "pad" a padded crop, "auto" chooses by the image
+    size; `flip` mirrors images at random. `rand_augment` is (layers, magnitude) or None, `erasing`
+    the probability of random erasing. `mixup` and `cutmix` are the p of Beta(p, p), 0 for none.
     """
 
     epochs: int | None = None
@@ -145,7 +147,7 @@ class Recipe:
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError("A recipe has either epochs or steps; give one of them.")
         if self.unfreeze_last and not self.freeze:
-            raise ConfigError('unfreeze_last needs freeze = "backbone"; set it, or leave both out.')
+            raise ConfigError('unfreeze_last needs freeze = "backbone"; set it, or omit both.')
 
     def _check_pairs(self) -> None:
         check_pair("betas", self.betas)
@@ -160,17 +162,17 @@ class Recipe:
             object.__setattr__(self, "rand_augment", (layers, magnitude))
 
     def batch_size_for(self, examples: int) -> int:
-        """The batch size for a training set of that many images."""
+        """The batch size for a training set of `examples` images."""
         return max(1, min(self.batch_size, int(examples * self.batch_fraction)))
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """Updates in a whole run."""
+        """Updates in a complete run."""
         return self.steps or (self.epochs or 0) * steps_per_epoch
 
     def replace(self, **changes: object) -> "Recipe":
-        """A copy with other values, checked anew; `epochs` takes the place of `steps`, or back.
+        """A copy with other values, checked again; `epochs` replaces `steps`, and vice versa.
 
-        False means None where a field may be None.
+        False means None for a field that may be None.
         """
         for name in _OPTIONAL:
             if changes.get(name) is False:
@@ -188,7 +190,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "Recipe":
-        """The inverse of `to_dict`; what is left out has its default. Raises ConfigError."""
+        """The inverse of `to_dict`; missing fields have their defaults. Raises ConfigError."""
         check_keys("recipe", values, cls, all_=False)
         return cls(**values)  # type: ignore[arg-type]
 
@@ -200,7 +202,7 @@ class Recipe:
         try:
             values = tomllib.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} is no readable TOML file ({error}).") from error
+            raise ConfigError(f"{path} isn't a readable TOML file ({error}).") from error
         try:
             return self.replace(**values)
         except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Recipes by name, with what to expect of them and where they come from."""
+"""Recipes by name, with their expected results and sources."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from .recipe import Recipe
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """`about` tells what it is for, the command, the expected result, and the source."""
+    """`about` states the purpose, the command, the expected result, and the source."""
 
     recipe: Recipe
     about: str
 
 
-# All but RandAugment and mixup, which differ with the data and the size of the model.
+# Without RandAugment and mixup, which depend on the data and the model's size.
 _PAPER_PRETRAINING = Recipe(
     epochs=300,
     batch_size=4096,
@@ -41,12 +41,12 @@ RECIPES = {
             label_smoothing=0.1,
             ema_decay=0.99,
         ),
-        """Fine-tunes on 50 to 5,000 images, in as many steps for few images as for many.
+        """Fine-tunes on 50 to 5,000 images, in the same number of steps for any of them.
 
 Command   mixer fine-tune photos/ -o my-model
 Expect    on 400 CIFAR-10 images turned by 0, 90, 180 and 270 degrees as four classes, from the
           model `cifar10`, without flips: 50.15 % on 2,000 others; the head alone 42.05 %
-Source    this project's own: AdamW and an average of the weights, which small sets forgive most
+Source    this project's own: AdamW and EMA, which are robust on small datasets
 """,
     ),
     "paper-finetune": NamedRecipe(
@@ -69,7 +69,7 @@ Source    arXiv 2105.01601, section 3 and appendix; google-research/vision_trans
     ),
     "paper-imagenet": NamedRecipe(
         _PAPER_PRETRAINING.replace(rand_augment=(2, 15), mixup=0.5),
-        """Trains on ImageNet from nothing, in the form that big_vision runs.
+        """Trains on ImageNet from scratch, as in big_vision.
 
 Command   mixer train imagenet/ --variant B/16 --recipe paper-imagenet -o my-model
 Expect    B/16 76.44 %, L/16 71.76 % (paper); B/16 76.3 % (big_vision, whose 60 epochs give 70.5 %);
@@ -81,7 +81,7 @@ Source    arXiv 2105.01601, table 4; big_vision `configs/mlp_mixer_i1k.py`: sigm
     ),
     "paper-imagenet21k": NamedRecipe(
         _PAPER_PRETRAINING.replace(rand_augment=(2, 10), mixup=0.2),
-        """Trains on ImageNet-21k from nothing; as it is, a Mixer-B.
+        """Trains on ImageNet-21k from scratch; with these settings, a Mixer-B.
 
 Command   mixer train imagenet21k/ --variant B/16 --recipe paper-imagenet21k -o my-model
           L/16 is regularised more in the paper: --rand-augment 2x20 --mixup 0.5
@@ -100,7 +100,7 @@ Source    arXiv 2105.01601, table 4; the loss, the head bias and RandAugment's 2
             label_smoothing=0.1,
             augmentation="pad",
         ),
-        """Trains on CIFAR-10 from nothing, a Mixer of about a million parameters.
+        """Trains a Mixer of about a million parameters on CIFAR-10 from scratch.
 
 Command   mixer train cifar10/ --recipe cifar -o my-model
 Expect    with --epochs 10 --val-fraction 0.1 71.2 % on the validation and 70.9 % on the test
@@ -122,12 +122,12 @@ Source    this project's own; timm's code reached 77.90 % by nearly the same
             augmentation="pad",
             cutmix=0.2,
         ),
-        """Trains on CIFAR-10 from nothing, the model `cifar10` in 1 h 58 min on two CPU cores.
+        """Trains the model `cifar10` on CIFAR-10 from scratch, in 1 h 58 min on two CPU cores.
 
 Command   mixer train cifar10/train --like cifar10 --recipe cifar-muon --val-fraction 0.04 -o run
 Expect    83.04 % on the test images (docs/cifar10.md)
 Source    this project's own: Muon (Jordan et al., kellerjordan.github.io/posts/muon) because steps
-          are few, CutMix (arXiv 1905.04899) against learning images by heart
+          are few, CutMix (arXiv 1905.04899) against overfitting
 """,
     ),
 }
@@ -136,5 +136,5 @@ Source    this project's own: Muon (Jordan et al., kellerjordan.github.io/posts/
 def named(name: str) -> NamedRecipe:
     """The recipe of that name. Raises ConfigError."""
     if name not in RECIPES:
-        raise ConfigError(f"There is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
+        raise ConfigError(f"Unknown recipe {name!r}; choose one of {', '.join(RECIPES)}.")
     return RECIPES[name]

@@ -1,15 +1,15 @@
-"""A run's folder: what happened, as `fit` tells it, and the models that came of it.
+"""A run's folder: its settings, its log, and its models.
 
-    run.json     what the run began with: data, recipe, classes, the model it started from
-    log.jsonl    one line for each step and each epoch
-    curves.png   the log as diagrams
-    best/        the better of the raw weights and their average, on the validation images
+    run.json     what the run started with: data, recipe, classes, initial model
+    log.jsonl    one line per step and per epoch
+    curves.png   loss and accuracy by step
+    best/        raw or EMA weights, whichever validated best
     last/        the last raw weights
-    state/       what it takes to go on
+    state/       what it takes to resume
     README.md    a model card
-    report.html  what the best model makes of the validation images
+    report.html  the best model's results on the validation images
 
-    tensorboard/, wandb/, tracker-id: what trackers wrote, if asked to
+    tensorboard/, wandb/, tracker-id: files of trackers
 
 `best/` and `last/` are native model folders.
 """
@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from mixer_mlx import __version__, checkpoint
-from mixer_mlx.analysis.evaluate import Outcome, evaluate
+from mixer_mlx.analysis.evaluate import Outcome, evaluate_images
 from mixer_mlx.analysis.report import Report, describe, readable
 from mixer_mlx.analysis.report import write as write_page
 from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
 from mixer_mlx.classify import Classifier
-from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
+from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
@@ -42,21 +42,14 @@ from .state import STATE_FILE, State
 REPORT_FILE = "report.html"
 
 _NAMES = {
-    RUN_FILE,
-    LOG_FILE,
-    "curves.png",
-    "best",
-    "last",
-    "state",
-    "README.md",
-    REPORT_FILE,
+    *(RUN_FILE, LOG_FILE, REPORT_FILE, "README.md", "curves.png", "best", "last", "state"),
     *trackers.FILES,
 }
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run begins with. `command` is "train" or "fine-tune"; `origin` the model's source."""
+    """What a run starts with: `command` is "train" or "fine-tune", `origin` the model's source."""
 
     command: str
     recipe: Recipe
@@ -67,7 +60,7 @@ class Start:
     origin: str
 
     def record(self) -> dict[str, object]:
-        """The content of `run.json`: what must be the same for the run to go on."""
+        """The content of `run.json`: what must be the same to resume the run."""
         return {
             "command": self.command,
             "origin": self.origin,
@@ -79,7 +72,7 @@ class Start:
         }
 
     def settings(self) -> dict[str, object]:
-        """What trackers show beside the numbers; nothing of the data but how much it is."""
+        """What trackers show beside the metrics; nothing of the data but its size."""
         return {
             "command": self.command,
             "origin": self.origin,
@@ -92,10 +85,10 @@ class Start:
 
 
 def fingerprint(dataset: Dataset) -> dict[str, object]:
-    """What tells whether a dataset is still the same: images, and a checksum of names and sizes.
+    """Identifies a dataset: its number of images, and a checksum of their names and sizes.
 
-    Names are those of class and file, so that a folder may be moved; of a row in a Parquet file
-    that file's name and size, and the number of the row.
+    A name is that of the class and of the file, so that a folder may be moved; for a Parquet row,
+    the file's name and size and the row's number.
     """
     digest = hashlib.sha256()
     for path, label in zip(dataset.paths, dataset.labels, strict=True):
@@ -106,7 +99,7 @@ def fingerprint(dataset: Dataset) -> dict[str, object]:
 
 
 class Run:
-    """The folder of a run that is going on; `report`: it gets a report.html in the end."""
+    """The folder of a run in progress; with `report` it gets a report.html at the end."""
 
     def __init__(self, folder: Path, start: Start, *, report: bool = True) -> None:
         self.folder, self.start, self.report = folder, start, report
@@ -118,12 +111,12 @@ class Run:
         return self.folder / "state"
 
     def complete(self) -> bool:
-        """Whether all that a run writes after its last step is there."""
+        """Whether the files that a run writes after its last step exist."""
         last = REPORT_FILE if self.report else "README.md"
         return (self.folder / last).exists()
 
     def begin(self, *, force: bool = False) -> None:
-        """Make the folder. Raises TrainingError where something is in the way."""
+        """Make the folder. Raises TrainingError if something else is in its place."""
         self._check_free(force=force)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -141,19 +134,19 @@ class Run:
         foreign = {name for name in names if not _is_ours(name)}
         if foreign or (names and RUN_FILE not in names):
             raise TrainingError(
-                f"{self.folder} holds {min(foreign or names)}, which is no part of a run; "
+                f"{self.folder} contains {min(foreign or names)}, which isn't part of a run; "
                 "choose another name."
             )
         if names and not force:
             raise TrainingError(
-                f"{self.folder} holds a run already; go on with it (--resume), replace it "
+                f"{self.folder} already contains a run; resume it (--resume), replace it "
                 "(--force), or choose another name."
             )
 
     def resumed(self, model: MlpMixer) -> State | None:
-        """The saved state, its weights put into `model`; None if there is none to go on from.
+        """The saved state, with its weights put into `model`; None if nothing was saved.
 
-        Raises TrainingError for a run that began with something else.
+        Raises TrainingError if the run started with other settings or data.
         """
         if not (self.state_folder / STATE_FILE).is_file():
             return None
@@ -165,16 +158,16 @@ class Run:
         for key in ("train", "val"):
             if began.get(key) != now[key]:
                 raise TrainingError(
-                    f"The {key} images are not those that the run in {self.folder} began with; "
-                    "restore them, or begin a new run."
+                    f"The {key} images changed since the run in {self.folder} started; restore "
+                    "them, or start a new run."
                 )
         if differing := [key for key in now if began.get(key) != now[key]]:
             raise TrainingError(
-                f"The run in {self.folder} began with another {differing[0]}; give the same "
-                "options as then, or begin a new run."
+                f"The run in {self.folder} started with another {differing[0]}; give the same "
+                "options, or start a new run."
             )
         state = State.load(self.state_folder, model)
-        self.log.go_on(state.progress.step)
+        self.log.rewind(state.progress.step)
         return state
 
     def follow(
@@ -183,7 +176,7 @@ class Run:
         model: MlpMixer,
         report: Callable[[Event], None] = lambda _: None,
     ) -> Iterator[Event]:
-        """Write the log and the models as events pass by; `report` is told of each, too."""
+        """Write the log and the models as events pass; each is also passed to `report`."""
         try:
             with self.log.opened() as note:
                 for event in events:
@@ -193,8 +186,8 @@ class Run:
                     yield event
         except OSError as error:
             raise TrainingError(
-                f"{self.folder} can't be written: {error.strerror}; make room, then go on with "
-                "--resume."
+                f"{self.folder} can't be written: {error.strerror}; free some space, then "
+                "resume with --resume."
             ) from error
 
     def _note(self, event: Event, model: MlpMixer) -> None:
@@ -222,16 +215,16 @@ class Run:
         start = self.start
         images, classes = len(start.train), len(start.train.classes)
         epochs = len(self.log.lines_of("epoch"))
-        weights = "averaged weights" if best.weights == "ema" else "raw weights"
+        weights = "EMA weights" if best.weights == "ema" else "raw weights"
         return [
             ("best epoch", f"{best.epoch + 1} of {epochs}, {weights}"),
             ("trained on", f"{images:,} images of {classes:,} classes"),
             ("made by", f"mixer {start.command}, recipe {start.recipe_name}"),
-            ("began from", start.origin),
+            ("started from", start.origin),
         ]
 
     def card(self) -> str:
-        """A model card in Markdown: what was trained, on what, how, and how good it is."""
+        """A model card in Markdown: the model, its data, its recipe and its accuracy."""
         start, config = self.start, self.start.info.config
         best = self.log.best()
         results = json.dumps(best.metrics) if best else "none"
@@ -240,10 +233,10 @@ class Run:
         return (
             f"# {self.folder.name}\n\nAn MLP-Mixer (arXiv 2105.01601) made by `mixer "
             f"{start.command}`: images of {config.image_size[0]} x {config.image_size[1]}, patches "
-            f"of {config.patch_size}, {config.num_parameters:,} parameters. It began from "
+            f"of {config.patch_size}, {config.num_parameters:,} parameters. It started from "
             f"{start.origin}.\n\nOn the {len(start.val)} validation images, in `best/`: "
-            f"`{results}` (shares; loss in nats).\n\nTrained on {len(start.train)} images, of "
-            f"each class:\n\n{classes}\n\nRecipe `{start.recipe_name}`:\n\n```json\n"
+            f"`{results}` (fractions; loss in nats).\n\nTrained on {len(start.train)} images, per "
+            f"class:\n\n{classes}\n\nRecipe `{start.recipe_name}`:\n\n```json\n"
             f"{json.dumps(start.recipe.to_dict(), indent=2)}\n```\n"
         )
 
@@ -253,12 +246,12 @@ class Run:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a run makes such a file, or one that is renamed when it is complete."""
+    """Whether a run makes this file, perhaps under its temporary name."""
     return name in _NAMES or (name.startswith(".") and name[1:].rsplit(".", 1)[0] in _NAMES)
 
 
 def _empty(folder: Path) -> None:
-    """Remove what an older run left; only names that a run makes."""
+    """Remove the files of an older run, and no others."""
     for path in folder.iterdir():
         if _is_ours(path.name) and path.is_dir():
             shutil.rmtree(path)
@@ -269,17 +262,16 @@ def _empty(folder: Path) -> None:
 def write_report(
     folder: Path, val: Dataset, recipe: Recipe, facts: Sequence[tuple[str, str]]
 ) -> None:
-    """Validate `folder`/best once more, to see what it makes of each image, and write the page.
+    """Validate `folder`/best once more, for its result on each image, and write the page.
 
     Images are decoded again. Raises MixerError.
     """
     info = checkpoint.read_info(folder / "best")
     classifier = Classifier(checkpoint.load(folder / "best", info=info), info)
-    # What can't be read was named when it was validated on.
+    # Unreadable images were reported during validation.
     images = DecodedImages(val, lambda *_: None, memory_bytes=0)
     outcomes: list[Outcome] = []
-    batches = EvaluationBatches(images, info.preprocess, recipe.batch_size)
-    metrics = evaluate(classifier.logits, batches, outcomes=outcomes)
+    metrics = evaluate_images(classifier, images, recipe.batch_size, outcomes=outcomes)
     curves = folder / "curves.png"
     page = Report(
         title=folder.absolute().name,

@@ -1,4 +1,4 @@
-"""What a run tells as it goes, one line of JSON for each step and each epoch."""
+"""A run's log: one line of JSON per step and per epoch."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ LOG_FILE = "log.jsonl"
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch, counted from 0, whose "raw" or "ema" weights were best, and their `Metrics`."""
+    """The best weights, "raw" or "ema", their epoch, counted from 0, and their `Metrics`."""
 
     epoch: int
     weights: str
@@ -35,29 +35,29 @@ class Log:
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[Event], None]]:
-        """A function that takes events; what it has taken is on its way to the disk."""
+        """A function that logs an event, and flushes it to the file."""
         with self.path.open("a", encoding="utf-8") as file:
 
             def note(event: Event) -> None:
                 if isinstance(event, StepDone | EpochDone):
                     self.lines.append(_line(event))
                     file.write(json.dumps(self.lines[-1], allow_nan=False) + "\n")
-                    file.flush()  # before the state of this step is saved
+                    file.flush()  # before this step's state is saved
 
             yield note
 
-    def go_on(self, done: int) -> None:
-        """Read the file; what a run that was killed did after step `done` is done again."""
-        self.lines = [line for line in _read(self.path) if int(str(line["step"])) <= done]
+    def rewind(self, step: int) -> None:
+        """Read the file, and drop what a killed run logged after `step`, which is repeated."""
+        self.lines = [line for line in _read(self.path) if int(str(line["step"])) <= step]
         with replacing_file(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines), "utf-8")
 
     def lines_of(self, event: str) -> list[dict[str, object]]:
-        """Those of "step" or of "epoch"."""
+        """The lines of one kind, "step" or "epoch"."""
         return [line for line in self.lines if line["event"] == event]
 
     def best(self) -> Best | None:
-        """What is in `best/`."""
+        """The model in `best/`."""
         for line in reversed(self.lines):
             if line["event"] == "epoch" and line["best"]:
                 weights = str(line["best"])
@@ -65,11 +65,11 @@ class Log:
         return None
 
     def draw(self, path: Path) -> None:
-        """Write loss and accuracy by step, as diagrams, to a PNG."""
+        """Plot loss and accuracy by step, to a PNG."""
         steps, epochs = self.lines_of("step"), self.lines_of("epoch")
         losses = {"training": smoothed([_point(line, line["loss"]) for line in steps], 60)}
-        shares = [_point(line, 100 * float(str(line["accuracy"]))) for line in steps]
-        top1 = {"training": smoothed(shares, 60)}
+        accuracy = [_point(line, 100 * float(str(line["accuracy"]))) for line in steps]
+        top1 = {"training": smoothed(accuracy, 60)}
         for weights, name in (("raw", "validation"), ("ema", "validation, average")):
             known = [line for line in epochs if isinstance(line[weights], dict)]
             losses[name] = [_point(line, line[weights]["loss"]) for line in known]  # type: ignore[index]
@@ -80,7 +80,7 @@ class Log:
 
 
 def _read(path: Path) -> list[dict[str, object]]:
-    """The lines of a log; a last one that a crash cut off is left out."""
+    """The lines of a log, without one that a crash cut off."""
     lines = []
     for text in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:
@@ -105,7 +105,7 @@ def _line(event: StepDone | EpochDone) -> dict[str, object]:
         for field in dataclasses.fields(event)
         if field.name != "state"
     }
-    if not math.isfinite(event.gradient_norm):  # a step that float16 had skipped; JSON has no inf
+    if not math.isfinite(event.gradient_norm):  # float16 skipped the step; JSON has no inf
         values["gradient_norm"] = None
     return {"event": "step", **values}
 

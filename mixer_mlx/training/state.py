@@ -1,7 +1,7 @@
-"""State: all of a run that changes, and its folder on the disk.
+"""State: everything in a run that changes, and its folder on disk.
 
-The folder holds `state.json` (recipe and progress) and `arrays.safetensors` (float32; the weights,
-trained and frozen, the optimiser's moments, the average, the counters).
+The folder contains `state.json` (recipe and progress) and `arrays.safetensors` (float32: trained
+and frozen weights, the optimiser's moments, the EMA, the counters).
 """
 
 import dataclasses
@@ -31,12 +31,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """A run's progress.
 
-    `step` counts batches taken, over all epochs; `epoch` counts epochs over and validated. `best`
-    is the best validation result so far, as (top-1, -loss), found in epoch `best_epoch` by the
-    weights called `best_weights`, "raw" or "ema". `end` is "done", or "stopped" by the recipe's
-    patience, or None.
+    `step` counts batches over all epochs, `epoch` completed and validated epochs. `best` is the
+    best validation result so far, as (top-1, -loss), of epoch `best_epoch` with the `best_weights`
+    "raw" or "ema". `end` is "done", "stopped" by the recipe's patience, or None.
     """
 
     step: int = 0
@@ -64,11 +63,11 @@ class State:
     @classmethod
     def start(cls, model: MlpMixer, recipe: Recipe) -> "State":
         """The state before the first step. Raises ConfigError for a recipe that trains nothing."""
-        # Row by row, as `load` reads them: a BLAS may round x @ W + b otherwise for a transposed W.
+        # Row-major, as `load` reads them: a BLAS may round differently for a transposed matrix.
         weights = {name: mx.contiguous(w) for name, w in weights_of(model).items()}
         trained = trained_names(model.config, recipe, list(weights))
         if not trained:
-            raise ConfigError("The model has no head to train; give it one, or leave out freeze.")
+            raise ConfigError("The model has no head to train; give it one, or omit freeze.")
         mx.eval(weights)
         return cls(
             recipe,
@@ -81,7 +80,7 @@ class State:
         put(model, {**self.frozen, **self.arrays["weights" if weights == "raw" else "ema"]})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the folder, whole or not at all, in place of an older one. Raises TrainingError."""
+        """Write the folder atomically, replacing an older one. Raises TrainingError."""
         path = Path(folder)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +95,7 @@ class State:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], model: MlpMixer) -> "State":
-        """Read what `save` wrote; `model` says which arrays there must be, and gets the weights.
+        """Read what `save` wrote; `model` determines the expected arrays, and gets the weights.
 
         Raises TrainingError.
         """
@@ -149,17 +148,17 @@ def _check(path: Path, expected: Weights) -> None:
     faults = [f"{name} is missing" for name in expected if name not in header]
     for name, (shape, dtype) in header.items():
         if name not in expected:
-            faults.append(f"{name} is left over")
+            faults.append(f"{name} isn't part of the model")
         elif shape != tuple(expected[name].shape) or dtype != "F32":
             faults.append(f"{name} is {dtype} {list(shape)}, not F32 {list(expected[name].shape)}")
     if faults:
-        raise TrainingError(f"{path.name} does not fit the model: {summarize(faults)}.")
+        raise TrainingError(f"{path.name} doesn't fit the model: {summarize(faults)}.")
 
 
 def _table(values: dict[str, object], key: str) -> dict[str, object]:
     table = values.get(key)
     if not isinstance(table, dict):
-        raise ConfigError(f"it has no table {key!r}.")
+        raise ConfigError(f"it has no object {key!r}.")
     return table
 
 

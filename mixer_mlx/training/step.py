@@ -1,4 +1,4 @@
-"""One training step: pixels in, new weights out, without a look at any number on the way.
+"""One training step: pixels in, new weights out, without waiting for any value.
 
 parts of the batch -> gradients of each, added up -> clip, update, average
 """
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.mixing import Labels
-from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.backend import worth_compiling
 from mixer_mlx.runtime.ranks import ALONE, Ranks
-from mixer_mlx.runtime.streams import MOST_IN_TRAINING, Part, one_core_each, rounds, streams
+from mixer_mlx.runtime.streams import Part, one_core_each, rounds, streams
+from mixer_mlx.runtime.tuning import COMPILE_STEP_FROM, MAX_TRAINING_PART
 
 from . import network, optimizer
 from .loss import Targets, correct, example_losses, targets
@@ -25,28 +26,28 @@ from .optimizer import Weights
 from .recipe import Recipe
 
 Arrays = dict[str, Weights]
-"""All that a step changes. "weights": the trained parameters; "m", "v": the optimiser's moments of
-them; "ema": their average, if the recipe has one; "counters": see `first_arrays`."""
+"""All that a step changes. "weights": the trained parameters; "m", "v": the optimiser's moments;
+"ema": their average, if the recipe has one; "counters": see `first_arrays`."""
 
 _Sums: TypeAlias = tuple[mx.array, mx.array, Weights]
-"""Over examples: the losses, the right answers, the gradients."""
+"""Sums over examples: of losses, of correct predictions, of gradients."""
 
 REPORT = ("loss", "gradient_norm", "accuracy", "loss_scale", "skipped", "failed")
-"""What the numbers of a step's report are."""
+"""The names of the numbers in a step's report."""
 
 Step = Callable[[Arrays, Weights, NDArray[np.uint8], Labels, int, float], tuple[Arrays, mx.array]]
 """(arrays, frozen weights, pixels, labels, number of the step, learning rate) -> arrays, report."""
 
-# As torch.amp.GradScaler.
+# As in torch.amp.GradScaler.
 FIRST_LOSS_SCALE = 2.0**16
 SCALE_GROWS_AFTER = 2000
 
 
 def first_arrays(weights: Weights, recipe: Recipe) -> Arrays:
-    """What a run starts from, given the weights to train.
+    """The arrays before the first step, given the weights to train.
 
     Counters: "updates" made; "loss_scale" and "good", the updates since it changed (float16);
-    "failed" is 1 after a loss that is no number: nothing changes from then on.
+    "failed" is 1 after a loss that isn't finite, and then nothing changes any more.
     """
     scale = FIRST_LOSS_SCALE if recipe.dtype == "float16" else 1.0
     counters = {"updates": 0.0, "loss_scale": scale, "good": 0.0, "failed": 0.0}
@@ -60,7 +61,7 @@ def first_arrays(weights: Weights, recipe: Recipe) -> Arrays:
 def make_step(
     config: MixerConfig, recipe: Recipe, preprocess: Preprocess, ranks: Ranks = ALONE
 ) -> Step:
-    """A step that depends on its arguments alone; its random numbers on (recipe.seed, number).
+    """A step that depends only on its arguments; its random numbers on (recipe.seed, number).
 
     With several `ranks` each gives its part of the batch, all get the same weights, and the report
     has one more number: how many of them wish to stop.
@@ -83,7 +84,7 @@ def make_step(
         lr: float,
     ) -> tuple[Arrays, mx.array]:
         size = len(pixels)
-        fuse = worth_compiling(config, size, 2**16)
+        fuse = worth_compiling(config, size, COMPILE_STEP_FROM)
         whole = size * ranks.size
         noise = network.draw(_key(recipe.seed, number), whole, config, recipe)
         if ranks.size > 1:
@@ -112,19 +113,19 @@ def make_step(
 
 
 def _turns(config: MixerConfig, recipe: Recipe, size: int) -> list[list[Part]]:
-    """The rounds of all parts that the recipe asks for."""
+    """The rounds of all parts, with the recipe's `accumulation`."""
     length = -(-size // recipe.accumulation)
     return [
         [(start + a, start + b) for a, b in parts]
         for start in range(0, size, length)
-        for parts in rounds(config, min(length, size - start), MOST_IN_TRAINING)
+        for parts in rounds(config, min(length, size - start), MAX_TRAINING_PART)
     ]
 
 
 def _in_turns(
     gradients: Callable[[int, int], _Sums], turns: list[list[Part]], names: list[str]
 ) -> _Sums:
-    """The sums over all parts. `names` are those of the weights, from the head to the stem."""
+    """The sums over all parts. `names` are the weights', from the head to the stem."""
     count = max(map(len, turns))
     with one_core_each(count):
         total = _total(gradients, turns, names)
@@ -143,11 +144,11 @@ def _total(
                 sums.append(gradients(start, end))
         total = functools.reduce(_add, sums)
         if len(parts) > 1:
-            # In the order of their coming: asked for all of them, MLX would work off one stream
-            # after the other.
+            # In the order of the backward pass: if all were evaluated together, MLX would run the
+            # streams one after the other.
             for name in names:
                 mx.async_eval(total[2].get(name))
-        if len(turns) > 1:  # else the parts would all be computed at once
+        if len(turns) > 1:  # else all rounds would be computed at once
             mx.eval(total)
         sums = [total]
     return sums[0]
@@ -163,12 +164,12 @@ def _over_ranks(ranks: Ranks, total: _Sums) -> tuple[_Sums, mx.array]:
 
 
 def _key(seed: int, number: int) -> mx.array:
-    """A key for the random numbers of one step."""
+    """The key of one step's random numbers."""
     return mx.random.key((seed * 1_000_003 + number) % 2**64)
 
 
 def _gradients(config: MixerConfig, recipe: Recipe, preprocess: Preprocess) -> Callable[..., _Sums]:
-    # A model without weights of its own: each call puts in those it was given.
+    # A model without weights of its own: each call sets those that it is given.
     model = MlpMixer(config)
     dtype: mx.Dtype = getattr(mx, recipe.dtype)
     mean, std = mx.array(preprocess.mean), mx.array(preprocess.std)
@@ -182,7 +183,7 @@ def _gradients(config: MixerConfig, recipe: Recipe, preprocess: Preprocess) -> C
         scale: mx.array,
     ) -> tuple[mx.array, mx.array, mx.array]:
         network.put(model, {k: w.astype(dtype) for k, w in {**frozen, **weights}.items()})
-        images = ((pixels / 255 - mean) / std).astype(dtype)
+        images = normalized(pixels, mean, std).astype(dtype)
         logits = network.forward(model, images, noise, checkpoint=recipe.gradient_checkpointing)
         losses = example_losses(recipe.loss, logits, labels, recipe.label_smoothing)
         sum_of_losses = losses.sum()
@@ -211,20 +212,20 @@ def _finish(
     accuracy: mx.array,
     lr: float,
 ) -> tuple[Arrays, mx.array]:
-    """The update, unless a number is not finite: then all stays, and the report says so."""
+    """The update; if a number isn't finite, nothing changes and the report shows it."""
     counters = arrays["counters"]
     norm = optimizer.global_norm(sums) / counters["loss_scale"]
     finite = mx.isfinite(norm) & mx.isfinite(loss)
     good = finite & (counters["failed"] == 0)
-    shorten = 1.0 if recipe.clip_norm is None else optimizer.clip_factor(norm, recipe.clip_norm)
+    clip = 1.0 if recipe.clip_norm is None else optimizer.clip_factor(norm, recipe.clip_norm)
     factors = optimizer.factors(
         recipe,
         counters["updates"] + 1,
         mx.array(lr, mx.float32),
-        shorten / counters["loss_scale"],
+        clip / counters["loss_scale"],
         good,
     )
-    # Outside of the compiled update, whose kernels g++ can't vectorise with a choice in them.
+    # Outside the compiled update, whose kernels g++ can't vectorise with a `where` in them.
     gradients = {name: mx.where(good, g, 0.0) for name, g in sums.items()}
     trained = {group: values for group, values in arrays.items() if group != "counters"}
     new = update(trained, gradients, factors)
@@ -237,7 +238,7 @@ def _finish(
 def _count(
     recipe: Recipe, counters: Weights, good: mx.array, finite: mx.array, finite_loss: mx.array
 ) -> Weights:
-    """In float16 a gradient that overflows halves the loss scale; else it ends the run."""
+    """The next counters. An overflow halves the loss scale in float16, otherwise the run fails."""
     half = recipe.dtype == "float16"
     failed = ~finite_loss if half else ~finite
     updates = counters["updates"] + good.astype(mx.float32)

@@ -1,10 +1,10 @@
-"""A run's numbers, sent on as they come: to TensorBoard, Weights & Biases, or Trackio.
+"""Logs a run's metrics to TensorBoard, Weights & Biases, or Trackio.
 
     with opened(["tensorboard"], run.folder, config) as report:
         for event in run.follow(fit(...), model):
             report(event)
 
-Their libraries are extras, imported when a tracker is opened.
+Their libraries are optional, and imported when a tracker is opened.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ from .loop import EpochDone, Event, StepDone
 
 PROJECT = "mixer-mlx"
 ID_FILE = "tracker-id"
-"""In the run's folder: what Weights & Biases and Trackio know the run by when it goes on."""
+"""In the run's folder: the id by which Weights & Biases and Trackio resume the run."""
 
 FILES = ("tensorboard", "wandb", ID_FILE)
-"""What trackers write into a run's folder."""
+"""Files of trackers in a run's folder."""
 
 _NEEDS = {
     "tensorboard": ("tensorboardX.record_writer", "masked_crc32c", "'mixer-mlx[tensorboard]'"),
@@ -41,7 +41,7 @@ _NEEDS = {
 
 
 class Tracker(ABC):
-    """Where numbers go. Steps come in order, one of them perhaps twice, with other names."""
+    """Logs metrics. Steps are in order; one may come twice, with other names."""
 
     def __enter__(self) -> "Tracker":
         return self
@@ -50,35 +50,35 @@ class Tracker(ABC):
         try:
             self.close(failed=kind is not None)
         except Exception as error:
-            if kind is None:  # else what ended the run is to be told, not this
+            if kind is None:  # else the error that ended the run matters, not this one
                 raise TrainingError(
-                    f"The run is done, but not all of it reported: {error}"
+                    f"The run is complete, but a tracker failed at the end: {error}"
                 ) from error
 
     @abstractmethod
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Take the numbers of a step."""
+        """Log the metrics of a step."""
 
     @abstractmethod
     def close(self, *, failed: bool) -> None:
-        """Write what is left; `failed`: the run was interrupted, or broke."""
+        """Write what is left; `failed` if the run was interrupted or raised an error."""
 
 
 def check(names: Sequence[str]) -> None:
-    """Raise TrainingError where the library of a tracker is missing."""
+    """Raise TrainingError if a tracker's library is missing."""
     for name in names:
         module, needed, package = _NEEDS[name]
         try:
             getattr(importlib.import_module(module), needed)
-        # A folder called wandb, as a run's has one, is also a module, and an empty one.
+        # A folder called wandb, which runs contain, can be imported as an empty package.
         except (ImportError, AttributeError) as error:
             raise TrainingError(
-                f"--report-to {name} needs a library that is missing; pip install {package}."
+                f"--report-to {name} needs a library that isn't installed; pip install {package}."
             ) from error
 
 
-def numbers_of(event: Event) -> dict[str, float]:
-    """What trackers show of an event: shares from 0 to 1, losses in nats; finite numbers alone."""
+def metrics_of(event: Event) -> dict[str, float]:
+    """An event's metrics, if finite: fractions from 0 to 1, losses in nats."""
     values: dict[str, float] = {}
     if isinstance(event, StepDone):
         for name in ("loss", "accuracy", "lr", "gradient_norm", "images_per_second"):
@@ -99,11 +99,11 @@ def opened(
     done: int = 0,
     quiet: bool = False,
 ) -> Iterator[Callable[[Event], None]]:
-    """A function that takes a run's events; trackers are closed when the block ends.
+    """A function that logs a run's events; trackers are closed when the block ends.
 
-    `folder` is the run's and exists; `config` is shown beside the numbers. After `done` steps the
-    run goes on: numbers of later steps that were reported before are replaced where the tracker
-    can do so. Raises TrainingError for a tracker that can't start.
+    `folder` is the run's and exists; `config` is shown beside the metrics. A resumed run starts
+    after `done` steps: metrics of later steps, logged before, are replaced if the tracker supports
+    it. Raises TrainingError for a tracker that can't start.
     """
     check(names)
     with contextlib.ExitStack() as closing:
@@ -115,7 +115,7 @@ def opened(
         def report(event: Event) -> None:
             if isinstance(event, StepDone | EpochDone):
                 for tracker in trackers:
-                    tracker.log(numbers_of(event), event.step)
+                    tracker.log(metrics_of(event), event.step)
 
         yield report
 
@@ -134,10 +134,10 @@ def _start(
 
 
 class TensorBoard(Tracker):
-    """An event file, in which every step is there at once, as it is in the run's own log.
+    """An event file, to which every step is written at once, as to the run's own log.
 
-    Not by tensorboardX's SummaryWriter: its thread ends at a full disk, and the run would wait for
-    it forever.
+    Without tensorboardX's SummaryWriter: its thread dies when the disk is full, and the run would
+    wait for it forever.
     """
 
     def __init__(self, folder: Path, done: int) -> None:
@@ -147,11 +147,11 @@ class TensorBoard(Tracker):
 
         self._event, self._summary, self._checksum = Event, Summary, masked_crc32c
         folder.mkdir(exist_ok=True)
-        # Readers go by the order of names; a run may be resumed within a second.
+        # Readers sort by name; a run may be resumed within a second.
         name = f"events.out.tfevents.{time.time():.0f}.{done:012}"
         self._file = (folder / name).open("ab", buffering=0)
         self._write(file_version="brain.Event:2")
-        if done:  # what earlier files have of later steps is void
+        if done:  # discards later steps in earlier files
             self._write(step=done + 1, session_log=SessionLog(status=SessionLog.START))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -159,7 +159,7 @@ class TensorBoard(Tracker):
         self._write(step=step, summary=self._summary(value=parts))
 
     def _write(self, **fields: Any) -> None:
-        """A record: the length of the event, a checksum of that, the event, and its checksum."""
+        """Write a record: the event's length and its checksum, the event and its checksum."""
         data = self._event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
         sums = [struct.pack("<I", self._checksum(part)) for part in (length, data)]
@@ -170,9 +170,9 @@ class TensorBoard(Tracker):
 
 
 class WandB(Tracker):
-    """A run of Weights & Biases, known by the same id when it goes on; its files in the folder.
+    """A run of Weights & Biases, resumed by its id, with its files in the folder.
 
-    The project is WANDB_PROJECT, or mixer-mlx; all else is as its own settings say.
+    The project is WANDB_PROJECT, or mixer-mlx; otherwise its own settings apply.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, object], *, quiet: bool) -> None:
@@ -184,7 +184,7 @@ class WandB(Tracker):
             resume="allow",
             dir=str(folder),
             config=dict(config),
-            # Else it would copy what we print, and the bar with it.
+            # Otherwise it would capture our output, progress bar included.
             settings=wandb.Settings(console="off", silent=quiet),
         )
 
@@ -196,11 +196,11 @@ class WandB(Tracker):
 
 
 class Trackio(Tracker):
-    """A run of Trackio, in its own database; known by the same name when it goes on."""
+    """A run of Trackio, in its own database, resumed by its name."""
 
     def __init__(self, folder: Path, config: Mapping[str, object], *, quiet: bool) -> None:
         self._quiet = quiet
-        with self._talk_to_stderr():
+        with self._stdout_to_stderr():
             self._run = importlib.import_module("trackio").init(
                 project=PROJECT,
                 name=f"{folder.resolve().name}-{run_id(folder)}",
@@ -212,15 +212,15 @@ class Trackio(Tracker):
         self._run.log(dict(values), step=step)
 
     def close(self, *, failed: bool) -> None:
-        with self._talk_to_stderr():
+        with self._stdout_to_stderr():
             self._run.finish()
 
-    def _talk_to_stderr(self) -> contextlib.redirect_stdout[Any]:
+    def _stdout_to_stderr(self) -> contextlib.redirect_stdout[Any]:
         return contextlib.redirect_stdout(io.StringIO() if self._quiet else sys.stderr)
 
 
 def run_id(folder: Path) -> str:
-    """What a run is known by elsewhere: drawn once, and kept in its folder."""
+    """A run's id for trackers: random, and kept in its folder."""
     path = folder / ID_FILE
     if not path.exists():
         with replacing_file(path) as temporary:

@@ -139,7 +139,7 @@ def test_files_that_cannot_be_read(splits: Path) -> None:
         ("unreadable", ["val/dog/00.jpg"]),
     ]
     assert "empty" in some[0][2]
-    assert "no image that can be read" in some[1][2]
+    assert "isn't an image in a supported format" in some[1][2]
     assert "truncated" in some[2][2]
 
 

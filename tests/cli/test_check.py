@@ -83,7 +83,7 @@ def test_json_lists_everything(mixer, data: Path) -> None:  # type: ignore[no-un
     *findings, last = map(json.loads, run.out.splitlines())
     assert [one["finding"] for one in findings] == ["unreadable", "two_labels", "leak"]
     assert all(one["harmful"] for one in findings)
-    assert "no image that can be read" in findings[0]["detail"]
+    assert "isn't an image in a supported format" in findings[0]["detail"]
     assert findings[1]["images"] == [
         {"image": str(data / "train/cat/3.png"), "split": "train", "class": "cat"},
         {"image": str(data / "val/dog/cat.png"), "split": "val", "class": "dog"},

@@ -58,7 +58,7 @@ def test_fine_tune_an_archive_with_a_test_part(mixer, archive: Path, tmp_path: P
     assert "photos.zip/photos/test/dog/3.png: " in done.err
     archive.write_bytes(archive.read_bytes().replace(b"0.png", b"9.png"))
     changed = mixer(*command, "--val-split", "test", "--resume")
-    assert "images are not those that the run" in changed.err
+    assert "images changed since the run" in changed.err
 
 
 def test_fine_tune_from_the_hub(mixer, hub: HubServer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -84,8 +84,8 @@ def test_headless_weights_give_pre_logits(golden: Path, tmp_path: Path) -> None:
         )
     model = import_model(tmp_path / "headless.npz", settings=Settings(image_size=SIZE)).model
     expected = np.load(golden / "jax_tiny_expected.npz")
-    features = np.array(model(mx.array(expected["images"])))
-    assert abs(features - expected["pre_logits"]).max() < 1e-5
+    pre_logits = np.array(model(mx.array(expected["images"])))
+    assert abs(pre_logits - expected["pre_logits"]).max() < 1e-5
 
 
 def test_training_state_beside_the_model_is_left_out_and_said(golden: Path, tmp_path: Path) -> None:

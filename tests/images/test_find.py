@@ -187,7 +187,7 @@ def test_what_a_tar_gave_is_not_kept(tmp_path: Path) -> None:
     assert isinstance(image, LazyImage)
     assert image.read() == PNG
     (tmp_path / "a.tar").write_bytes(tar())
-    with pytest.raises(ImageError, match="leave it as it was"):
+    with pytest.raises(ImageError, match="leave it unmodified"):
         image.read()
 
 
@@ -243,7 +243,7 @@ def test_a_tar_with_a_broken_header_is_not_taken_for_its_end(tmp_path: Path) -> 
     assert data[1024:1029] == b"b.png"
     data[1030] ^= 1
     (tmp_path / "a.tar").write_bytes(data)
-    assert "broken header" in the_one_error(tmp_path / "a.tar")
+    assert "damaged header" in the_one_error(tmp_path / "a.tar")
     assert names(tmp_path / "a.tar") == [f"{tmp_path}/a.tar/a.png", f"{tmp_path}/a.tar"]
 
 
@@ -278,7 +278,7 @@ def test_more_than_deflate_can_do_is_refused(tmp_path: Path) -> None:
         archive.writestr("a.bmp", bytes(10_000_000))
     assert "claims over 1100 times" in the_one_error(tmp_path / "a.zip")
     path = zipped(tmp_path / "b.zip", "a.bmp", content=bytes(10_000_000))  # 1 : 1000
-    with pytest.raises(ImageError, match="no image"):
+    with pytest.raises(ImageError, match="isn't an image"):
         decode(*find_images([path]))
 
 
@@ -313,7 +313,7 @@ def test_a_large_member_of_a_tar_is_passed_over(tmp_path: Path) -> None:
         file.seek(512 + -(-huge.size // 512) * 512)
         file.write(tar("after.png"))
     first, second = find_images([path])
-    with pytest.raises(ImageError, match=r"use one of 268,435,456 at most"):
+    with pytest.raises(ImageError, match=r"use one of at most 268,435,456"):
         decode(first)
     assert decode(second).size == (3, 2)
 

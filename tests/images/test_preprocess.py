@@ -146,7 +146,7 @@ def test_a_fifo_does_not_block(tmp_path: Path) -> None:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(timeout=20)
-    assert errors == ["The path is a folder, a pipe or a device; name a file."]
+    assert errors == ["The path is a folder, a pipe or a device; give a file."]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="NOT RUN: root may read everything")
@@ -154,7 +154,7 @@ def test_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
     path.write_bytes(saved(noise(), "PNG"))
     path.chmod(0)
-    with pytest.raises(ImageError, match="may not be read"):
+    with pytest.raises(ImageError, match="may not read the file"):
         decode(path)
 
 
@@ -381,11 +381,11 @@ def test_a_image_that_is_given_is_not_changed() -> None:
 
 
 def test_memory_is_lent_to_threads() -> None:
-    room, most, lock = decode_module._Room(100), [0, 0], threading.Lock()
+    budget, most, lock = decode_module._Budget(100), [0, 0], threading.Lock()
 
     def run(size: int) -> None:
         for _ in range(200):
-            with room.taken(size):
+            with budget.reserved(size):
                 with lock:
                     most[0] += min(size, 100)
                     most[1] = max(most)
@@ -399,22 +399,22 @@ def test_memory_is_lent_to_threads() -> None:
         thread.join(timeout=60)
     assert most[0] == 0
     assert 60 <= most[1] <= 100
-    with pytest.raises(RuntimeError), room.taken(100):
+    with pytest.raises(RuntimeError), budget.reserved(100):
         raise RuntimeError
-    with room.taken(100):  # it was given back
+    with budget.reserved(100):  # it was given back
         pass
 
 
 def test_decoding_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = decode_module._Room(4 * 24 * 16)
-    monkeypatch.setattr(decode_module, "_ROOM", room)
+    budget = decode_module._Budget(4 * 24 * 16)
+    monkeypatch.setattr(decode_module, "_BUDGET", budget)
     done = threading.Event()
 
     def run() -> None:
         decode(io.BytesIO(saved(noise(), "PNG")))
         done.set()
 
-    with room.taken(1):
+    with budget.reserved(1):
         thread = threading.Thread(target=run)
         thread.start()
         assert not done.wait(0.2)

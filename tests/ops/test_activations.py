@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from mixer_mlx.choices import HiddenAct, names
-from mixer_mlx.ops.activations import ACTIVATIONS, COMPILE_FROM_SIZE, gelu, gelu_tanh
+from mixer_mlx.ops.activations import ACTIVATIONS, gelu, gelu_tanh
+from mixer_mlx.runtime.tuning import COMPILE_GELU_FROM
 
 ON_GPU = mx.default_device().type == mx.DeviceType.gpu
 COMPILES = (ON_GPU or shutil.which("g++")) and "MLX_DISABLE_COMPILE" not in os.environ
@@ -181,5 +182,5 @@ def test_only_large_arrays_are_compiled_on_the_cpu(name: str) -> None:
         mx.eval(x)
         return any(op.startswith("Compiled") for op in operations(ACTIVATIONS[name](x)))
 
-    assert compiled(COMPILE_FROM_SIZE)
-    assert compiled(COMPILE_FROM_SIZE - 1) == ON_GPU
+    assert compiled(COMPILE_GELU_FROM)
+    assert compiled(COMPILE_GELU_FROM - 1) == ON_GPU

@@ -11,7 +11,8 @@ import pytest
 from mixer_mlx import Classifier, MixerConfig, MlpMixer, Preprocess
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.runtime import openblas
-from mixer_mlx.runtime.streams import MOST_NUMBERS, one_core_each, rounds, streams
+from mixer_mlx.runtime.streams import one_core_each, rounds, streams
+from mixer_mlx.runtime.tuning import MAX_PART
 from mixer_mlx.training.network import weights_of
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.step import Step, first_arrays, make_step
@@ -53,7 +54,7 @@ def test_rounds_take_every_example_once(processors: int, size: int) -> None:
     parts = [part for turn in found for part in turn]
     assert [i for start, end in parts for i in range(start, end)] == list(range(size))
     assert len(found[0]) == at_once.get((processors, size), min(processors, size))
-    assert max(end - start for start, end in parts) * WIDEST <= MOST_NUMBERS
+    assert max(end - start for start, end in parts) * WIDEST <= MAX_PART
     lengths = [end - start for start, end in parts]
     assert set(lengths[:-1]) <= {lengths[0]}, "MLX compiles for each length"
 

@@ -102,7 +102,7 @@ def test_logistic_regression_falls_up_to_the_known_rate_and_explodes_later() -> 
     model = tiny_model()
     data = Synthetic(batches=1, batch_size=30)
     pixels, labels = next(data.epoch(0))
-    x = np.array(model.features(mx.array(PREPROCESS.normalize(pixels))), np.float64)
+    x = np.array(model.pre_logits(mx.array(PREPROCESS.normalize(pixels))), np.float64)
     x = np.column_stack([x, np.ones(30)])
     safe = 2 / (np.linalg.eigvalsh(x.T @ x / 30)[-1] / 2)
     start = weights(model)

@@ -25,7 +25,7 @@ def test_without_noise_it_is_the_model(checkpoint: bool) -> None:
 
 
 def test_what_is_kept_whole_changes_nothing() -> None:
-    model, noise = tiny_model(), {"depth": mx.ones((2, 2, 3, 1, 1)), "features": mx.ones((3, 12))}
+    model, noise = tiny_model(), {"depth": mx.ones((2, 2, 3, 1, 1)), "pre_logits": mx.ones((3, 12))}
     assert mx.array_equal(forward(model, X, noise, checkpoint=False), model(X))
 
 
@@ -65,15 +65,15 @@ def test_one_block_never_drops() -> None:
     assert draw(mx.random.key(0), 50, one, recipe(drop_path=0.9))["depth"].min().item() == 1
 
 
-def test_dropout_of_the_features() -> None:
+def test_dropout_of_the_pre_logits() -> None:
     noise = draw(mx.random.key(2), 2000, CONFIG, recipe(dropout=0.25))
-    values = np.array(noise["features"])
+    values = np.array(noise["pre_logits"])
     assert values.shape == (2000, 12)
     assert set(values.ravel()) == {0.0, np.float32(1 / 0.75)}
     assert (values > 0).mean() == pytest.approx(0.75, abs=0.012)
     model = tiny_model()
-    noise = {"features": mx.array(values[:3])}
-    expected = model.classify(model.features(X) * noise["features"])
+    noise = {"pre_logits": mx.array(values[:3])}
+    expected = model.classify(model.pre_logits(X) * noise["pre_logits"])
     assert mx.array_equal(forward(model, X, noise, checkpoint=False), expected)
 
 
@@ -85,7 +85,7 @@ def test_noise_depends_on_the_key_alone_and_parts_are_parts() -> None:
         assert not mx.array_equal(value, other[name])
     halves = [part(one, 0, 3), part(one, 3, 6)]
     assert mx.array_equal(mx.concatenate([h["depth"] for h in halves], axis=2), one["depth"])
-    assert mx.array_equal(mx.concatenate([h["features"] for h in halves]), one["features"])
+    assert mx.array_equal(mx.concatenate([h["pre_logits"] for h in halves]), one["pre_logits"])
 
 
 def test_recomputed_blocks_have_the_same_gradients() -> None:

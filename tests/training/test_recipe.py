@@ -141,7 +141,7 @@ def test_toml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lr = [", "no readable TOML"),
+        ("lr = [", "a readable TOML"),
         ("lr = -1", "my.toml: lr is -1"),
         ("rate = 1", "unknown keys: rate"),
         ("lr = false", "lr is False"),
@@ -153,5 +153,5 @@ def test_bad_toml(tmp_path: Path, text: str, message: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         Recipe(epochs=1).with_toml(path)
-    with pytest.raises(ConfigError, match="no readable TOML"):
+    with pytest.raises(ConfigError, match="a readable TOML"):
         Recipe(epochs=1).with_toml(tmp_path / "none.toml")

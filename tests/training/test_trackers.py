@@ -22,7 +22,7 @@ from mixer_mlx.training.loop import EpochDone, Event, StepDone, fit
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.run import Run
 from mixer_mlx.training.state import State
-from mixer_mlx.training.trackers import ID_FILE, numbers_of, opened
+from mixer_mlx.training.trackers import ID_FILE, metrics_of, opened
 
 RECIPE = Recipe(epochs=2, ema_decay=0.9, save_every=3)
 TENSORBOARD = "NOT RUN: needs the extra tensorboard"
@@ -165,7 +165,7 @@ def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
     step = next(events(tmp_path))
     assert isinstance(step, StepDone)
     overflow = StepDone(step.state, 1, 0, 0.5, 0.25, 1e-3, float("inf"), 10.0, 0, True)
-    assert numbers_of(overflow) == {
+    assert metrics_of(overflow) == {
         "train/loss": 0.5,
         "train/accuracy": 0.25,
         "train/lr": 1e-3,

@@ -93,7 +93,7 @@ def test_a_dry_run_says_what_would_be_done(  # type: ignore[no-untyped-def]
         f"copy {other} -> {tmp_path}/out/cat/cat-2.png",
     ]
     assert f"{cat} is already there" in run.err
-    assert "04.png: The file is no image" in run.err
+    assert "04.png: The file isn't an image" in run.err
     mixer(*args)
     assert {line.split(" -> ")[1] for line in lines} == {
         f"{tmp_path}/out/{name}" for name in tree(tmp_path / "out")

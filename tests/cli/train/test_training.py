@@ -18,7 +18,8 @@ from safetensors.numpy import load_file
 
 from mixer_mlx import checkpoint, load
 from mixer_mlx.cli.train.run import _print_plan
-from mixer_mlx.training.prepare import MEMORY_SHARE, Estimate
+from mixer_mlx.runtime.tuning import TRAINING_MEMORY_FRACTION
+from mixer_mlx.training.prepare import Estimate
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.recipes import RECIPES
 
@@ -172,7 +173,7 @@ def test_images_that_changed_since(mixer, photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(photos / "red" / "new.png")
     run = mixer(*args, "--resume")
     assert run.code == 1
-    assert "images are not those" in run.err
+    assert "images changed since the run" in run.err
 
 
 def test_bad_images_are_named_or_stop_the_run(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -192,7 +193,7 @@ def test_a_loss_that_explodes_is_a_sentence(mixer, photos: Path, tmp_path: Path)
     options = ["--config", tmp_path / "wild.toml", "--lr", 999, "--steps", 60, "-b", 4]
     run = mixer("fine-tune", photos, "-m", "cifar10", "-o", tmp_path / "run", *options)
     assert run.code == 1
-    assert "no finite number in step" in run.err
+    assert "wasn't finite in step" in run.err
 
 
 def test_from_nothing(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -214,7 +215,7 @@ def test_plan_shows_days(capsys: pytest.CaptureFixture[str]) -> None:
     _print_plan(Estimate(10, 2.0, 5 * 86_400 + 3600.4, 2**40))
     out = capsys.readouterr().out
     assert "time               5 days, 1:00:00\n" in out
-    assert f"over {MEMORY_SHARE:.0%} of the memory" in out
+    assert f"over {TRAINING_MEMORY_FRACTION:.0%} of the memory" in out
 
 
 def test_plan_measures(mixer, photos: Path) -> None:  # type: ignore[no-untyped-def]

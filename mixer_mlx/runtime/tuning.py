@@ -1,0 +1,37 @@
+"""Thresholds of speed and memory, with what each was measured on.
+
+They change results by rounding at most. "Two cores" are those of an AMD EPYC under
+Linux, with OpenBLAS, in float32.
+"""
+
+MAX_STREAMS = 16
+"""Parts of a batch computed at once: MLX schedules only about a hundred operations ahead, over all
+streams together."""
+
+MATMUL_COST = 4
+"""One core's time for a forward pass's matrix products, relative to all else: B/16, two cores."""
+
+MAX_PART = 2**21
+"""Numbers in the widest layer of a part in a forward pass, 8 MiB in float32: with larger parts
+B/16 was slower on two cores, since the kernel hands out large arrays page by page."""
+
+MAX_TRAINING_PART = 2**22
+"""The same in training, but larger: with two images per part, adding up gradients took a fifth of
+B/16's step."""
+
+COMPILE_FORWARD_FROM = 2**14
+COMPILE_STEP_FROM = 2**16
+"""Numbers in a block's output from which compiling pays off on the CPU: g++ takes about 0.5 s for
+each kernel the first time on a machine. Chosen on two cores."""
+
+COMPILE_GELU_FROM = 2**20
+"""Elements of an array from which GELU is compiled on the CPU, where g++ takes about 0.5 s for each
+function and dtype. A compiled GELU takes 1 ns per element instead of 8 or 10 on two cores, so below
+this size it saves some 10 ms at most; one image doesn't reach it in most models."""
+
+TRAINING_MEMORY_FRACTION = 0.6
+"""Fraction of the memory that a training step may take; the rest is for the system and the images.
+Chosen, not measured."""
+
+DECODE_BYTES = 2**29
+"""Memory for all images being decoded; a larger one is decoded alone. Chosen, not measured."""
