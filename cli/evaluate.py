@@ -61,12 +61,12 @@ def evaluate(
         with output.fetching(quiet=quiet) as listeners:
             classifier = load(model, dtype=dtype, device=device, **listeners)
         classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
-        mine = dataset.take(ranks.mine(len(dataset)))
-        images = DecodedImages(mine, _say_bad, memory_bytes=0, exact=True)
+        shard = dataset.take(ranks.shard(len(dataset)))
+        images = DecodedImages(shard, _say_bad, memory_bytes=0, exact=True)
         batches = EvaluationBatches(images, classifier.preprocess, batch_size)
         outcomes: list[Outcome] | None = [] if report else None
         metrics = run(classifier.logits, batches, classes, outcomes, ranks)
-        unreadable = int(ranks.total([len(images.bad)])[0])
+        unreadable = sum(ranks.all_gather(len(images.bad)))
     if report and outcomes:
         from mixer_mlx.analysis.report import Report, describe, readable, write
 

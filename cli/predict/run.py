@@ -116,13 +116,13 @@ def run(
         predicted, ranks, classifier, k=job.k, batch_size=job.batch_size, exact=job.exact
     )
     if ranks.rank:
-        left = without(images, Kept(names=Counter(ranks.share(None))), job.style)
+        left = without(images, Kept(names=Counter(ranks.broadcast(None))), job.style)
         deque(results(left), maxlen=0)
         return Tally(0, 0)
     extras = _extras(job, classifier)
     with _writer(job, classifier) as (writer, kept), _progress(job) as tick:
         tally = Tally(kept.count, kept.failed)
-        ranks.share(kept.names)
+        ranks.broadcast(kept.names)
         left = without(images, kept, job.style)
         for result in results(left):
             tally.found += 1

@@ -135,11 +135,11 @@ def _run(
     if ranks.size > 1:
         record = {key: json.dumps(value) for key, value in start.record().items()}
         images = {"training images": record["train"], "validation images": record["val"]}
-        ranks.same({**images, **record})
+        ranks.check_same({**images, **record})
     state = run.resumed(model) if told.resume and ranks.rank == 0 else None
     if state is None and ranks.rank == 0:
         run.begin(force=told.force or told.resume)
-    if ranks.share(bool(state and state.progress.end and run.complete())):
+    if ranks.broadcast(bool(state and state.progress.end and run.complete())):
         if ranks.rank == 0:
             output.say(f"The run in {run.folder} is finished; its best model is {run.folder}/best.")
         return
@@ -235,10 +235,10 @@ def follow(
                 show(event.step, f"loss {event.loss:.3f}  {event.images_per_second:,.0f} images/s")
             elif isinstance(event, EpochDone) and not quiet:
                 output.say(_epoch_line(event, total))
-            if ranks.agree(stopped()):
+            if any(ranks.all_gather(stopped())):  # all ranks stop after the same step
                 save(event.state, run.state_folder, ranks)
                 if ranks.size > 1:
-                    ranks.share(None)  # all have got here, and rank 0 has saved
+                    ranks.barrier()  # rank 0 has saved
                     signals.heed()
                 interrupted = signals.Interrupted("Interrupted.")
                 interrupted.add_note(

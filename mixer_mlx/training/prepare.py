@@ -111,7 +111,7 @@ def validation(
     dataset: Dataset, info: ModelInfo, batch_size: int, on_bad: OnBad, ranks: Ranks = ALONE
 ) -> Validate:
     """How `fit` validates: the same code as `mixer evaluate`, images turned upright."""
-    images = DecodedImages(dataset.take(ranks.mine(len(dataset))), on_bad)
+    images = DecodedImages(dataset.take(ranks.shard(len(dataset))), on_bad)
 
     def validate(model: MlpMixer) -> Metrics:
         batches = EvaluationBatches(images, info.preprocess, batch_size)
