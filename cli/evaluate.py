@@ -60,11 +60,11 @@ def evaluate(
         with output.fetching(quiet=quiet) as listener:
             classifier = load(model, dtype=dtype, device=device, listener=listener)
         classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
-        mine = dataset.take(ranks.mine(len(dataset)))
-        images = DecodedImages(mine, _say_bad, memory_bytes=0, exact=True)
+        shard = dataset.take(ranks.shard(len(dataset)))
+        images = DecodedImages(shard, _say_bad, memory_bytes=0, exact=True)
         outcomes: list[Outcome] | None = [] if report else None
         metrics = evaluate_images(classifier, images, batch_size, classes, outcomes, ranks)
-        unreadable = int(ranks.total([len(images.unreadable)])[0])
+        unreadable = sum(ranks.all_gather(len(images.unreadable)))
     if report and outcomes:
         from mixer_mlx.analysis.report import Report, describe, readable, write
 

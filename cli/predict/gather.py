@@ -1,7 +1,7 @@
-"""The work of `mixer predict` in several processes: rank r takes image r and each n-th after it.
+"""`mixer predict` in several processes: of n ranks, rank r takes images r, r + n, r + 2n, ...
 
-All find the same images, each on its own disk. Batch by batch rank 0 gets what the others found,
-and puts it into the order of the images.
+All find the same images, each on its own disk. After each batch rank 0 gets the results of the
+others, and puts them into the order of the images.
 """
 
 from collections import deque
@@ -29,38 +29,34 @@ def predicted(
 ) -> "Iterator[Result]":
     """`Classifier.predict` of all images on rank 0, and nothing on the others.
 
-    Raises ConfigError where another rank has other images.
+    Raises ConfigError if another rank has other images.
     """
-    seen: deque[ImageInput] = deque()
-    mine = _mine(ranks, images, seen) if ranks.size > 1 else images
-    results = classifier.predict(mine, k=k, batch_size=batch_size, exact=exact)
+    pending: deque[ImageInput] = deque()
+    shard = _shard(ranks, images, pending) if ranks.size > 1 else images
+    results = classifier.predict(shard, k=k, batch_size=batch_size, exact=exact)
     if ranks.size == 1:
         yield from results
         return
-    more = True
-    while more:
-        batches = ranks.gather([_plain(result) for result in islice(results, batch_size)])
-        for row in zip_longest(*batches or ()):
+    while any(batches := ranks.all_gather([_to_json(r) for r in islice(results, batch_size)])):
+        for row in zip_longest(*batches) if ranks.rank == 0 else ():
             for rank, values in enumerate(row):
-                if seen or values is not None:
-                    yield _result(seen.popleft() if seen else None, values, rank)
-        more = ranks.share(bool(batches and any(batches)))
+                if pending or values is not None:
+                    yield _result(pending.popleft() if pending else None, values, rank)
 
 
-def _mine(
-    ranks: "Ranks", images: "Iterable[ImageInput]", seen: "deque[ImageInput]"
+def _shard(
+    ranks: "Ranks", images: "Iterable[ImageInput]", pending: "deque[ImageInput]"
 ) -> "Iterator[ImageInput]":
-    """This rank's images; rank 0 notes all, a round of them before its own is computed."""
+    """This rank's images; rank 0 adds each group of n to `pending` before it yields its own."""
     iterator = iter(images)
     while group := list(islice(iterator, ranks.size)):
         if ranks.rank == 0:
-            seen += group
+            pending += group
         if ranks.rank < len(group):
             yield group[ranks.rank]
 
 
-def _plain(result: "Result") -> list[Any]:
-    """A result for JSON."""
+def _to_json(result: "Result") -> list[Any]:
     error = None if result.error is None else str(result.error)
     return [str(result.image), [asdict(one) for one in result.predictions], error]
 

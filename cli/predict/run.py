@@ -46,13 +46,13 @@ def run(
         predicted, ranks, classifier, k=asked.k, batch_size=asked.batch_size, exact=asked.exact
     )
     if ranks.rank:
-        left = without(images, Kept(names=Counter(ranks.share(None))), asked.style)
+        left = without(images, Kept(names=Counter(ranks.broadcast(None))), asked.style)
         deque(results(left), maxlen=0)
         return Tally(0, 0)
     extras = _extras(asked, classifier)
     with _writer(asked, classifier) as (writer, kept), _progress(asked) as tick:
         tally = Tally(kept.count, kept.failed)
-        ranks.share(kept.names)
+        ranks.broadcast(kept.names)
         left = without(images, kept, asked.style)
         for result in results(left):
             tally.found += 1

@@ -1,4 +1,4 @@
-"""A command that runs in several processes: rank 0 speaks for all."""
+"""A command that runs in several processes, of which rank 0 writes the output."""
 
 import os
 from collections.abc import Iterator
@@ -12,50 +12,47 @@ from . import output, signals
 if TYPE_CHECKING:
     from mixer_mlx.runtime.ranks import Ranks
 
+EXIT_SECONDS = 10
+"""How long a process may take to exit after a failure."""
 
-LAST_SECONDS = 10
-"""A process has so long to end, once another has failed or is done."""
 
-
-def refuse_several(sentence: str) -> None:
-    """Raise BadParameter where a command is to run in several processes."""
+def refuse_several(message: str) -> None:
+    """Raise BadParameter if the launcher started several processes."""
     from mixer_mlx.runtime.ranks import launched_size
 
     if launched_size() > 1:
-        raise typer.BadParameter(sentence)
+        raise typer.BadParameter(message)
 
 
 @contextmanager
-def joined(go_on: str) -> Iterator["Ranks"]:
-    """The ranks, once all are there; a process without others is rank 0 of 1.
+def joined(advice: str) -> Iterator["Ranks"]:
+    """The ranks, once all are connected; a single process is rank 0 of 1.
 
-    `go_on` says what to do after another process ended before its time. What the block raises ends
-    the other processes.
+    `advice` is the next step after another rank ended early. An exception in the block ends all
+    ranks, and is reported once if all have it.
     """
     from mixer_mlx import __version__
-    from mixer_mlx.runtime.ranks import ALONE, launched_size
-    from mixer_mlx.runtime.ranks import joined as all_joined
+    from mixer_mlx.runtime.ranks import ALONE, connected, launched_size
 
     if launched_size() == 1:
         yield ALONE
         return
-    me = int(os.environ["MLX_RANK"])
-    if me:
-        output.speak_as(me)
+    rank = int(os.environ["MLX_RANK"])
+    if rank:
+        output.speak_as(rank)
 
-    def lost(rank: int, told: bool) -> None:
-        if me == 0 or not told:
-            output.say(f"Error: Rank {rank} ended before the work was done; {go_on}")
+    def on_failure(failed: int, reported: bool) -> None:
+        if rank == 0 or not reported:
+            output.say(f"Error: Rank {failed} ended before the work was done; {advice}")
         signals.leave(1)
 
     ranks = ALONE
     try:
-        with all_joined(__version__, lost) as ranks:
+        with connected(__version__, on_failure) as ranks:
             yield ranks
     except BaseException as error:
-        # What stops all of them need be said once.
-        if me and (isinstance(error, signals.Interrupted) or ranks.first_failed()):
-            output.speak_as(me, mute=True)
-        # MLX's threads may wait for what the others no longer send.
-        signals.leave_within(LAST_SECONDS)
+        if rank and (isinstance(error, signals.Interrupted) or ranks.rank0_failed()):
+            output.speak_as(rank, mute=True)
+        # MLX's threads may still wait for data from the other ranks.
+        signals.leave_within(EXIT_SECONDS)
         raise

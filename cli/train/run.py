@@ -138,7 +138,7 @@ def _run(
     if ranks.size > 1:
         record = {key: json.dumps(value) for key, value in start.record().items()}
         images = {"training images": record["train"], "validation images": record["val"]}
-        ranks.same({**images, **record})
+        ranks.check_same({**images, **record})
     state = run.resumed(model) if asked.resume and ranks.rank == 0 else None
     if state is None and ranks.rank == 0:
         run.begin(force=asked.force or asked.resume)
@@ -146,7 +146,7 @@ def _run(
             output.say(f"{run.folder} has no saved state to resume from; starting anew.")
         elif not (asked.out or asked.quiet):
             output.say(f"The run goes to {run.folder} (-o).")
-    if ranks.share(bool(state and state.progress.end and run.complete())):
+    if ranks.broadcast(bool(state and state.progress.end and run.complete())):
         if ranks.rank == 0:
             output.say(f"{run.folder} is finished; use its best model with -m {run.folder}.")
         return
@@ -254,10 +254,10 @@ def follow(
                 shown = event.epoch % every == 0 or event.step == total
                 if shown and not quiet:
                     output.say(_epoch_line(event, total))
-            if ranks.agree(stopped()):
+            if any(ranks.all_gather(stopped())):  # all ranks stop after the same step
                 save(event.state, run.state_folder, ranks)
                 if ranks.size > 1:
-                    ranks.share(None)  # all have got here, and rank 0 has saved
+                    ranks.barrier()  # rank 0 has saved
                     signals.heed()
                 interrupted = signals.Interrupted("Interrupted.")
                 interrupted.add_note(

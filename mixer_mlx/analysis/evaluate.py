@@ -80,7 +80,8 @@ def evaluate(
         top5 += int(five)
         loss += float(nats)
         images += len(labels)
-    in_one, in_five, total_loss, count = ranks.total((top1, top5, loss, images))
+    found = ranks.all_gather([top1, top5, loss, images])
+    in_one, in_five, total_loss, count = map(sum, zip(*found, strict=True))
     if not count:
         raise ConfigError("There are no readable images to evaluate on; run `mixer check` on them.")
     seconds = time.perf_counter() - start

@@ -106,7 +106,7 @@ class TrainingBatches:
         self.mixing, self.balance = mixing, balance
         dataset = images.dataset
         self._weights = class_weights(dataset.labels, len(dataset.classes))
-        self._rows = list(range(self.batch_size)[ranks.part(self.batch_size)])
+        self._rows = list(range(self.batch_size)[ranks.rows(self.batch_size)])
         # Each image is mixed with the one before it, so this rank needs that one, too.
         self._needs_before = mixing is not None and ranks.size > 1
         if self._needs_before:

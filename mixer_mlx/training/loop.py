@@ -136,7 +136,8 @@ def fit(
             for pixels, labels in _batches(train, state, last):
                 number = state.progress.step
                 lr = learning_rate(recipe, number, total)
-                before, running = running, _PendingStep(number, epoch, lr, len(pixels), ranks)
+                images = len(pixels) * ranks.size
+                before, running = running, _PendingStep(number, epoch, lr, images)
                 # No other reference to the old arrays: the new ones reuse their memory.
                 state.arrays, running.report = step(
                     state.arrays, state.frozen, pixels, labels, number, lr
@@ -200,17 +201,14 @@ class _PendingStep:
 
     report: mx.array
 
-    def __init__(self, number: int, epoch: int, lr: float, images: int, ranks: Ranks) -> None:
-        self.number, self.epoch, self.lr = number, epoch, lr
-        self.images, self.ranks = images * ranks.size, ranks
+    def __init__(self, number: int, epoch: int, lr: float, images: int) -> None:
+        self.number, self.epoch, self.lr, self.images = number, epoch, lr, images
         self.start = time.perf_counter()
 
     def event(self, state: State) -> StepDone:
         """Wait for the step. Raises TrainingError, with the state set back to before the step."""
         mx.eval(self.report)  # raises when another rank is gone; np.array would wait for ever
-        values = [float(value) for value in np.array(self.report)]
-        numbers = dict(zip(REPORT, values, strict=False))
-        self.ranks.stop |= any(values[len(REPORT) :])
+        numbers = dict(zip(REPORT, map(float, np.array(self.report)), strict=True))
         if numbers["failed"] or numbers["loss_scale"] < LOWEST_LOSS_SCALE:
             state.progress = dataclasses.replace(state.progress, step=self.number)
             state.arrays["counters"]["failed"] = mx.array(0.0)

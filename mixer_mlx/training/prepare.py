@@ -115,7 +115,7 @@ def validation(
     ranks: Ranks = ALONE,
 ) -> Validate:
     """How `fit` validates: by the code of `mixer evaluate`, with images upright."""
-    images = DecodedImages(dataset.take(ranks.mine(len(dataset))), on_unreadable)
+    images = DecodedImages(dataset.take(ranks.shard(len(dataset))), on_unreadable)
 
     def validate(model: MlpMixer) -> Metrics:
         return evaluate_images(Classifier(model, info), images, batch_size, ranks=ranks)

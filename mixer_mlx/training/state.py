@@ -119,9 +119,9 @@ class State:
     def shared(self, ranks: Ranks) -> "State":
         """Rank 0's state, on all ranks: the others need no folder, nor the same weights."""
         if ranks.size > 1:
-            record = ranks.share([dataclasses.asdict(self.progress), self.steps_per_epoch])
+            record = ranks.broadcast([dataclasses.asdict(self.progress), self.steps_per_epoch])
             self.progress, self.steps_per_epoch = _progress(record[0]), record[1]
-            self._take(ranks.from_first(self._flat()))
+            self._take(ranks.broadcast_arrays(self._flat()))
         return self
 
     def _flat(self) -> Weights:

@@ -63,8 +63,7 @@ def make_step(
 ) -> Step:
     """A step that depends only on its arguments; its random numbers on (recipe.seed, number).
 
-    With several `ranks` each gives its part of the batch, all get the same weights, and the report
-    has one more number: how many of them wish to stop.
+    With several `ranks` each gives its rows of the batch, and all get the same weights and report.
     """
     gradients = _gradients(config, recipe, preprocess)
     compiled_gradients = mx.compile(gradients)
@@ -103,11 +102,10 @@ def make_step(
 
         sums = _in_turns(part, _turns(config, recipe, size), backward)
         if ranks.size > 1:
-            sums, wishes = _over_ranks(ranks, sums)
+            sums = _over_ranks(ranks, sums)
         loss, right, total = sums
         rule = compiled_update if fuse else update
-        new, report = _finish(recipe, rule, arrays, total, loss / whole, right / whole, lr)
-        return new, mx.concatenate([report, wishes]) if ranks.size > 1 else report
+        return _finish(recipe, rule, arrays, total, loss / whole, right / whole, lr)
 
     return step
 
@@ -154,13 +152,10 @@ def _total(
     return sums[0]
 
 
-def _over_ranks(ranks: Ranks, total: _Sums) -> tuple[_Sums, mx.array]:
-    """The sums over all ranks, and of their wishes to stop, (1,)."""
+def _over_ranks(ranks: Ranks, total: _Sums) -> _Sums:
     loss, right, sums = total
-    numbers = mx.stack([loss, right, mx.array(float(ranks.wish))])
-    summed = ranks.sum({"": numbers, **sums})
-    loss, right, wishes = mx.split(summed.pop(""), 3)
-    return (loss[0], right[0], summed), wishes
+    summed = ranks.all_reduce({"loss": loss, "right": right, **sums})
+    return summed.pop("loss"), summed.pop("right"), summed
 
 
 def _key(seed: int, number: int) -> mx.array:

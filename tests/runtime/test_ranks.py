@@ -1,4 +1,4 @@
-"""Several processes do what one does, and stop together."""
+"""Several processes compute what one does, and stop together."""
 
 import json
 import os
@@ -25,8 +25,8 @@ from mixer_mlx.data.mixing import Mixing, SoftLabels
 from mixer_mlx.data.read import match_classes, read_split
 from mixer_mlx.errors import BackendError, ConfigError
 from mixer_mlx.images.preprocess import Preprocess
-from mixer_mlx.runtime import peers
-from mixer_mlx.runtime.ranks import PORT_OFFSET, Ranks, _launch, joined, launched_size
+from mixer_mlx.runtime import connections
+from mixer_mlx.runtime.ranks import PORT_OFFSET, Ranks, _launch, connected, launched_size
 
 SMALL = Path(__file__).parents[1] / "golden" / "jax_square.npz"
 NOISY = """
@@ -45,7 +45,7 @@ Job = list[subprocess.Popen[str]]
 
 
 def free_port(size: int = 2) -> int:
-    """The first port of a job of so many processes."""
+    """The first free port of a job of `size` processes."""
     for port in np.random.default_rng().integers(20000, 30000, 100).tolist():
         try:
             for one in (*range(port, port + size), port + PORT_OFFSET):
@@ -58,7 +58,7 @@ def free_port(size: int = 2) -> int:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
-    """Starts a command as ranks, each in a folder of its own, `0`, `1` and so on."""
+    """Starts a command as several ranks, in folders `0`, `1`, ..."""
     started: Job = []
 
     def run(*args: object, size: int = 2) -> Job:
@@ -86,7 +86,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
 
 
 def ends(job: Job) -> list[tuple[int, str, str]]:
-    """Code, stdout and stderr of each, without MLX's own lines on a ring that broke."""
+    """Each rank's exit code, stdout and stderr, without MLX's lines about a broken ring."""
     results = []
     for process in job:
         out, err = process.communicate(timeout=300)
@@ -116,11 +116,11 @@ def same_weights(one: Path, other: Path, tolerance: float) -> None:
         np.testing.assert_allclose(found[key], value, rtol=0, atol=tolerance, err_msg=key)
 
 
-def test_two_processes_train_as_one_and_go_on(
+def test_two_processes_train_as_one_and_resume(
     start: Callable[..., Job], photos: Path, tmp_path: Path
 ) -> None:
     """Noise, mixing, accumulation, an average of the weights: all as for the whole batch."""
-    args = training(photos, tmp_path, "--accumulation", 2)
+    args = training(photos, tmp_path, "--grad-accum", 2)
     (code, out, err), other = ends(start(*args))
     assert (code, out, other) == (0, "", (0, "", ""))
     assert not list((tmp_path / "1").iterdir())  # rank 0 alone writes
@@ -164,8 +164,8 @@ def test_a_killed_rank_stops_the_other(
     assert time.monotonic() - killed < 30
     assert code == 1
     assert err.splitlines()[-1] == (
-        "Error: Rank 1 ended before the work was done; give the same command with --resume to go "
-        "on from what is saved."
+        "Error: Rank 1 ended before the work was done; run the same command again with --resume "
+        "to continue from what is saved."
     )
     assert json.loads((run / "state" / "state.json").read_text())["progress"]["step"] >= 2
     assert load_file(run / "state" / "arrays.safetensors")
@@ -230,11 +230,11 @@ def test_predict_in_the_order_of_the_images(
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("-b", 3), "Error: A batch of 3 images can't be shared evenly by 2 processes"),
+        (("-b", 3), "Error: A batch of 3 images can't be divided evenly among 2 processes"),
         (("-m", "nowhere.npz"), "Error: "),
     ],
 )
-def test_what_stops_all_is_said_once(
+def test_a_common_error_is_reported_once(
     start: Callable[..., Job],
     photos: Path,
     tmp_path: Path,
@@ -255,7 +255,7 @@ def test_what_stops_all_is_said_once(
         ("predict", "-"),
     ],
 )
-def test_what_is_for_one_process(start: Callable[..., Job], args: tuple[str, ...]) -> None:
+def test_options_for_one_process(start: Callable[..., Job], args: tuple[str, ...]) -> None:
     for code, _, err in ends(start(*args, "-m", SMALL)):
         assert code == 2
         assert err.count("process") == 1
@@ -269,7 +269,7 @@ def rank_of(rank: int, size: int) -> Ranks:
 
 @pytest.mark.parametrize("mixing", [None, Mixing(0.4), Mixing(0, 1.0)])
 @pytest.mark.parametrize("balance", ["none", "loss"])
-def test_parts_make_up_the_batches(photos: Path, mixing: Mixing | None, balance: str) -> None:
+def test_rows_make_up_the_batches(photos: Path, mixing: Mixing | None, balance: str) -> None:
     def batches(rank: int, size: int) -> list[tuple[np.ndarray, np.ndarray | SoftLabels]]:
         images = DecodedImages(read_split(photos)[0], lambda *_: None)
         pad = augmentation("pad", Preprocess((16, 16)), flip=True)
@@ -286,10 +286,10 @@ def test_parts_make_up_the_batches(photos: Path, mixing: Mixing | None, balance:
         np.testing.assert_array_equal(together, np.atleast_2d(np.array(labels)))
 
 
-def test_a_batch_that_can_not_be_shared() -> None:
-    assert rank_of(2, 4).part(8) == slice(4, 6)
+def test_a_batch_size_that_can_not_be_divided() -> None:
+    assert rank_of(2, 4).rows(8) == slice(4, 6)
     with pytest.raises(ConfigError, match="multiple of 4"):
-        rank_of(2, 4).part(10)
+        rank_of(2, 4).rows(10)
 
 
 RING = '[["10.0.0.1:5000"], ["10.0.0.2:5001"]]'
@@ -310,7 +310,7 @@ LAUNCHES = [
 
 
 @pytest.mark.parametrize(("variables", "expected"), LAUNCHES)
-def test_what_launchers_say(
+def test_launcher_variables(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     variables: dict[str, str],
@@ -329,13 +329,13 @@ def test_what_launchers_say(
 
 def test_a_rank_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_RANK", "0")
-    with pytest.raises(BackendError, match=r"mlx\.launch"), joined("1", print):
+    with pytest.raises(BackendError, match=r"mlx\.launch"), connected("1", print):
         pass
 
 
-def test_who_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stranger that connects is no rank."""
-    monkeypatch.setattr(peers, "MEETING_SECONDS", 0.5)
+def test_a_rank_that_does_not_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger that connects isn't taken for a rank."""
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.5)
     address = "127.0.0.1", free_port()
 
     def stranger() -> None:
@@ -343,40 +343,40 @@ def test_who_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
             connection.sendall(b"GET / HTTP")
 
     threading.Timer(0.1, stranger).start()
-    with pytest.raises(BackendError, match="Rank 1 did not come"):
-        peers.Peers(0, 2, address, "1", print)
+    with pytest.raises(BackendError, match="Rank 1 did not connect"):
+        connections.Connections(0, 2, address, "1", print)
 
 
 def test_versions_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.01)
     address = "127.0.0.1", free_port()
     first = threading.Thread(
-        target=lambda: peers.Peers(0, 2, address, "2", lambda *_: None).close(well=True)
+        target=lambda: connections.Connections(0, 2, address, "2", lambda *_: None).close()
     )
     first.start()
     with pytest.raises(BackendError, match="Rank 0 has mixer-mlx 2 and rank 1 has 1"):
-        peers.Peers(1, 2, address, "1", print)
+        connections.Connections(1, 2, address, "1", print)
     first.join()
 
 
 def test_a_rank_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one whose machine has no power any more: the connection stays open."""
-    monkeypatch.setattr(peers, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(peers, "MISSED_BEATS", 3)
-    monkeypatch.setattr(peers, "GRACE_SECONDS", 0.01)
+    """E.g. after a power cut: the connection stays open."""
+    monkeypatch.setattr(connections, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.01)
     lost: list[tuple[int, bool]] = []
     known = threading.Event()
 
-    def on_lost(rank: int, told: bool) -> None:
-        lost.append((rank, told))
+    def on_failure(rank: int, reported: bool) -> None:
+        lost.append((rank, reported))
         known.set()
 
     address = "127.0.0.1", free_port()
 
     silent: list[object] = []
-    threading.Thread(target=lambda: silent.append(peers._connect(1, address, "1"))).start()
-    first = peers.Peers(0, 2, address, "1", on_lost)
+    threading.Thread(target=lambda: silent.append(connections._connect(1, address, "1"))).start()
+    first = connections.Connections(0, 2, address, "1", on_failure)
     assert known.wait(10)
     assert lost == [(1, False)]
-    first.close(well=True)
+    first.close()
     silent.pop().close()  # type: ignore[attr-defined]

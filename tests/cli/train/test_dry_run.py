@@ -54,7 +54,7 @@ def test_train_has_it_and_options_are_checked(mixer, photos: Path, tmp_path: Pat
     sheet = tmp_path / "sheet.png"
     command = ("train", photos, "--like", "cifar10", "--preview")
     options = ("--recipe", "cifar", "--rand-augment", "2x15", "--cutmix", 1, "--balance", "loss")
-    assert mixer(*command, sheet, *options, "--erasing", 0.5).code == 0
+    assert mixer(*command, sheet, *options, "--random-erasing", 0.5).code == 0
     assert len(tiles(sheet)) >= 5
     wrong = mixer(*command, tmp_path / "sheet.jpg")
     assert wrong.code == 1

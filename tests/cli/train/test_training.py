@@ -95,7 +95,7 @@ def test_a_run_that_was_killed_after_its_last_step(  # type: ignore[no-untyped-d
 
 
 def test_the_head_alone(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    options = ["--steps", 2, "-b", 4, "--freeze", "backbone"]
+    options = ["--steps", 2, "-b", 4, "--freeze-backbone"]
     run = mixer("fine-tune", photos, "-m", "cifar10", "-o", tmp_path / "run", *options)
     assert run.code == 0, run.err
     before = load("cifar10", dtype="float32").model
@@ -109,8 +109,8 @@ def test_the_head_alone(mixer, photos: Path, tmp_path: Path) -> None:  # type: i
     ("options", "kills"),
     [
         ((), 1),
-        (("--accumulation", "2"), 1),
-        (("--freeze", "backbone", "--unfreeze-last", "1"), 1),
+        (("--grad-accum", "2"), 1),
+        (("--freeze-backbone", "--unfreeze-last", "1"), 1),
         pytest.param((), 10, marks=pytest.mark.slow),
     ],
     ids=["plain", "accumulation", "frozen", "many"],
@@ -251,7 +251,7 @@ def test_a_batch_beyond_the_memory_is_computed_in_parts(  # type: ignore[no-unty
     options = ("fine-tune", photos, "-m", SMALL, "-o", run, "--steps", 1, "-b", 4, "--no-report")
     assert "in 3 parts" in mixer(*options).err  # a quarter of 12 images is a batch
     assert json.loads((run / "run.json").read_text())["recipe"]["accumulation"] == 3
-    chosen = mixer(*options, "--force", "--accumulation", 2)
+    chosen = mixer(*options, "--force", "--grad-accum", 2)
     assert "parts" not in chosen.err
 
 
