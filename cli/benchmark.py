@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from mixer_mlx.choices import DEFAULT_MODEL, DType, Format, names
+from mixer_mlx.choices import DEFAULT_MODEL, DType, Format
 from mixer_mlx.errors import SourceError
 
 from .terminal import files, options, output
@@ -138,8 +138,8 @@ def _batch_sizes(text: str) -> list[int]:
 def _dtypes(text: str | None) -> list[str]:
     """The list; empty means the default."""
     wanted = [] if text is None else [part.strip() for part in text.split(",")]
-    if not set(wanted) <= set(names(DType)):
-        known = ", ".join(names(DType))
+    if not set(wanted) <= set(get_args(DType)):
+        known = ", ".join(get_args(DType))
         raise typer.BadParameter(f"{text!r} isn't a list of dtypes; choose from {known}.")
     return list(dict.fromkeys(wanted))
 

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import sys
 import warnings
-from typing import Annotated, TextIO
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -22,7 +24,7 @@ from .info import info, models
 from .overview import OVERVIEW
 from .predict.command import predict
 from .resize import resize
-from .terminal import output, signals, usage
+from .terminal import output, signals
 from .train.command import fine_tune, train
 
 app = typer.Typer(
@@ -79,7 +81,7 @@ def main() -> None:
         getattr(sys, name).reconfigure(errors="backslashreplace")
     try:
         try:
-            code = app(usage.arguments(), standalone_mode=False)
+            code = app(list(renamed(sys.argv[1:])), standalone_mode=False)
             sys.exit(code if isinstance(code, int) else 0)
         finally:
             sys.stdout.flush()
@@ -100,8 +102,8 @@ def _end(error: BaseException) -> int | None:
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         _drop_stdout()
         return 0
-    if usage.is_wrong(error):
-        return usage.explain(error)
+    if is_wrong_usage(error):
+        return explain(error)
     if os.environ.get("MIXER_MLX_DEBUG"):
         return None
     if isinstance(error, MixerError):
@@ -137,3 +139,56 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     output.say(f"Warning: {message}")
+
+
+_RENAMED = {"--accumulation": "--grad-accum", "--erasing": "--random-erasing"}
+"""Old names, which work for one version more."""
+
+# What pydantic, inside Typer, says of a value.
+_SENTENCES = (
+    (r"Input should be less than or equal to (\S+)", r"it must be at most \1."),
+    (r"Input should be greater than or equal to (\S+)", r"it must be at least \1."),
+    (r"Input should be a valid integer.*", "it must be a whole number."),
+    (r"Input should be a valid number.*", "it must be a number."),
+    (r"Value error, ", ""),
+)
+
+
+def is_wrong_usage(error: BaseException) -> bool:
+    """Whether the option parser, whose classes Typer keeps to itself, refuses the usage."""
+    return getattr(error, "exit_code", None) == 2 and hasattr(error, "format_message")
+
+
+def explain(error: Any) -> int:
+    """Print what is wrong, without the parser's own phrases; the exit code."""
+    for pattern, ours in _SENTENCES:
+        error.message = re.sub(pattern, ours, error.message)
+    error.show()
+    return int(error.exit_code)
+
+
+def renamed(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments, with the present name of each option; says so for those that were renamed."""
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            yield argument
+            yield from rest
+            return
+        name, equals, value = argument.partition("=")
+        if name == "--output":
+            yield f"--out{equals}{value}"
+        elif name == "--freeze":  # its only value was backbone
+            _say_renamed(name, "--freeze-backbone")
+            if not equals:
+                next(rest, None)
+            yield "--freeze-backbone"
+        elif name in _RENAMED:
+            _say_renamed(name, _RENAMED[name])
+            yield f"{_RENAMED[name]}{equals}{value}"
+        else:
+            yield argument
+
+
+def _say_renamed(old: str, new: str) -> None:
+    output.say(f"Warning: {old} is now called {new}; the old name will go.")

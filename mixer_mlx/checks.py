@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import get_args
 
-from .choices import names
 from .errors import ConfigError
 
 
@@ -30,8 +30,8 @@ def check_numbers(name: str, values: object, low: float, high: float) -> None:
 
 def check_choice(name: str, value: object, choice: object) -> None:
     """One of the values of `choice`, a Literal in `choices`."""
-    if value not in names(choice):
-        raise wrong(name, value, f"one of {', '.join(names(choice))}")
+    if value not in get_args(choice):
+        raise wrong(name, value, f"one of {', '.join(get_args(choice))}")
 
 
 def check_flag(name: str, value: object) -> None:

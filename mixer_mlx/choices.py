@@ -3,7 +3,7 @@
 Imports nothing heavy: the command line shows them in its help.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 DType = Literal["float32", "float16", "bfloat16"]
 Device = Literal["cpu", "gpu"]
@@ -41,8 +41,3 @@ DEFAULT_MODEL = "mixer_b16_224.miil_in21k_ft_in1k"
 """The most accurate published Mixer for ImageNet-1k, by timm's measurement."""
 BUILT_IN = "cifar10"
 """The model that ships in the package."""
-
-
-def names(choice: object) -> tuple[str, ...]:
-    """The values of one of the choices above."""
-    return get_args(choice)

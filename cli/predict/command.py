@@ -1,22 +1,35 @@
 """`mixer predict`: what do these images show?"""
 
+import dataclasses
+import difflib
 import sys
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
 
 from mixer_mlx.choices import DEFAULT_MODEL
-from mixer_mlx.errors import SourceError
+from mixer_mlx.errors import ConfigError, ImageError, SourceError
 
-from ..terminal import output
-from ..terminal.dataclass_options import with_options
+from ..terminal import output, sheet
+from ..terminal.options import with_options
+from ..terminal.progress import Tick, progress
 from ..terminal.ranks import joined, refuse_several
+from .gather import gathered
+from .lines import Lines, csv_lines, error_lines, json_lines, table_lines
 from .options import PredictOptions
+from .resume import Kept, without
+from .sort_into import Sorter, folder_names
+from .write import Writer, to_file, to_stdout
 
 if TYPE_CHECKING:
-    from mixer_mlx import Classifier
-    from mixer_mlx.images.decode import LazyImage
+    from mixer_mlx import Classifier, Result
+    from mixer_mlx.images.decode import ImageInput, LazyImage
+    from mixer_mlx.runtime.ranks import Ranks
 
 
 @with_options(PredictOptions)
@@ -28,12 +41,10 @@ def predict(asked: PredictOptions) -> None:
     asked.check_usage()
     if "-" in asked.images:
         refuse_several("several processes can't share the list on stdin; name the files.")
-    from .run import run
-
     with joined(asked.recovery) as ranks:
         if ranks.rank == 0:
             asked.check_outputs()
-        tally = run(asked, _load(asked), _images(asked), ranks)
+        tally = classify(asked, _load(asked), _images(asked), ranks)
     if tally.failed:
         output.say(f"{tally.failed} of {tally.found} images can't be read.")
         raise typer.Exit(1)
@@ -63,3 +74,150 @@ def _load(asked: PredictOptions) -> "Classifier":
         raise SourceError(
             f"{error} The model in the package needs no network: -m cifar10"
         ) from error
+
+
+@dataclass
+class Tally:
+    """How many images there were, and how many of these can't be read."""
+
+    found: int
+    failed: int
+
+
+def classify(
+    asked: PredictOptions, classifier: "Classifier", images: "Iterable[ImageInput]", ranks: "Ranks"
+) -> Tally:
+    """Classify and write everything that was asked for; of several `ranks` rank 0 writes.
+
+    Raises MixerError, ImageError where there are no images at all.
+    """
+    only = find_classes(asked.only or (), class_names(classifier))
+    if ranks.rank:
+        kept = Kept(names=Counter(ranks.broadcast(None)))
+        deque(_results(asked, classifier, images, kept, ranks), maxlen=0)
+        return Tally(0, 0)
+    extras = _extras(asked, classifier)
+    with _writer(asked, classifier) as (writer, kept), _progress(asked) as tick:
+        tally = Tally(kept.count, kept.failed)
+        ranks.broadcast(kept.names)
+        for result in _results(asked, classifier, images, kept, ranks):
+            tally.found += 1
+            tally.failed += result.error is not None
+            if shown := selected(result, asked.threshold, only):
+                # Extras first: what a file has, for --resume to leave out, has been through them.
+                for extra in extras:
+                    extra.add(shown)
+                writer.add(shown)
+            if tally.found % asked.batch_size == 0:
+                writer.flush()
+            tick(tally.found, tally.failed)
+        if not tally.found:
+            raise ImageError("No images found; name the files, or folders that contain some.")
+        for extra in extras:
+            extra.finish()
+    return tally
+
+
+def _results(
+    asked: PredictOptions,
+    classifier: "Classifier",
+    images: "Iterable[ImageInput]",
+    kept: Kept,
+    ranks: "Ranks",
+) -> "Iterator[Result]":
+    """Those of all images but the ones that `kept` has; on rank 0 alone."""
+    left = without(images, kept, asked.style) if kept.count else images
+    predict = partial(classifier.predict, k=asked.k, batch_size=asked.batch_size, exact=asked.exact)
+    return predict(left) if ranks.size == 1 else gathered(ranks, left, predict, asked.batch_size)
+
+
+def _extras(asked: PredictOptions, classifier: "Classifier") -> list[Sorter | sheet.Sheet]:
+    extras: list[Sorter | sheet.Sheet] = []
+    if asked.sort_into:
+        folders = folder_names(class_names(classifier))
+        extras.append(Sorter(asked.sort_into, folders, asked.link, asked.dry_run, asked.quiet))
+    if asked.sheet:
+        extras.append(sheet.Sheet(asked.sheet))
+    return extras
+
+
+@contextmanager
+def _writer(asked: PredictOptions, classifier: "Classifier") -> Iterator[tuple[Writer, Kept]]:
+    lines = error_lines if asked.dry_run else _lines(asked)
+    if asked.target is None:
+        with to_stdout(lines, asked.style) as writer:
+            yield writer, Kept()
+        return
+    settings = _settings(asked, classifier)
+    sizes = {"k": asked.k, "batch_size": asked.batch_size}
+    with to_file(asked.target, lines, asked.style, settings, **sizes) as both:
+        yield both
+
+
+def _lines(asked: PredictOptions) -> Lines:
+    if asked.style == "json":
+        return json_lines(asked.model)
+    return csv_lines if asked.style == "csv" else table_lines(asked.threshold)
+
+
+def _settings(asked: PredictOptions, classifier: "Classifier") -> dict[str, object]:
+    """All that the bytes of the output depend on, beside the images."""
+    from mixer_mlx.runtime import backend
+
+    return {
+        "model": asked.model,
+        "weights": classifier.info.source.get("sha256"),
+        "dtype": backend.dtype_name(classifier.model.dtype),
+        "device": classifier.device.type.name,
+        "format": str(asked.style),
+        "k": asked.k,
+        "batch size": asked.batch_size,
+        "threshold": asked.threshold,
+        "exact": asked.exact,
+    }
+
+
+def _progress(asked: PredictOptions) -> AbstractContextManager[Tick]:
+    # Tables on the same terminal show the progress themselves, and a bar would be in their way.
+    shown = not asked.quiet and (asked.out is not None or not sys.stdout.isatty())
+    return progress(shown, asked.images)
+
+
+def class_names(classifier: "Classifier") -> list[str]:
+    """A name for every class, as predictions have it."""
+    classes = range(classifier.config.num_classes)
+    return list(classifier.labels) or [f"class {index}" for index in classes]
+
+
+def find_classes(wanted: Sequence[str], labels: Sequence[str]) -> frozenset[int]:
+    """Names or indices -> indices; a name that several classes have means all of them.
+
+    Raises ConfigError for what is neither.
+    """
+    return frozenset(index for text in wanted for index in _find(text, labels))
+
+
+def _find(text: str, labels: Sequence[str]) -> list[int]:
+    found = [index for index, label in enumerate(labels) if label.casefold() == text.casefold()]
+    if found:
+        return found
+    if text.isascii() and text.isdigit() and int(text) < len(labels):
+        return [int(text)]
+    near = difflib.get_close_matches(text, labels, n=3) or labels[:3]
+    raise ConfigError(
+        f"The model has no class {text!r}; use an index from 0 to {len(labels) - 1}, or a name "
+        f"such as {', '.join(near)}."
+    )
+
+
+def selected(result: "Result", threshold: float, only: frozenset[int]) -> "Result | None":
+    """The result without predictions below `threshold`; None if it is not among `only`.
+
+    An image that can't be read is always kept.
+    """
+    if result.error is not None:
+        return result
+    shown = tuple(entry for entry in result.predictions if entry.probability >= threshold)
+    if only and (not shown or shown[0].index not in only):
+        return None
+    return dataclasses.replace(result, predictions=shown)

@@ -5,7 +5,7 @@ others, and puts them into the order of the images.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
@@ -13,30 +13,23 @@ from typing import TYPE_CHECKING, Any
 from mixer_mlx.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
-    from mixer_mlx import Classifier, Result
+    from mixer_mlx import Result
     from mixer_mlx.images.decode import ImageInput
     from mixer_mlx.runtime.ranks import Ranks
 
 
-def predicted(
+def gathered(
     ranks: "Ranks",
-    classifier: "Classifier",
     images: "Iterable[ImageInput]",
-    *,
-    k: int,
+    predict: "Callable[[Iterable[ImageInput]], Iterator[Result]]",
     batch_size: int,
-    exact: bool,
 ) -> "Iterator[Result]":
-    """`Classifier.predict` of all images on rank 0, and nothing on the others.
+    """The results of all images on rank 0, and nothing on the others; each predicts its part.
 
     Raises ConfigError if another rank has other images.
     """
     pending: deque[ImageInput] = deque()
-    shard = _shard(ranks, images, pending) if ranks.size > 1 else images
-    results = classifier.predict(shard, k=k, batch_size=batch_size, exact=exact)
-    if ranks.size == 1:
-        yield from results
-        return
+    results = predict(_shard(ranks, images, pending))
     while any(batches := ranks.all_gather([_to_json(r) for r in islice(results, batch_size)])):
         for row in zip_longest(*batches) if ranks.rank == 0 else ():
             for rank, values in enumerate(row):

@@ -8,7 +8,7 @@ import typer
 from mixer_mlx.choices import DEFAULT_MODEL
 
 from ..terminal import options, output
-from ..terminal.dataclass_options import with_options
+from ..terminal.options import with_options
 from . import run
 from .options import TrainingOptions
 

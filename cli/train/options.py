@@ -4,11 +4,11 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from mixer_mlx.choices import Balance, DType, Optimizer, RecipeName, Tracker, names
+from mixer_mlx.choices import Balance, DType, Optimizer, RecipeName, Tracker
 
 from ..terminal import data_options as d
 from ..terminal import options
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 def _known_trackers(wanted: list[str] | None) -> list[str] | None:
     """Typer takes no list of a Literal."""
     for name in wanted or ():
-        if name not in names(Tracker):
-            raise typer.BadParameter(f"{name!r} isn't one of {', '.join(names(Tracker))}.")
+        if name not in get_args(Tracker):
+            raise typer.BadParameter(f"{name!r} isn't one of {', '.join(get_args(Tracker))}.")
     return wanted
 
 
-_RECIPES = ", ".join(names(RecipeName))
+_RECIPES = ", ".join(get_args(RecipeName))
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mixer_mlx.checks import check_choice, check_image_size, check_keys, check_number, check_numbers
-from mixer_mlx.choices import Interpolation, ResizeMode, names
+from mixer_mlx.choices import Interpolation, ResizeMode
 from mixer_mlx.errors import ConfigError, ImageError
 
 from .decode import ImageInput, opened, rgb
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Array = TypeVar("Array", NDArray[np.float32], "mx.array")
 
-INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in names(Interpolation)}
+INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 
 # Above this size, only the crop's region of a resized image is computed, if that is far smaller.
 _HUGE_PIXELS = 2**26

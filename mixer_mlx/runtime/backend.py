@@ -6,9 +6,9 @@ import os
 import platform
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from mixer_mlx.choices import Device, DType, names
+from mixer_mlx.choices import Device, DType
 from mixer_mlx.errors import BackendError
 
 from .openblas import LATE, MISSING, OFF, gpu_is_default, prepare
@@ -38,7 +38,7 @@ def device(name: str | None = None) -> mx.Device:
 
     if name is None:
         return mx.default_device()
-    if name not in names(Device):
+    if name not in get_args(Device):
         raise BackendError(f"Unknown device {name!r}; choose 'cpu' or 'gpu'.")
     kind = mx.DeviceType[name]
     if not mx.is_available(kind):
@@ -66,8 +66,8 @@ def dtype(name: str | None, device: mx.Device) -> mx.Dtype:
 
     if name is None:
         return default_dtype(device)
-    if name not in names(DType):
-        known = ", ".join(names(DType))
+    if name not in get_args(DType):
+        known = ", ".join(get_args(DType))
         raise BackendError(f"Unknown dtype {name!r}; choose one of {known}.")
     chosen: mx.Dtype = getattr(mx, name)
     return chosen

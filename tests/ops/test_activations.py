@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from typing import get_args
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mixer_mlx.choices import HiddenAct, names
+from mixer_mlx.choices import HiddenAct
 from mixer_mlx.ops.activations import ACTIVATIONS, gelu, gelu_tanh
 from mixer_mlx.runtime.tuning import COMPILE_GELU_FROM
 
@@ -69,7 +70,7 @@ def operations(*arrays: mx.array) -> list[str]:
 
 
 def test_the_forms_are_those_of_the_config() -> None:
-    assert set(ACTIVATIONS) == set(names(HiddenAct))
+    assert set(ACTIVATIONS) == set(get_args(HiddenAct))
     assert (ACTIVATIONS["gelu"], ACTIVATIONS["gelu_tanh"]) == (gelu, gelu_tanh)
 
 

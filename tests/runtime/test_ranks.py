@@ -147,7 +147,7 @@ def test_two_processes_train_as_one_and_resume(
     job[0].send_signal(signal.SIGTERM)
     first, second = ends(job)
     assert (first[0], second) == (143, (143, "", ""))
-    assert re.search(r"Step \d+ of 24 is saved; .* --resume to go on\.$", first[2])
+    assert re.search(r"Step \d+ of 24 is saved; .* --resume to continue\.$", first[2])
     assert [code for code, *_ in ends(start(*args, "--resume"))] == [0, 0]
     same_weights(tmp_path / "undisturbed" / "last", two / "last", 0)
 

@@ -18,7 +18,7 @@ MOMENTS = {
 DRIVER = """
 import os, sys, signal, mixer_mlx.cli.main, mixer_mlx.convert, mixer_mlx.images.find
 import mixer_mlx.images.preprocess, mixer_mlx.model
-import mixer_mlx.cli.predict.write, mixer_mlx.cli.predict.run
+import mixer_mlx.cli.predict.write, mixer_mlx.cli.predict.command
 
 def put(home, name):
     found = getattr(home, name)

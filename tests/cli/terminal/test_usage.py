@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mixer_mlx.cli.main import app
+from mixer_mlx.cli.main import app, renamed
 from mixer_mlx.cli.overview import OVERVIEW
-from mixer_mlx.cli.terminal.usage import renamed
 
 
 @pytest.mark.parametrize(
