@@ -150,7 +150,8 @@ class _Link:
 
     def close(self) -> None:
         self._lines.close()
-        self._connection.close()
+        with self._sending:  # else a message could go to another file of the same number
+            self._connection.close()
 
 
 def _accept(size: int, address: HostPort, version: str) -> dict[int, _Link]:
