@@ -71,14 +71,14 @@ class Decoding(Plain):
         self.preprocess = mixer_mlx.Preprocess(tuple(case["image_size"]))
         self.exact, self.batch = case["exact"], case["batch"]
         self.paths = sorted(Path(case["pictures"]).iterdir())
-        threads.THREADS = case["threads"]
+        threads.use_workers(case["threads"])
         self.mean = mx.array(self.preprocess.mean)
         self.std = mx.array(self.preprocess.std)
 
     def run(self) -> None:
         self.first = None
         pixels: list[np.ndarray] = []
-        decoded = threads.in_threads(self._pixels, self.paths, ahead=2 * threads.THREADS)
+        decoded = threads.in_threads(self._pixels, self.paths, ahead=2 * threads.workers())
         for number, one in enumerate(decoded, start=1):
             pixels.append(one)
             if len(pixels) == self.batch or number == len(self.paths):

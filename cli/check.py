@@ -20,7 +20,7 @@ _ROWS = 30
 
 
 def check(
-    data: data_options.Data,
+    data: data_options.DataArgument,
     near: Annotated[
         int,
         typer.Option(
@@ -49,6 +49,7 @@ def check(
         Literal["table", "json"],
         typer.Option("--format", help="Output format; json is one object per line."),
     ] = "table",
+    workers: options.Workers = None,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    data: d.Data,
+    data: d.DataArgument,
     model: options.ModelOption = DEFAULT_MODEL,
     batch_size: options.BatchSize = 32,
+    workers: options.Workers = None,
     format: options.FormatOption = "table",
     dtype: options.DTypeOption = None,
     device: options.DeviceOption = None,

@@ -1,4 +1,4 @@
-"""All lists of choices, as `typing.Literal`; `names(DType)` are the values.
+"""All lists of choices, as `typing.Literal`; `typing.get_args` gives the values.
 
 Imports nothing heavy: the command line shows them in its help.
 """
@@ -19,7 +19,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 Optimizer = Literal["adamw", "muon", "sgd"]
 Schedule = Literal["linear", "cosine", "constant"]
 Loss = Literal["softmax", "sigmoid"]
-Augmentation = Literal["auto", "crop", "pad", "none"]
+AugmentationName = Literal["auto", "crop", "pad", "none"]
 Balance = Literal["none", "loss", "sampling"]
 Freeze = Literal["backbone"]
 RecipeName = Literal[
@@ -30,7 +30,7 @@ RecipeName = Literal[
     "cifar",
     "cifar-muon",
 ]
-Tracker = Literal["tensorboard", "wandb", "trackio"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 Format = Literal["table", "json", "csv"]
 ExportFormat = Literal["timm", "jax"]

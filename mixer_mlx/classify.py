@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mixer_mlx.images.decode import ImageInput
 from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.runtime.streams import one_core_each, rounds, streams
-from mixer_mlx.runtime.threads import THREADS, in_threads
+from mixer_mlx.runtime.threads import in_threads, workers
 from mixer_mlx.runtime.tuning import COMPILE_FORWARD_FROM
 
 from .checkpoint import ModelInfo
@@ -279,7 +279,7 @@ class Classifier:
                 return image, error
 
         # Few, since an image of an archive may be in memory until it is decoded.
-        return in_threads(pixels, images, ahead=2 * THREADS)
+        return in_threads(pixels, images, ahead=2 * workers())
 
 
 def _top(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mixer_mlx import CheckpointError, Classifier, ImageError, MlpMixer, ModelInfo, Preprocess, load
 from mixer_mlx.images.decode import LazyImage
-from mixer_mlx.runtime.threads import THREADS
+from mixer_mlx.runtime.threads import workers
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_images_are_asked_for_as_they_are_needed(classifier: Classifier, cat: Pa
     results = classifier.predict(counted(), batch_size=4)
     for done in range(1, 100):
         next(results)
-        assert len(asked) < done + 3 * 4 + 2 * THREADS
+        assert len(asked) < done + 3 * 4 + 2 * workers()
     results.close()
 
 
@@ -197,7 +197,7 @@ def test_what_has_been_read_is_not_kept(classifier: Classifier, cat: Path) -> No
     for i, result in enumerate(classifier.predict(held(), batch_size=4)):
         assert str(result.image) == str(i)
         most = max(most, len(alive))
-    assert most < 4 * 4 + 3 * THREADS + 4
+    assert most < 4 * 4 + 3 * workers() + 4
 
 
 def test_a_failing_list_of_images_fails_at_once(classifier: Classifier, cat: Path) -> None:

@@ -32,6 +32,7 @@ class PredictOptions:
     model: options.ModelOption = DEFAULT_MODEL
     k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="Number of classes to show.")] = 5
     batch_size: options.BatchSize = 32
+    workers: options.Workers = None
     null: Annotated[
         bool, typer.Option("-0", "--null", help="Paths on stdin are NUL-separated.")
     ] = False

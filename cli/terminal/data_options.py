@@ -9,7 +9,7 @@ from . import output
 if TYPE_CHECKING:
     from mixer_mlx.data.read import Columns, Dataset
 
-Data = Annotated[
+DataArgument = Annotated[
     str,
     typer.Argument(
         help="Labelled images: a folder, .zip or .tar with one folder per class, or with train "

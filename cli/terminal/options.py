@@ -41,6 +41,25 @@ DeviceOption = Annotated[
     typer.Option("--device", help="Device to compute on. Default: the GPU if there is one."),
 ]
 BatchSize = Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Batch size.")]
+
+
+def _use_workers(count: int | None) -> int | None:
+    from mixer_mlx.runtime.threads import use_workers
+
+    use_workers(count)
+    return count
+
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Number of threads that decode images. Default: one per core.",
+        callback=_use_workers,
+        metavar="N",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Hide progress and messages.")]
 Out = Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from mixer_mlx.choices import Balance, DType, Optimizer, RecipeName, Tracker
+from mixer_mlx.choices import Balance, DType, Optimizer, RecipeName, TrackerName
 
 from ..terminal import data_options as d
 from ..terminal import options
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def _known_trackers(wanted: list[str] | None) -> list[str] | None:
     """Typer takes no list of a Literal."""
     for name in wanted or ():
-        if name not in get_args(Tracker):
-            raise typer.BadParameter(f"{name!r} isn't one of {', '.join(get_args(Tracker))}.")
+        if name not in get_args(TrackerName):
+            raise typer.BadParameter(f"{name!r} isn't one of {', '.join(get_args(TrackerName))}.")
     return wanted
 
 
@@ -33,7 +33,7 @@ _RECIPES = ", ".join(get_args(RecipeName))
 class TrainingOptions:
     """The options of both commands; those named like a field of `Recipe` change it."""
 
-    data: d.Data = ""
+    data: d.DataArgument = ""
     out: Annotated[
         Path | None,
         typer.Option(
@@ -174,6 +174,7 @@ class TrainingOptions:
             "no validation split.",
         ),
     ] = None
+    workers: options.Workers = None
     image_column: d.ImageColumn = None
     label_column: d.LabelColumn = None
     strict: Annotated[

@@ -136,11 +136,11 @@ def snapshot(repo: str, commit: str, kind: str = "model") -> Path:
 def _bar(listener: Listener) -> Any:
     """Stands in for tqdm's class in the Hub's library; draws nothing and calls the listener."""
 
-    class Bar:
+    class TqdmBar:
         def __init__(self, total: int | None = None, initial: int = 0, **_: object) -> None:
             self.total, self.n = total, initial
 
-        def __enter__(self) -> "Bar":
+        def __enter__(self) -> "TqdmBar":
             return self
 
         def __exit__(self, *_: object) -> None:
@@ -156,7 +156,7 @@ def _bar(listener: Listener) -> Any:
         close = refresh = set_postfix_str = ignore
         update_transfer = set_transfer_postfix_str = ignore  # bytes that `update` counts as well
 
-    return Bar
+    return TqdmBar
 
 
 def _cached(address: HubAddress, *, complete: bool = False) -> Fetched | None:

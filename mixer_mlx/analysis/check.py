@@ -20,7 +20,7 @@ from mixer_mlx.data.read import Data, Dataset, Entry, find_splits
 from mixer_mlx.errors import ImageError
 from mixer_mlx.images.decode import LazyImage, opened, rgb
 from mixer_mlx.images.pillow import quietly
-from mixer_mlx.runtime.threads import THREADS, in_threads
+from mixer_mlx.runtime.threads import in_threads, workers
 
 from .hashing import FLAT, NEAR, groups_alike, members, pixel_digest, reduced
 from .sheets import Tile, grouped_sheet, open_thumbnail
@@ -127,7 +127,7 @@ def scan(
     """Decode every image, in threads; `tick` gets the numbers of images done and failed."""
     found = Scan(splits)
     failed = 0
-    for seen in in_threads(summarize, found.entries, ahead=8 * THREADS):
+    for seen in in_threads(summarize, found.entries, ahead=8 * workers()):
         failed += isinstance(seen, ImageError)
         found.summaries.append(seen)
         tick(len(found.summaries), failed)
@@ -287,7 +287,7 @@ def _section(
         f"the first {_MAX_DRAWN} of {len(found):,}" if len(found) > _MAX_DRAWN else f"{len(found)}"
     )
     groups = in_threads(
-        lambda one: [_tile(scan, i) for i in one.images[:10]], found[:_MAX_DRAWN], THREADS
+        lambda one: [_tile(scan, i) for i in one.images[:10]], found[:_MAX_DRAWN], workers()
     )
     return f"{KINDS[kind].text}: {shown}", list(groups)
 

@@ -17,7 +17,7 @@ from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import Entry
 from mixer_mlx.runtime.atomic import written_file
-from mixer_mlx.runtime.threads import THREADS, in_threads
+from mixer_mlx.runtime.threads import in_threads, workers
 
 from .evaluate import Metrics, Outcome
 from .sheets import SIDE, open_thumbnail
@@ -236,7 +236,7 @@ def _most_wrong(report: Report, folder: Path) -> str:
     if not wrong:
         return "<p>No image was misclassified.</p>"
     worst = sorted(wrong, key=lambda i: -report.outcomes[i].loss)[:MAX_WRONG]
-    figures = in_threads(lambda i: _figure(report, i, folder), worst, ahead=2 * THREADS)
+    figures = in_threads(lambda i: _figure(report, i, folder), worst, ahead=2 * workers())
     note = (
         f"<p>{len(wrong)} of {len(report.outcomes)} images are misclassified; those with the "
         "highest loss come first.</p>"

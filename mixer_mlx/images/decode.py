@@ -276,7 +276,8 @@ def _regular_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         # Without O_NONBLOCK, opening a FIFO would wait for a writer forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        what = "a link to a file that doesn't exist" if os.path.islink(path) else "no such file"
+        what = "no such folder" if os.fspath(path)[-1:] in ("/", b"/") else "no such file"
+        what = "a link to a file that doesn't exist" if os.path.islink(path) else what
         raise ImageError(f"There is {what}; check the path.") from error
     except PermissionError as error:
         raise ImageError("You may not read the file; change its permissions.") from error

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from mixer_mlx.errors import ImageError
+
 from .archives import images_in, is_archive
 from .decode import LazyImage
 
@@ -78,12 +80,18 @@ def _named(name: str, fetch: Fetch | None) -> Iterator[str | LazyImage]:
 
 
 def _matching(pattern: str, fetch: Fetch | None) -> Iterator[str | LazyImage]:
-    """What the shell would expand it to; a pattern without matches stays, to be reported."""
+    """What the shell would expand it to; a pattern without matches is reported in its turn."""
     found = sorted(glob.glob(pattern, recursive=True))
-    for name in found or [pattern]:
+    if not found:
+        yield LazyImage(pattern, _no_match)
+    for name in found:
         # ** also matches all that is in a folder it matches.
         if not ("**" in pattern and os.path.isdir(name)):
             yield from _named(name, fetch)
+
+
+def _no_match() -> bytes:
+    raise ImageError("No file matches this pattern; check it.")
 
 
 def _below(folder: str) -> Iterator[str]:

@@ -18,7 +18,18 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-THREADS = cores()
+_workers: int | None = None
+
+
+def use_workers(count: int | None) -> None:
+    """Decode images in so many threads from now on; None: in one per core."""
+    global _workers
+    _workers = count
+
+
+def workers() -> int:
+    """The number of threads that decode images."""
+    return _workers or cores()
 
 
 def in_threads(
@@ -26,7 +37,7 @@ def in_threads(
 ) -> Generator[Output, None, None]:
     """`map` in threads, in order, at most `ahead` items early; closing it cancels the rest."""
     waiting: deque[Future[Output]] = deque()
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(workers(), thread_name_prefix="decode")
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

@@ -14,7 +14,7 @@ from mixer_mlx.checks import (
     check_pair,
     check_whole,
 )
-from mixer_mlx.choices import Augmentation, Balance, DType, Freeze, Loss, Optimizer, Schedule
+from mixer_mlx.choices import AugmentationName, Balance, DType, Freeze, Loss, Optimizer, Schedule
 from mixer_mlx.errors import ConfigError
 
 _CHOICES = {
@@ -23,7 +23,7 @@ _CHOICES = {
     "loss": Loss,
     "dtype": DType,
     "freeze": Freeze,
-    "augmentation": Augmentation,
+    "augmentation": AugmentationName,
     "balance": Balance,
 }
 # Lowest and highest allowed, both included.

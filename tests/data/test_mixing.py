@@ -61,7 +61,7 @@ def test_going_on_in_the_middle_and_other_threads(
     whole = list(made().epoch(2))
     assert len(whole) == 3
     assert_same(list(made().epoch(2, start=1)), whole[1:])
-    monkeypatch.setattr(threads, "THREADS", 1)
+    monkeypatch.setattr(threads, "_workers", 1)
     assert_same(list(made().epoch(2)), whole)
     assert not np.array_equal(next(made().epoch(3))[0], whole[0][0])
 
