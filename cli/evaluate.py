@@ -51,6 +51,7 @@ def evaluate(
     from mixer_mlx.convert import load
     from mixer_mlx.data.loader import DecodedImages
     from mixer_mlx.data.read import match_classes
+    from mixer_mlx.training.run import trained_on
 
     if report:
         refuse_several("--report works in a single process only.")
@@ -60,6 +61,11 @@ def evaluate(
         dataset, part = d.read_split(data, split, image_column, label_column, quiet=quiet)
         with output.fetching(quiet=quiet) as listener:
             classifier = load(model, dtype=dtype, device=device, listener=listener)
+        if ranks.rank == 0 and (seen := trained_on(Path(model), dataset)):
+            output.say(
+                f"Warning: {model} was trained on {seen:,} of these {len(dataset):,} images; for "
+                "its real accuracy, evaluate on others."
+            )
         classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
         shard = dataset.take(ranks.shard(len(dataset)))
         images = DecodedImages(shard, _say_bad, memory_bytes=0, exact=True)

@@ -76,7 +76,7 @@ def _train(
     if asked.is_dry_run:
         _dry_run(asked, model, info, recipe, batches)
         return
-    start = Start(command, recipe, asked.recipe, info, train, val, origin)
+    start = Start(command, recipe, asked.recipe, info, train, val, origin, asked.val_fraction)
     validate = prepare.validation(val, info, recipe.batch_size, on_unreadable, ranks)
     _run(start, asked, model, batches, validate, ranks)
 

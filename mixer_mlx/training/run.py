@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import Any
 
 from mixer_mlx import __version__, checkpoint
 from mixer_mlx.analysis.evaluate import Outcome, evaluate_images
@@ -27,8 +28,9 @@ from mixer_mlx.analysis.report import Report, describe, readable
 from mixer_mlx.analysis.report import write as write_page
 from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
 from mixer_mlx.classify import Classifier
+from mixer_mlx.data.dataset import Dataset, hold_out
 from mixer_mlx.data.loader import DecodedImages
-from mixer_mlx.data.read import Dataset
+from mixer_mlx.data.read import VAL_FRACTION
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_file
@@ -49,7 +51,10 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts with: `command` is "train" or "fine-tune", `origin` the model's source."""
+    """What a run starts with: `command` is "train" or "fine-tune", `origin` the model's source.
+
+    `val_fraction` is what was held out of each class, None for a validation split or the default.
+    """
 
     command: str
     recipe: Recipe
@@ -58,6 +63,7 @@ class Start:
     train: Dataset
     val: Dataset
     origin: str
+    val_fraction: float | None = None
 
     def record(self) -> dict[str, object]:
         """The content of `run.json`: what must be the same to resume the run."""
@@ -69,6 +75,7 @@ class Start:
             "config": self.info.to_dict(),
             "train": fingerprint(self.train),
             "val": fingerprint(self.val),
+            "val_fraction": self.val_fraction,
         }
 
     def settings(self) -> dict[str, object]:
@@ -96,6 +103,17 @@ def fingerprint(dataset: Dataset) -> dict[str, object]:
         name = f"{dataset.classes[label]}/{PurePath(str(path)).name} {size}\n"
         digest.update(name.encode(errors="surrogateescape"))
     return {"images": len(dataset), "sha256": digest.hexdigest()}
+
+
+def trained_on(folder: Path, dataset: Dataset) -> int:
+    """How many of these images the run in `folder` was trained on, as far as its record shows."""
+    if not (folder / RUN_FILE).is_file():
+        return 0
+    began: Any = read_json(folder / RUN_FILE)
+    fraction = began.get("val_fraction") or VAL_FRACTION
+    rest, _ = hold_out(dataset, fraction, began["recipe"]["seed"])
+    same = [part for part in (dataset, rest) if fingerprint(part) == began["train"]]
+    return len(same[0]) if same else 0
 
 
 class Run:

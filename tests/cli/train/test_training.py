@@ -268,3 +268,25 @@ def test_steps_that_overflow_are_logged(  # type: ignore[no-untyped-def]
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["event"] == "step"]
     assert [(step["gradient_norm"], step["skipped"]) for step in steps] == [(None, True)] * 2
+
+
+@pytest.mark.parametrize("fraction", [(), ("--val-fraction", 0.5)])
+def test_evaluating_on_what_a_run_was_trained_on_is_said(  # type: ignore[no-untyped-def]
+    mixer, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fraction: tuple[object]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("-m", SMALL, "--steps", 1, "-b", 4, "--no-report", *fraction)
+    first = mixer("fine-tune", photos, *options)
+    assert f"The run goes to runs/{photos.name}-1 (-o).\n" in first.err
+    run = Path("runs", f"{photos.name}-1")
+    trained = json.loads((run / "run.json").read_text())["train"]["images"]
+    total = sum(1 for _ in photos.rglob("*.png"))
+    seen = mixer("evaluate", photos, "-m", run)
+    assert seen.err.startswith(f"Warning: {run} was trained on {trained} of these {total} images;")
+    assert mixer("fine-tune", photos, *options).err.count(f"runs/{photos.name}-2") > 0
+    other = tmp_path / "other"
+    for path in list(photos.rglob("*.png"))[:4]:
+        for name in ("cat", "dog"):
+            (other / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, other / name / f"another-{path.name}")
+    assert "was trained on" not in mixer("evaluate", other, "-m", run).err
