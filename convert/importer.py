@@ -17,7 +17,7 @@ from mixer_mlx.model import MlpMixer
 
 from .plan import Plan, make_plan
 from .timm_config import Settings, read_settings
-from .weights.source import Source, is_native, open_source
+from .weights.source import Source, open_source
 
 NOTHING = Settings()
 
@@ -41,7 +41,7 @@ def import_model(
     """
     path = Path(path)
     with _reading(path):
-        if is_native(path):
+        if checkpoint.is_native(path):
             info = _changed(checkpoint.read_info(path), settings)
             return Imported(checkpoint.load(path, dtype, info), info)
         source, plan, info, assumed = _inspect(path, settings)
@@ -53,7 +53,7 @@ def read_info(path: str | Path, settings: Settings = NOTHING) -> tuple[ModelInfo
     """What `import_model` would find and assume, without reading a tensor."""
     path = Path(path)
     with _reading(path):
-        if is_native(path):
+        if checkpoint.is_native(path):
             return _changed(checkpoint.read_info(path), settings), ()
         _, _, info, assumed = _inspect(path, settings)
         return info, assumed

@@ -96,6 +96,14 @@ def read_info(folder: str | os.PathLike[str]) -> ModelInfo:
         raise CheckpointError(f"{path} can't be used: {error}") from error
 
 
+def is_native(path: Path) -> bool:
+    """Whether a path is a native model folder."""
+    try:
+        return read_json(path / CONFIG_FILE).get("model_type") == MODEL_TYPE
+    except ConfigError:
+        return False
+
+
 def read_json(path: Path) -> dict[str, object]:
     """Read a JSON object, refusing NaN, repeated keys and files over 64 MiB. Raises ConfigError."""
     try:

@@ -10,7 +10,6 @@ imported doesn't count.
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- ways -->", "<!-- end of ways -->"
 CAT = str(ROOT / "examples" / "cat.png")
 
 TRACER = """
@@ -111,8 +111,9 @@ def main() -> None:
         shown = text(ways(Path(folder)))
     if options.write:
         page = PAGE.read_text(encoding="utf-8")
-        pattern = r"(?<=<!-- ways -->\n\n).*?(?=\n<!-- end of ways -->)"
-        PAGE.write_text(re.sub(pattern, lambda _: shown, page, flags=re.DOTALL), encoding="utf-8")
+        before, _, rest = page.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{shown}\n{END}{after}", encoding="utf-8")
     else:
         print(shown)
 

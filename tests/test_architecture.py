@@ -1,6 +1,7 @@
 """The rooms and the arrows between them, as docs/architecture.md draws them."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -33,7 +34,7 @@ ONLY = {
     "rich": {"cli"},
     "PIL": {"mixer_mlx.images", "mixer_mlx.data", "mixer_mlx.analysis"},
     "pillow_heif": {"mixer_mlx.images.decode"},
-    "huggingface_hub": {"convert"},
+    "huggingface_hub": {"convert.fetch"},
     "pyarrow": {"mixer_mlx.data", "cli"},
     "tensorboardX": {"mixer_mlx.training.trackers"},
     "mlx": {"mixer_mlx", "convert"},
@@ -148,3 +149,34 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert not loaded & {"mlx", "numpy", "PIL", "typer"}
+
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+
+def test_the_page_names_every_module() -> None:
+    drawn = PAGE.split("## The ways through")[0]
+    for module in MODULES:
+        room, name = module.split(".")[0], module.split(".")[-1]
+        if room != "benchmarks" and module not in ROOMS and not name.startswith("__"):
+            assert re.search(rf"\b{name}\b", drawn), f"docs/architecture.md doesn't name {module}"
+    levels = [drawn.index(f"\n    {name}") for name in _drawn_names()]
+    assert levels == sorted(levels), "the page draws the layers in another order"
+
+
+def _drawn_names() -> list[str]:
+    """The first module or room of each layer, as the page writes it."""
+    firsts = [names[0] for names in LAYERS]
+    return [f"{name}.py" if f"{name}.py" in PAGE else f"{name}/" for name in firsts]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: other systems enter other files")
+def test_the_way_of_predict_is_as_the_page_says(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("ways", ROOT / "scripts" / "ways.py")
+    assert spec is not None
+    assert spec.loader is not None
+    ways = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ways)
+    found = ways.entered(["predict", ways.CAT, "-m", "cifar10"], tmp_path)
+    shown = PAGE.split("`mixer predict cat.png` enters")[1].split("`mixer")[0]
+    assert set(re.findall(r"[\w/]+\.py", shown)) == set(found), "run scripts/ways.py --write"

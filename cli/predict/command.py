@@ -98,7 +98,7 @@ def classify(
         return Tally(0, 0)
     extras = _extras(asked, classifier)
     with _writer(asked, classifier) as (writer, kept), _progress(asked) as tick:
-        tally = Tally(kept.count, kept.failed)
+        tally = Tally(kept.names.total(), kept.failed)
         ranks.broadcast(kept.names)
         for result in _results(asked, classifier, images, kept, ranks):
             tally.found += 1
@@ -126,7 +126,7 @@ def _results(
     ranks: "Ranks",
 ) -> "Iterator[Result]":
     """Those of all images but the ones that `kept` has; on rank 0 alone."""
-    left = without(images, kept, asked.style) if kept.count else images
+    left = without(images, kept, asked.style) if kept.names else images
     predict = partial(classifier.predict, k=asked.k, batch_size=asked.batch_size, exact=asked.exact)
     return predict(left) if ranks.size == 1 else gathered(ranks, left, predict, asked.batch_size)
 

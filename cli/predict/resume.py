@@ -39,11 +39,6 @@ class Kept:
     names: Counter[str] = field(default_factory=Counter)
     failed: int = 0
 
-    @property
-    def count(self) -> int:
-        """How many images it has."""
-        return self.names.total()
-
 
 def read_kept(file: BinaryIO, style: PredictFormat, *, k: int, batch_size: int) -> Kept:
     """What is whole in `file`, read from its start; `k` is the most predictions of an image."""

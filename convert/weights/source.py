@@ -72,15 +72,6 @@ def open_source(path: Path) -> Source:
     )
 
 
-def is_native(path: Path) -> bool:
-    """Whether a path is a native model folder."""
-    try:
-        config = checkpoint.read_json(path / checkpoint.CONFIG_FILE)
-    except ConfigError:
-        return False
-    return config.get("model_type") == checkpoint.MODEL_TYPE
-
-
 def _open_folder(folder: Path) -> Source:
     preferred = folder / checkpoint.WEIGHTS_FILE
     found = [preferred] if preferred.is_file() else _weights_files(folder)
