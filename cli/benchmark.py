@@ -1,4 +1,4 @@
-"""`mixer benchmark`: how fast is a model here?"""
+"""`mixer benchmark`: a model's speed and memory on this machine."""
 
 import sys
 from collections.abc import Sequence
@@ -193,7 +193,7 @@ _HEADER = (
 
 
 def _check(*paths: Path | None, force: bool) -> None:
-    """Raises MixerError for a file that can't be written, or would be replaced unasked."""
+    """Raises MixerError for a file that can't be written or may not be overwritten."""
     for path in filter(None, paths):
         files.check(path, force=force)
 

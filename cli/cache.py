@@ -1,4 +1,4 @@
-"""`mixer cache`: the converted models on disk."""
+"""`mixer cache`: converted models on disk."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`mixer check`: find problems of a dataset before training on it."""
+"""`mixer check`: find problems in a dataset before training on it."""
 
 import sys
 from collections import Counter
@@ -53,7 +53,7 @@ def check(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find problems of a dataset before training on it.
+    """Find problems in a dataset before training on it.
 
     Reports images that can't be read, duplicates and near-duplicates, leaks between training and
     validation, images in two classes, uneven classes, and small or oddly shaped images. The exit
@@ -113,7 +113,7 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
 
 
 def _sizes(scan: "Scan") -> Counter[str]:
-    """Width x height -> how many images."""
+    """Width x height -> number of images."""
     return Counter(f"{seen.width}x{seen.height}" for _, seen in scan.readable())
 
 

@@ -39,7 +39,7 @@ app.command("predict", short_help="Classify images.")(predict)
 app.command("convert", short_help="Convert published weights to a model folder.")(convert)
 app.command("export", short_help="Export a model to timm or JAX.")(export)
 app.command("resize", short_help="Make a trained model take larger images.")(resize)
-app.command("check", short_help="Find problems of a dataset before training.")(check)
+app.command("check", short_help="Find problems in a dataset before training.")(check)
 app.command("train", short_help="Train a model from scratch.")(train)
 app.command("fine-tune", short_help="Fine-tune a model on your own photos.")(fine_tune)
 app.command("evaluate", short_help="Measure accuracy on labelled images.")(evaluate)
@@ -93,8 +93,8 @@ def main() -> None:
 
 
 def _end(error: BaseException) -> int | None:
-    """Says how the command ended; its exit code, or None for what should be seen as it is."""
-    if (code := signals.exit_code()) is not None:  # whatever became of the exception on its way
+    """Report how the command ended; the exit code, or None for an exception to let through."""
+    if (code := signals.exit_code()) is not None:  # whatever the exception turned into
         output.say(_sentences("Interrupted.", error))
         _drop_stdout()
         return code
@@ -124,7 +124,7 @@ def _sentences(text: str, error: BaseException) -> str:
 
 
 def _drop_stdout() -> None:
-    """What stdout still holds can't or need not be written; Python must not try it at the end."""
+    """Discard what stdout still buffers, which Python would otherwise try to write at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
@@ -142,9 +142,9 @@ def _show_warning(
 
 
 _RENAMED = {"--accumulation": "--grad-accum", "--erasing": "--random-erasing"}
-"""Old names, which work for one version more."""
+"""Former names, which work for one more version."""
 
-# What pydantic, inside Typer, says of a value.
+# What pydantic, inside Typer, says about a value, and what we say.
 _SENTENCES = (
     (r"Input should be less than or equal to (\S+)", r"it must be at most \1."),
     (r"Input should be greater than or equal to (\S+)", r"it must be at least \1."),
@@ -155,12 +155,12 @@ _SENTENCES = (
 
 
 def is_wrong_usage(error: BaseException) -> bool:
-    """Whether the option parser, whose classes Typer keeps to itself, refuses the usage."""
+    """Whether the option parser, whose classes Typer keeps private, rejected the usage."""
     return getattr(error, "exit_code", None) == 2 and hasattr(error, "format_message")
 
 
 def explain(error: Any) -> int:
-    """Print what is wrong, without the parser's own phrases; the exit code."""
+    """Print what is wrong, without pydantic's phrases; returns the exit code."""
     for pattern, ours in _SENTENCES:
         error.message = re.sub(pattern, ours, error.message)
     error.show()
@@ -168,7 +168,7 @@ def explain(error: Any) -> int:
 
 
 def renamed(arguments: Sequence[str]) -> Iterator[str]:
-    """The arguments, with the present name of each option; says so for those that were renamed."""
+    """The arguments with the current name of each option; warns about former names."""
     rest = iter(arguments)
     for argument in rest:
         if argument == "--":

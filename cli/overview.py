@@ -1,4 +1,4 @@
-"""What `mixer` alone prints: the commands by what one wants to do, with an example each."""
+"""What `mixer` alone prints: the commands by purpose, with an example each."""
 
 OVERVIEW = """\
 mixer classifies images with MLP-Mixer, on Apple silicon and Linux.

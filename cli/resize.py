@@ -1,4 +1,4 @@
-"""`mixer resize`: a trained model for larger images."""
+"""`mixer resize`: make a trained model take larger images."""
 
 from pathlib import Path
 from typing import Annotated

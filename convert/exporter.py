@@ -51,7 +51,7 @@ def export(
 def check_target(out: str | os.PathLike[str], format: str, *, force: bool) -> None:
     """Raise what `export` would raise of `out` and `format`: ask before the work."""
     if format not in FORMATS:
-        raise ConfigError(f"There is no format {format!r}; choose one of {', '.join(FORMATS)}.")
+        raise ConfigError(f"Unknown format {format!r}; choose one of {', '.join(FORMATS)}.")
     path = Path(out)
     if format == "timm" or not path.exists():
         checkpoint.check_target(path, force=force)

@@ -1,1 +1,1 @@
-"""`mixer predict`: what do these images show?"""
+"""`mixer predict`: classify images."""

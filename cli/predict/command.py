@@ -1,4 +1,4 @@
-"""`mixer predict`: what do these images show?"""
+"""`mixer predict`: the command, and the loop over its results."""
 
 import dataclasses
 import difflib
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def predict(asked: PredictOptions) -> None:
     """Classify images.
 
-    An image that can't be read is reported and the others still come; the exit code is then 1.
+    An image that can't be read is reported and skipped; the exit code is then 1.
     """
     asked.check_usage()
     if "-" in asked.images:
@@ -78,7 +78,7 @@ def _load(asked: PredictOptions) -> "Classifier":
 
 @dataclass
 class Tally:
-    """How many images there were, and how many of these can't be read."""
+    """The number of images, and of those that can't be read."""
 
     found: int
     failed: int
@@ -87,9 +87,9 @@ class Tally:
 def classify(
     asked: PredictOptions, classifier: "Classifier", images: "Iterable[ImageInput]", ranks: "Ranks"
 ) -> Tally:
-    """Classify and write everything that was asked for; of several `ranks` rank 0 writes.
+    """Classify the images and write the results; of several `ranks`, rank 0 writes.
 
-    Raises MixerError, ImageError where there are no images at all.
+    Raises MixerError; ImageError if there are no images.
     """
     only = find_classes(asked.only or (), class_names(classifier))
     if ranks.rank:
@@ -104,7 +104,7 @@ def classify(
             tally.found += 1
             tally.failed += result.error is not None
             if shown := selected(result, asked.threshold, only):
-                # Extras first: what a file has, for --resume to leave out, has been through them.
+                # Extras first: --resume skips what is in the file, so it must have been there.
                 for extra in extras:
                     extra.add(shown)
                 writer.add(shown)
@@ -125,7 +125,7 @@ def _results(
     kept: Kept,
     ranks: "Ranks",
 ) -> "Iterator[Result]":
-    """Those of all images but the ones that `kept` has; on rank 0 alone."""
+    """The results of all images that `kept` lacks, on rank 0 only."""
     left = without(images, kept, asked.style) if kept.names else images
     predict = partial(classifier.predict, k=asked.k, batch_size=asked.batch_size, exact=asked.exact)
     return predict(left) if ranks.size == 1 else gathered(ranks, left, predict, asked.batch_size)
@@ -161,7 +161,7 @@ def _lines(asked: PredictOptions) -> Lines:
 
 
 def _settings(asked: PredictOptions, classifier: "Classifier") -> dict[str, object]:
-    """All that the bytes of the output depend on, beside the images."""
+    """Everything but the images that determines the output."""
     from mixer_mlx.runtime import backend
 
     return {
@@ -178,7 +178,7 @@ def _settings(asked: PredictOptions, classifier: "Classifier") -> dict[str, obje
 
 
 def _progress(asked: PredictOptions) -> AbstractContextManager[Tick]:
-    # Tables on the same terminal show the progress themselves, and a bar would be in their way.
+    # A table on the same terminal shows the progress itself, and a bar would get in its way.
     shown = not asked.quiet and (asked.out is not None or not sys.stdout.isatty())
     return progress(shown, asked.images)
 
@@ -190,9 +190,9 @@ def class_names(classifier: "Classifier") -> list[str]:
 
 
 def find_classes(wanted: Sequence[str], labels: Sequence[str]) -> frozenset[int]:
-    """Names or indices -> indices; a name that several classes have means all of them.
+    """Names or indices -> indices; a name shared by several classes means all of them.
 
-    Raises ConfigError for what is neither.
+    Raises ConfigError for an unknown class.
     """
     return frozenset(index for text in wanted for index in _find(text, labels))
 
@@ -211,7 +211,7 @@ def _find(text: str, labels: Sequence[str]) -> list[int]:
 
 
 def selected(result: "Result", threshold: float, only: frozenset[int]) -> "Result | None":
-    """The result without predictions below `threshold`; None if it is not among `only`.
+    """The result without predictions below `threshold`; None if its class isn't in `only`.
 
     An image that can't be read is always kept.
     """

@@ -24,7 +24,7 @@ def gathered(
     predict: "Callable[[Iterable[ImageInput]], Iterator[Result]]",
     batch_size: int,
 ) -> "Iterator[Result]":
-    """The results of all images on rank 0, and nothing on the others; each predicts its part.
+    """The results of all images on rank 0, nothing on the others; each predicts its shard.
 
     Raises ConfigError if another rank has other images.
     """

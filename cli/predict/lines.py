@@ -33,20 +33,20 @@ Lines = Callable[["Result"], Iterator[str]]
 
 
 def chosen_format(format: PredictFormat | None, out: Path | None) -> PredictFormat:
-    """What the user says, else what the suffix of the file says, else a table."""
+    """The format that was asked for, else by the suffix of the file, else a table."""
     by_suffix = _SUFFIXES.get(out.suffix.lower()) if out else None
     return format or by_suffix or "table"
 
 
 def error_lines(result: "Result") -> Iterator[str]:
-    """Nothing but what can't be read, to stderr."""
+    """Nothing; images that can't be read are reported on stderr."""
     if result.error is not None:
         output.say(f"{result.image}: {result.error}")
     yield from ()
 
 
 def table_lines(threshold: float) -> Lines:
-    """For people; what can't be read goes to stderr."""
+    """A block per image for people; images that can't be read are reported on stderr."""
 
     def lines(result: "Result") -> Iterator[str]:
         if result.error is not None:
@@ -64,7 +64,7 @@ def table_lines(threshold: float) -> Lines:
 
 
 def json_lines(model: str) -> Lines:
-    """One object in a line."""
+    """One JSON object per line."""
 
     def lines(result: "Result") -> Iterator[str]:
         values: dict[str, object] = {"image": str(result.image), "model": model}
@@ -84,7 +84,7 @@ def csv_lines(result: "Result") -> Iterator[str]:
 
 
 def rows(result: "Result") -> Iterator[PredictionRow]:
-    """One row for each prediction; an image without any has one row, with its error if it has."""
+    """One row per prediction; an image without predictions has one row, with its error if any."""
     image = str(result.image)
     if not result.predictions:
         error = None if result.error is None else str(result.error)

@@ -1,4 +1,4 @@
-"""What `mixer predict` is asked for: each field is an option, and what goes together."""
+"""The options of `mixer predict`, and which go together."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ _RESUMABLE = ("json", "csv")
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """The options of `mixer predict`, by their names."""
+    """Each field is an option."""
 
     images: Annotated[
         list[str],
@@ -100,7 +100,7 @@ class PredictOptions:
         """The file of -o."""
         if self.out is None:
             return None
-        # What --only leaves out is not on record, and a sheet needs all images.
+        # The file doesn't record what --only leaves out, and a sheet needs all images.
         resumable = self.style in _RESUMABLE and not (self.only or self.sheet)
         return PartFile(
             self.out, resumable, self.style == "parquet", force=self.force, resume=self.resume

@@ -1,8 +1,8 @@
 """Output that survives an interruption: FILE.part, what it holds, and which images are left.
 
 Output grows in FILE.part and is called FILE when it is complete. What an interrupted run has
-written stays there, and in FILE.part.json what the run was asked for, so that `--resume` gives the
-very file of an undisturbed run.
+written stays there, and its options in FILE.part.json, so that `--resume` gives exactly the file of
+an undisturbed run.
 
 Images are kept by whole batches of the model: the last bits of a probability depend on how many
 images are computed together, and the end result is to be that of an undisturbed run.
@@ -33,7 +33,7 @@ Written = tuple[int, str, bool]
 
 @dataclass
 class Kept:
-    """The part of a file that stays: its size, and how often each image is in it."""
+    """The valid part of a file: its size, and how often each image is in it."""
 
     size: int = 0
     names: Counter[str] = field(default_factory=Counter)
@@ -41,7 +41,7 @@ class Kept:
 
 
 def read_kept(file: BinaryIO, style: PredictFormat, *, k: int, batch_size: int) -> Kept:
-    """What is whole in `file`, read from its start; `k` is the most predictions of an image."""
+    """The complete batches in `file`, read from its start; an image has at most `k` predictions."""
     kept = Kept()
     batch: list[Written] = []
     for written in _json_images(file) if style == "json" else _csv_images(file, k):
@@ -55,7 +55,7 @@ def read_kept(file: BinaryIO, style: PredictFormat, *, k: int, batch_size: int) 
 
 
 def without(images: Iterable[Named], kept: Kept, style: PredictFormat) -> Iterator[Named]:
-    """The images that `kept` lacks; one that is named twice must be there twice."""
+    """The images that `kept` lacks; an image given twice must be there twice."""
     names = Counter(kept.names)
     for image in images:
         name = str(image)
@@ -82,7 +82,7 @@ def _json_images(file: BinaryIO) -> Iterator[Written]:
 
 
 def _csv_images(file: BinaryIO, k: int) -> Iterator[Written]:
-    """An image is known to be whole by its k-th row, by having no rank, or by the next image."""
+    """An image ends with its k-th row, with a row without rank, or before the next image."""
     end = len(header := file.readline())
     if header != CSV_HEADER.encode():
         return
@@ -139,10 +139,10 @@ class PartFile:
 
     @contextmanager
     def open(self, settings: Mapping[str, object]) -> Iterator[BinaryIO]:
-        """FILE.part, to read and write; becomes FILE when the block ends well.
+        """FILE.part, open for reading and writing; becomes FILE when the block succeeds.
 
-        It holds what there is to resume from; the position is 0. Raises MixerError when it belongs
-        to a run with other settings, or to one that still runs, or can't be written.
+        It holds what there is to resume from; the position is 0. Raises MixerError if it belongs
+        to a run with other options, or to one that is still running, or can't be written.
         """
         try:
             with self._locked() as file:
@@ -175,7 +175,7 @@ class PartFile:
                 raise MixerError(f"Another command is writing {self.part}; wait for it.")
             yield file
         finally:
-            with contextlib.suppress(OSError):  # on a full disk closing fails again
+            with contextlib.suppress(OSError):  # on a full disk, closing fails too
                 file.close()
 
     def _note(self, settings: Mapping[str, object]) -> None:
@@ -200,7 +200,7 @@ class PartFile:
                 )
 
     def _keep(self, error: BaseException) -> None:
-        """Note what stays; a useless part is removed."""
+        """Add to the error what stays on disk; a useless part is removed."""
         if not _size(self.part) or (self.needs_end and isinstance(error, OSError)):
             self._remove()
         elif not isinstance(error, OSError):

@@ -1,7 +1,7 @@
-"""`--sort-into`: images into a folder for each class, by copies or links.
+"""`--sort-into`: copy or link images into one folder per class.
 
-Nothing is ever moved, deleted or overwritten. A name that is taken gets a number (`cat-2.jpg`),
-unless the same content has the name already: then there is nothing to do.
+Nothing is ever moved, deleted or overwritten. If a name is taken, the new file gets a number
+(`cat-2.jpg`), unless the file there has the same content: then there is nothing to do.
 """
 
 import filecmp
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     Original = Path | LazyImage
 
 UNSURE = "unsure"
-_MOST_BYTES = 100
+_MAX_BYTES = 100
 
 
 def folder_names(labels: Sequence[str]) -> list[str]:
-    """A safe and different folder name for each class.
+    """A safe, unique folder name for each class.
 
-    What some file system can't have in a name becomes `_`; control and direction characters
-    become escapes; dots and spaces at the ends go; what is long is cut. A name that a file system
-    could take for one before it, or for `unsure`, gets the index of its class: `crane-517`.
+    Characters that some file systems don't allow become `_`, control and direction characters
+    escapes; dots and spaces at the ends are removed, long names cut. A name that a file system
+    might confuse with an earlier one, or with `unsure`, gets its class index: `crane-517`.
     """
     taken = {UNSURE}
     names = []
@@ -52,19 +52,19 @@ def folder_names(labels: Sequence[str]) -> list[str]:
 def _safe(label: str) -> str:
     text = output.printable(unicodedata.normalize("NFC", label))
     text = "".join("_" if char in '/\\:*?"<>|' else char for char in text)
-    return text.strip(". ").encode()[:_MOST_BYTES].decode("utf-8", "ignore").rstrip(". ")
+    return text.strip(". ").encode()[:_MAX_BYTES].decode("utf-8", "ignore").rstrip(". ")
 
 
 def _key(name: str) -> str:
-    """Equal for names that are one on a disk that knows no case, as macOS's."""
+    """Equal for names that a case-insensitive disk, such as macOS's, takes for the same."""
     return unicodedata.normalize("NFD", name).casefold()
 
 
 @dataclass
 class Sorter:
-    """Takes results; `folders` has a name for each class, `dry_run` only prints.
+    """Sorts the images of results; `folders` has a name per class, `dry_run` only prints.
 
-    A link leads to a file by its absolute path. Images out of archives can be copied, not linked.
+    Links have absolute targets. Images in archives can be copied, not linked.
     """
 
     root: Path
@@ -77,7 +77,7 @@ class Sorter:
     _planned: dict[Path, "Original"] = field(default_factory=dict)
 
     def add(self, result: "Result") -> None:
-        """Put an image where it belongs; one that can't be read is left out."""
+        """Put an image into the folder of its class; one that can't be read is skipped."""
         if result.error is not None:
             return
         source = self._source(result.image)
@@ -88,7 +88,7 @@ class Sorter:
         folder = UNSURE if best is None else self.folders[best]
         try:
             target = self._place(source, self.root / folder)
-        except ImageError:  # what was in an archive is there no more
+        except ImageError:  # the archive no longer has it
             self._left_out += 1
             return
         except OSError as error:
@@ -100,7 +100,7 @@ class Sorter:
             self._done += 1
 
     def finish(self) -> None:
-        """Say what was done."""
+        """Report what was done."""
         if self._left_out:
             output.say(
                 f"Skipped as not files of their own: {_images(self._left_out)}; "
@@ -118,7 +118,7 @@ class Sorter:
         return image if isinstance(image, LazyImage) and not self.link else None
 
     def _place(self, source: "Original", folder: Path) -> Path | None:
-        """Where the image now is; None if it was there before."""
+        """Where the image was put; None if it was there before."""
         if not self.dry_run:
             folder.mkdir(parents=True, exist_ok=True)
         base = PurePosixPath(str(source)).name
@@ -134,7 +134,7 @@ class Sorter:
         raise AssertionError  # the numbers have no end
 
     def _create(self, source: "Original", target: Path) -> bool:
-        """Copy or link, if nothing has the name yet."""
+        """Copy or link, unless the name is taken."""
         if target in self._planned or os.path.lexists(target):
             return False
         if self.dry_run:
@@ -173,13 +173,13 @@ def _content(source: "Original") -> bytes:
 
 
 def _absolute(source: "Original") -> Path:
-    """Without links and `..` in the folder; if the file is a link itself, the link."""
+    """The path with its folder resolved; a file that is a link stays the link."""
     path = Path(str(source))
     return Path(os.path.realpath(path.parent), path.name)
 
 
 def _copy(source: "Original", target: Path) -> None:
-    """A copy, whole or not at all, with a file's times. Raises FileExistsError, never replaces."""
+    """Copy a file whole or not at all, with its times. Raises FileExistsError, never replaces."""
     temporary = target.parent / f".{uuid.uuid4().hex}.part"
     try:
         if isinstance(source, Path):

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Writer(Protocol):
-    """Takes results; what `flush` has seen survives the end of the process."""
+    """Takes results; those before a `flush` survive the end of the process."""
 
     def add(self, result: "Result") -> None:
         """Take a result."""
 
     def flush(self) -> None:
-        """Hand on what was taken."""
+        """Pass on the results so far."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class LineWriter:
 
 @contextmanager
 def to_stdout(lines: Lines, style: PredictFormat) -> Iterator[Writer]:
-    """The terminal, or whatever the shell put in its place."""
+    """Write to the terminal, or wherever the shell redirects to."""
     header = CSV_HEADER if style == "csv" else ""
     writer = LineWriter(lines, sys.stdout.write, sys.stdout.flush, header)
     yield writer
@@ -66,7 +66,7 @@ def to_file(
     k: int,
     batch_size: int,
 ) -> Iterator[tuple[Writer, Kept]]:
-    """A file that is complete when the block ends well, and what it has of an earlier run.
+    """Write to a file that is complete when the block succeeds; also what it kept from before.
 
     Raises MixerError as PartFile does.
     """
@@ -83,7 +83,7 @@ def to_file(
 
 
 def _kept(file: BinaryIO, style: PredictFormat, k: int, batch_size: int) -> Kept:
-    """Reads what is there, and cuts off what is not whole."""
+    """Read what is there, and cut off what is incomplete."""
     kept = read_kept(file, style, k=k, batch_size=batch_size)
     file.seek(kept.size)
     file.truncate()
@@ -94,7 +94,7 @@ _GROUP_ROWS = 2**14
 
 
 def check_pyarrow() -> None:
-    """Raises MixerError where pyarrow is missing."""
+    """Raises MixerError if pyarrow is missing."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
@@ -107,8 +107,8 @@ def check_pyarrow() -> None:
 class ParquetRows:
     """COLUMNS as string, int32, int32, string, float32, string; empty is null.
 
-    Bytes of a name that are not UTF-8, which Parquet can't hold, are written as backslash escapes.
-    Left by an error, the file is closed properly too, so that it can be read.
+    Bytes of a name that aren't UTF-8, which Parquet can't hold, become backslash escapes. After an
+    error the file is closed properly too, so that it can be read.
     """
 
     def __init__(self, file: BinaryIO):
@@ -148,7 +148,7 @@ class ParquetRows:
             self._write_group()
 
     def flush(self) -> None:
-        """Nothing: without its end the file can't be read, so nothing is safe before."""
+        """Do nothing: until the file is closed, none of it can be read."""
 
     def _write_group(self) -> None:
         columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(COLUMNS)

@@ -55,7 +55,7 @@ def read_splits(
     seed: int,
     quiet: bool,
 ) -> "tuple[Dataset, Dataset]":
-    """Images to train on, and to validate on."""
+    """Training and validation images."""
     from mixer_mlx.convert.fetch.datasets import read_splits as read
 
     with output.fetching(quiet=quiet) as listener:

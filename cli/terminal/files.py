@@ -1,4 +1,4 @@
-"""Output files: what can be known to fail before the work."""
+"""Output files: failures that can be known before the work starts."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from mixer_mlx.errors import MixerError
 
 
 def check(path: Path, *, force: bool, what: str = "", suffixes: tuple[str, ...] = ()) -> None:
-    """Raises MixerError for a file that can't be written, or would replace one unasked.
+    """Raises MixerError for a file that can't be written or may not be overwritten.
 
-    `what` says what the file is, where only some `suffixes` fit that.
+    `what` says what the file is, if only some `suffixes` are allowed.
     """
     if suffixes and path.suffix.lower() not in suffixes:
         raise MixerError(f"{what}; call it {path.with_suffix(suffixes[0])}.")
@@ -18,7 +18,7 @@ def check(path: Path, *, force: bool, what: str = "", suffixes: tuple[str, ...] 
 
 
 def check_free(path: Path, *, force: bool) -> None:
-    """Raises MixerError for a file that would be replaced unasked."""
+    """Raises MixerError for a file that exists and may not be overwritten."""
     if path.exists() and not force:
         raise MixerError(
             f"{path} already exists; choose another name, or overwrite it with --force."

@@ -1,4 +1,4 @@
-"""Options that mean the same in every command."""
+"""Options that mean the same in every command, and options as the fields of a dataclass."""
 
 import dataclasses
 import functools
@@ -69,7 +69,7 @@ Out = Annotated[
 
 
 def parse_numbers(text: str | None) -> tuple[float, ...] | None:
-    """ "0.5" or "0.485,0.456,0.406" -> numbers, one for all three channels or one for each."""
+    """ "0.5" or "0.485,0.456,0.406" -> three numbers, one per channel."""
     if text is None:
         return None
     try:
@@ -95,10 +95,10 @@ Command = Callable[..., None]
 
 
 def with_options(shared: type[Any], **defaults: object) -> Callable[[Command], Command]:
-    """Give a command the fields of a dataclass as options, and hand them to it, first of all.
+    """Give a command the fields of a dataclass as options, and pass it as the first argument.
 
-    `defaults` replace those of the fields. The first two fields come before the command's own
-    options, and the others after them.
+    `defaults` replace those of the fields. In the help, the first two fields come before the
+    command's own options, and the others after them.
     """
 
     def decorate(command: Command) -> Command:

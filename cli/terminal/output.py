@@ -1,7 +1,7 @@
 """The one place that writes to the terminal: data to stdout, messages to stderr.
 
-Everything that may come from a file (names, labels, errors) passes `printable`, so that nothing in
-it can move the cursor, colour the screen, or turn the direction of the text.
+Everything that may come from a file (names, labels, errors) goes through `printable`, so that it
+can't move the cursor, colour the screen, or change the direction of text.
 """
 
 import csv
@@ -27,7 +27,7 @@ _SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def printable(text: object) -> str:
-    """Text with control, direction and other invisible characters written as escapes."""
+    """Text with control, direction and other invisible characters as escapes."""
     return "".join(
         _escape(ord(char)) if unicodedata.category(char) in _HIDDEN else char for char in str(text)
     )
@@ -38,7 +38,7 @@ def _escape(code: int) -> str:
 
 
 def say(text: object) -> None:
-    """A line to stderr."""
+    """Write a line to stderr."""
     if not _mute:
         print(_speaker + printable(text), file=sys.stderr, flush=True)
 
@@ -48,7 +48,7 @@ _mute = False
 
 
 def speak_as(rank: int, *, mute: bool = False) -> None:
-    """Begin lines with the rank of a process among several; or say nothing more."""
+    """Begin lines with this process's rank; `mute` stops all output."""
     global _speaker, _mute
     _speaker, _mute = f"rank {rank}: " if rank else "", mute
 
@@ -59,7 +59,7 @@ def json_line(values: Mapping[str, object]) -> str:
 
 
 def csv_line(values: Iterable[object]) -> str:
-    """One line of CSV; a cell that a spreadsheet would run gets an apostrophe before it."""
+    """One line of CSV; an apostrophe before a cell keeps a spreadsheet from running it."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(_cell(value) for value in values)
     return text.getvalue()
@@ -112,7 +112,7 @@ def fetching(*, quiet: bool) -> Iterator["Listener"]:
 
 
 def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:
-    """Records of the same keys to stdout: a table, JSON Lines, or CSV."""
+    """Write records with the same keys to stdout as a table, JSON Lines, or CSV."""
     if style == "json":
         sys.stdout.writelines(map(json_line, rows))
     elif style == "csv":
@@ -122,7 +122,7 @@ def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Lines with aligned columns: numbers to the right, with as many decimals in all rows."""
+    """Lines with aligned columns: numbers right-aligned, with the same decimals in all rows."""
     shown = []
     for key in rows[0]:
         values = [row[key] for row in rows]
@@ -143,7 +143,7 @@ def _uniform(values: Sequence[object]) -> list[str]:
 
 
 def write_record(record: Mapping[str, object], style: Format) -> None:
-    """One record to stdout: a line for each key, one JSON object, or CSV with `key,value`."""
+    """Write a record to stdout: a line per key that isn't empty, a JSON object, or `key,value`."""
     if style == "json":
         sys.stdout.write(json_line(record))
         return

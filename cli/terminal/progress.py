@@ -1,4 +1,4 @@
-"""How far a long job is, on stderr, where that is a terminal."""
+"""Progress of a long job, on stderr if that is a terminal."""
 
 import os
 import sys
@@ -11,21 +11,21 @@ from typing import Protocol
 
 Names = Sequence[str | os.PathLike[str]]
 Tick = Callable[[int, int], None]
-"""Takes how many images are done, and how many of these failed."""
+"""Takes the number of images done, and of those that failed."""
 
 _RATE_SECONDS, _RATE_IMAGES = 2, 20
-"""A rate is shown from then on; before, it says more about the start than about the job."""
+"""A rate is shown from then on; before, it would describe the start, not the job."""
 
 
 class Bar(Protocol):
-    """Shows that `done` of `total` (None: unknown, or as before) is done, beside a text."""
+    """Shows `done` of `total` (None: unknown, or unchanged), and a text."""
 
     def __call__(self, done: int, text: str = "", total: int | None = None) -> None: ...
 
 
 @contextmanager
 def bar(*, quiet: bool, total: int | None = None, keep: bool = False) -> Iterator[Bar]:
-    """A bar, a text and the time left; `keep` leaves it on the screen in the end."""
+    """A bar, a text and the time left; `keep` leaves it on the screen at the end."""
     if quiet or not sys.stderr.isatty():
         yield lambda done, text="", total=None: None
         return
@@ -41,7 +41,7 @@ def bar(*, quiet: bool, total: int | None = None, keep: bool = False) -> Iterato
             return Text.assemble(Remaining().render(task), " left")
 
     columns = (BarColumn(20), TextColumn("{task.description}", markup=False), Left())
-    # stdout may be a pipe or a file: what goes there is none of the bar's business.
+    # The bar must not touch stdout, which may be a pipe or a file.
     console = Console(stderr=True)
     with Progress(*columns, console=console, redirect_stdout=False, transient=not keep) as bars:
         task = bars.add_task("", total=total)
@@ -58,8 +58,7 @@ def bar(*, quiet: bool, total: int | None = None, keep: bool = False) -> Iterato
 def progress(shown: bool, images: Names, total: int | None = None) -> Iterator[Tick]:
     """A bar with images done and failed, images per second and the time left.
 
-    Unless `total` says how many there will be, they are counted beside the work, if `images` are
-    folders and images.
+    Without a `total` the images are counted during the work, if all are files and folders.
     """
     counted = [total]
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""`--sheet`: predictions as pages of images."""
+"""`--sheet`: contact sheets of predictions."""
 
 import itertools
 import re
@@ -18,7 +18,7 @@ PAGE = 100
 
 
 class Sheet:
-    """Takes results and writes FILE.png, FILE-2.png ... with PAGE images each."""
+    """Collects results and writes FILE.png, FILE-2.png, ... with PAGE images each."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -26,7 +26,7 @@ class Sheet:
         self._results: list[Result] = []
 
     def add(self, result: "Result") -> None:
-        """Take an image; a full page is written."""
+        """Add an image; a full page is written."""
         self._results.append(result)
         if len(self._results) == PAGE:
             self._write()
@@ -48,7 +48,7 @@ class Sheet:
 
 
 def check(path: Path, *, force: bool) -> None:
-    """Raises MixerError for a sheet that can't be written, or would replace one unasked."""
+    """Raises MixerError for a sheet that can't be written or may not be overwritten."""
     files.check(path, force=force, what="A sheet is a PNG", suffixes=(".png",))
     pages = re.compile(re.escape(path.stem) + r"-\d+" + re.escape(path.suffix))
     for other in path.parent.iterdir():

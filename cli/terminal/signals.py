@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM: one sentence, exit code 130 or 143, no traceback, no waiting for long.
+"""Ctrl-C and SIGTERM: one sentence, exit code 130 or 143, no traceback, no long wait.
 
 The first signal raises `Interrupted` wherever the main thread is, so that files are closed and
-temporary ones removed; it derives from BaseException alone, as nobody is to treat it as an error.
-A second one ends the process at once. Where Python can only print an exception and go on (in the
-cleaning up of an object, while threads are joined at the end), the first does that too.
+temporary ones removed; it derives from BaseException, so that nothing handles it as an error. A
+second one ends the process at once. So does the first where Python would only print an exception
+and continue (in a finalizer, or while threads are joined at exit).
 """
 
 import os
@@ -21,7 +21,7 @@ _caught: int | None = None
 
 
 class Interrupted(BaseException):
-    """A signal came; notes (PEP 678) are sentences on how to go on."""
+    """A signal came; its notes (PEP 678) say how to continue."""
 
 
 def listen() -> None:
@@ -66,20 +66,20 @@ def leave(code: int) -> NoReturn:
 
 
 def leave_within(seconds: int) -> None:
-    """End the process after that time at the latest, whatever it may then be waiting for."""
+    """End the process after that time at the latest, whatever it is waiting for."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
 
 
 def heed() -> None:
-    """End as after SIGTERM: another process of the same job was told to."""
+    """End as after SIGTERM, which another process of the job received."""
     global _caught
     _caught = _caught or signal.SIGTERM
 
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Inside, the first signal raises nothing; the function given tells whether it has come."""
+    """Inside, the first signal raises nothing; the yielded function says whether it came."""
 
     def note(number: int, frame: FrameType | None) -> None:
         global _caught

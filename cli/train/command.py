@@ -1,4 +1,4 @@
-"""`mixer train` and `mixer fine-tune`: the two commands, and the model that each begins with."""
+"""`mixer train` and `mixer fine-tune`: the two commands, and the model that each starts from."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +34,7 @@ def train(
     """Train a model from scratch.
 
     RUN gets the log, curves, a report, and best/ and last/ as models; -m RUN uses the best. Ctrl-C
-    saves the state, and --resume continues. For a data set of a million images use --recipe
+    saves the state, and --resume continues. For a dataset of a million images use --recipe
     paper-imagenet, for ten million paper-imagenet21k.
     """
     chosen = asked.chosen()

@@ -1,4 +1,4 @@
-"""`--preview` and `--find-lr`: what is done in place of a training."""
+"""`--preview` and `--find-lr`: looking at a training without running it."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_plot(plot: Path, *, force: bool) -> None:
-    """Raises MixerError for a plot that can't be written, or would replace a file unasked."""
+    """Raises MixerError for a plot that can't be written or may not be overwritten."""
     from mixer_mlx.training.find_lr import table
 
     files.check(plot, force=force, what="The plot is a PNG", suffixes=(".png",))
@@ -31,7 +31,7 @@ def find_rate(
     *,
     quiet: bool,
 ) -> None:
-    """Follow the test, write what was found, and print the suggested rate."""
+    """Run the range test, write its results, and print the suggested rate."""
     from mixer_mlx.training.find_lr import SLIGHT, fall, save, steepest, suggested, table
 
     done: list[Trial] = []
@@ -65,7 +65,7 @@ def find_rate(
 def write_preview(
     path: Path, batches: "TrainingBatches", classes: tuple[str, ...], *, quiet: bool
 ) -> None:
-    """Draw the first batch, or the first page of it."""
+    """Draw the first batch, or its first page."""
     from mixer_mlx.analysis.sheets import batch_sheet
 
     pixels, labels = next(batches.epoch(0))

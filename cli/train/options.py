@@ -1,4 +1,4 @@
-"""What `train` and `fine-tune` are asked for alike: each field is an option of both."""
+"""The options that `train` and `fine-tune` share."""
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _known_trackers(wanted: list[str] | None) -> list[str] | None:
-    """Typer takes no list of a Literal."""
+    """Typer doesn't support lists of a Literal."""
     for name in wanted or ():
         if name not in get_args(TrackerName):
             raise typer.BadParameter(f"{name!r} isn't one of {', '.join(get_args(TrackerName))}.")
@@ -240,7 +240,7 @@ class TrainingOptions:
 
     @property
     def is_dry_run(self) -> bool:
-        """Whether something is asked for in place of a training."""
+        """Whether to look at the training instead of running it."""
         return bool(self.plan or self.preview or self.find_lr)
 
     def chosen(self, **more: object) -> "Recipe":
@@ -260,7 +260,7 @@ class TrainingOptions:
         return recipe.replace(**{k: v for k, v in given.items() if v is not None})
 
     def datasets(self, seed: int) -> "tuple[Dataset, Dataset]":
-        """Images to train on, and to validate on."""
+        """Training and validation images."""
         return d.read_splits(
             self.data,
             self.train_split,
@@ -274,7 +274,7 @@ class TrainingOptions:
 
 
 def parse_rand_augment(text: str | None) -> tuple[int, int] | bool | None:
-    """ "2x15" -> (2, 15), layers and magnitude; "none" -> False, which a recipe takes as none."""
+    """ "2x15" -> (2, 15), layers and magnitude; "none" -> False, which a recipe takes as off."""
     if text is None:
         return None
     if text.lower() == "none":

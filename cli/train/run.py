@@ -1,4 +1,4 @@
-"""The work of `train` and `fine-tune`: prepare, train, show how it goes and how it went."""
+"""The work of `train` and `fine-tune`: prepare, train, and show progress and results."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mixer_mlx.training.run import Run, Start
 
 _EPOCH_LINES = 20
-"""Of a run with more epochs, every n-th is shown."""
+"""About this many epochs are shown; of a longer run, every n-th."""
 
 Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 """(classes, recipe) -> the model to train."""
@@ -37,7 +37,7 @@ Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 def train(
     command: str, asked: TrainingOptions, recipe: "Recipe", build: Build, origin: str
 ) -> None:
-    """Train what `build` gives on the images in `asked.data`; or do what else was asked for."""
+    """Train the model of `build` on the images in `asked.data`, or do a dry run."""
     if asked.show_recipe:
         show_recipe(asked.recipe, recipe)
         return
@@ -69,7 +69,7 @@ def _train(
         _say_classes(train, recipe)
     recipe = _bounded(recipe, len(train), ranks)
     model, info = build(train.classes, recipe)
-    if ranks.size == 1:  # else the machines might come to different recipes
+    if ranks.size == 1:  # several machines could choose different recipes
         recipe = _fitted(recipe, info, quiet=asked.quiet)
     on_unreadable = _refuse if asked.strict else _say_bad
     batches = prepare.training_batches(train, recipe, info.preprocess, on_unreadable, ranks)
@@ -82,7 +82,7 @@ def _train(
 
 
 def _check(asked: TrainingOptions) -> None:
-    """Raises what can be known to fail before any image is looked for."""
+    """Raises errors that can be known before any image is read."""
     from mixer_mlx.training import trackers
 
     if asked.preview:
@@ -93,9 +93,9 @@ def _check(asked: TrainingOptions) -> None:
 
 
 def _bounded(recipe: "Recipe", examples: int, ranks: "Ranks") -> "Recipe":
-    """The recipe with the batch size that so many images allow."""
+    """The recipe with the batch size that this number of images allows."""
     size = recipe.batch_size_for(examples)
-    if size < recipe.batch_size:  # nobody chose it: let it be one that can be shared
+    if size < recipe.batch_size:  # not chosen by the user: make it divisible by the ranks
         size = size - size % ranks.size or size
     return recipe.replace(batch_size=size, batch_fraction=1.0)
 
@@ -107,7 +107,7 @@ def _dry_run(
     recipe: "Recipe",
     batches: "TrainingBatches",
 ) -> None:
-    """Do what was asked for in place of a training."""
+    """Plan, preview or test the learning rate."""
     from mixer_mlx.training import prepare
     from mixer_mlx.training.find_lr import STEPS, try_rates
 
@@ -187,7 +187,7 @@ def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
 
 
 def _say_classes(train: "Dataset", recipe: "Recipe") -> None:
-    """The part of `mixer check` that takes no time."""
+    """Warn about rare and uneven classes, as `mixer check` does."""
     from mixer_mlx.analysis.check import FEW, class_findings
 
     for finding in class_findings(train.counts()):

@@ -22,7 +22,7 @@ _workers: int | None = None
 
 
 def use_workers(count: int | None) -> None:
-    """Decode images in so many threads from now on; None: in one per core."""
+    """Set the number of threads that decode images; None: one per core."""
     global _workers
     _workers = count
 
