@@ -29,7 +29,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--report",
-            help="Write an HTML report with the confusion matrix and the worst errors.",
+            help="Write an HTML report with the confusion matrix and the worst mistakes.",
             metavar="FILE.html",
             dir_okay=False,
         ),

@@ -163,6 +163,8 @@ def explain(error: Any) -> int:
     """Print what is wrong, without pydantic's phrases; returns the exit code."""
     for pattern, ours in _SENTENCES:
         error.message = re.sub(pattern, ours, error.message)
+    if getattr(error, "param", True) is None:  # it isn't one value that is invalid
+        error.format_message = lambda: error.message
     error.show()
     return int(error.exit_code)
 

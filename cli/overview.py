@@ -16,7 +16,7 @@ Models
   mixer models                                list the published models
   mixer info cifar10                          show architecture and source
   mixer convert hf://user/repo my-model       import timm or JAX weights
-  mixer export my-model back/ --format timm   and give them back
+  mixer export my-model back/ --format timm   export to timm or JAX
   mixer resize my-model large --image-size 448
                                               make a model take larger images
   mixer cache list                            downloaded and converted models

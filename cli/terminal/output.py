@@ -157,7 +157,11 @@ def write_record(record: Mapping[str, object], style: Format) -> None:
 
 
 def _values(row: Mapping[str, object]) -> list[object]:
-    return ["" if value is None else value for value in row.values()]
+    plain = (int, float, str)
+    return [
+        value if type(value) in plain else "" if value is None else _text(value)
+        for value in row.values()
+    ]
 
 
 def _flat(record: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -289,7 +289,7 @@ def show_recipe(name: str, recipe: "Recipe") -> None:
     """Print what a recipe is for, and its values as TOML, which --config reads."""
     from mixer_mlx.training.recipes import named
 
-    print("\n".join(f"# {line}" for line in named(name).about.strip().splitlines()))
+    print("\n".join(f"# {line}".rstrip() for line in named(name).about.strip().splitlines()))
     for key, value in recipe.to_dict().items():
         if value is not None:
             text = f'"{value}"' if isinstance(value, str) else str(value)

@@ -70,7 +70,7 @@ class Log:
         losses = {"training": smoothed([_point(line, line["loss"]) for line in steps], 60)}
         accuracy = [_point(line, 100 * float(str(line["accuracy"]))) for line in steps]
         top1 = {"training": smoothed(accuracy, 60)}
-        for weights, name in (("raw", "validation"), ("ema", "validation, average")):
+        for weights, name in (("raw", "validation"), ("ema", "validation, EMA")):
             known = [line for line in epochs if isinstance(line[weights], dict)]
             losses[name] = [_point(line, line[weights]["loss"]) for line in known]  # type: ignore[index]
             top1[name] = [_point(line, 100 * line[weights]["top1"]) for line in known]  # type: ignore[index]

@@ -47,7 +47,7 @@ def test_the_end_result_is_that_of_an_undisturbed_run(  # type: ignore[no-untype
     part = tmp_path / f"out.{suffix}.part"
     assert mixer(*args, "-o", whole).code == 1
     run = break_off(7, *args, "-o", out)
-    assert run.err.endswith(f"is in {part}; the same command with --resume goes on.\n")
+    assert run.err.endswith(f"are in {part}; run the same command with --resume to continue.\n")
     assert whole.read_bytes().startswith(part.read_bytes())
     settings = Path(f"{part}.json").read_bytes()
     for cut in (*range(0, whole.stat().st_size, 331), whole.stat().st_size):
@@ -81,11 +81,11 @@ def test_whole_batches_are_not_computed_again(  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        (("-k", 3), "was begun with k 2, and now it is 3"),
-        (("-b", 4), "was begun with batch size 3, and now it is 4"),
-        (("--dtype", "bfloat16"), "was begun with dtype float32, and now it is bfloat16"),
-        (("--format", "csv"), "was begun with format json, and now it is csv"),
-        (("--threshold", 0.5), "was begun with threshold 0.0, and now it is 0.5"),
+        (("-k", 3), "was begun with k 2, not 3"),
+        (("-b", 4), "was begun with batch size 3, not 4"),
+        (("--dtype", "bfloat16"), "was begun with dtype float32, not bfloat16"),
+        (("--format", "csv"), "was begun with format json, not csv"),
+        (("--threshold", 0.5), "was begun with threshold 0.0, not 0.5"),
     ],
 )
 def test_another_question_is_refused(  # type: ignore[no-untyped-def]
@@ -117,7 +117,7 @@ def test_what_is_there_is_not_destroyed_unasked(  # type: ignore[no-untyped-def]
     assert part.read_bytes() == before
     with part.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert "Another run is writing" in mixer(*args, "--force").err
+        assert "Another command is writing" in mixer(*args, "--force").err
     assert part.read_bytes() == before
     assert mixer(*args, "--force").code == 1  # for 04.png
     assert sorted(os.listdir(tmp_path)) == ["album", "out.csv"]
@@ -157,7 +157,7 @@ def test_a_process_that_is_ended_loses_nothing(  # type: ignore[no-untyped-def]
     assert run.returncode == code
     assert part.read_bytes().count(b"\n") < 120
     if number != signal.SIGKILL:
-        advice = f"What is finished is in {part}; the same command with --resume goes on."
+        advice = f"Finished results are in {part}; run the same command with --resume to continue."
         assert said == f"Interrupted. {advice}\n"
     args = command[3:]
     assert mixer(*args, "-o", out, "--resume").code == 0
@@ -192,8 +192,8 @@ def test_a_file_that_can_not_grow_is_a_sentence(mixer, album: Path, tmp_path: Pa
     )
     assert run.returncode == 1
     assert run.stderr == (
-        f"Error: {out} can't be written: File too large. What is finished is in {out}.part; "
-        "the same command with --resume goes on.\n"
+        f"Error: {out} can't be written: File too large. Finished results are in {out}.part; "
+        "run the same command with --resume to continue.\n"
     )
     assert os.path.getsize(f"{out}.part") == 2000
     mixer(*args, "--resume")

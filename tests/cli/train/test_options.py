@@ -35,7 +35,7 @@ def test_find_lr(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[n
     assert mixer(*args, "--force", "-q") == (0, run.out, "")
     assert plot.read_bytes() == before
     assert "lr.png" in mixer(*args[:-1], tmp_path / "lr.jpg").err
-    assert "make it first" in mixer(*args[:-1], tmp_path / "no" / "lr.png").err
+    assert "create it first" in mixer(*args[:-1], tmp_path / "no" / "lr.png").err
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
