@@ -91,7 +91,8 @@ def benchmark(
         raise typer.BadParameter("give either -m or --variant.")
     if recipe and not train:
         raise typer.BadParameter("--recipe needs --train.")
-    _check(out, plot, force=force)
+    for path in filter(None, (out, plot)):
+        files.check(path, force=force)
 
     from mixer_mlx.benchmark import report
     from mixer_mlx.benchmark.measure import measure
@@ -186,18 +187,6 @@ def _jobs(
     return training_jobs(classifier, chosen, sizes, dtypes)
 
 
-_HEADER = (
-    *("dtype", "batch", "images/s", "ms a batch", "quartiles", "runs"),
-    *("peak MiB", "GFLOP/s", "of ceiling"),
-)
-
-
-def _check(*paths: Path | None, force: bool) -> None:
-    """Raises MixerError for a file that can't be written or may not be overwritten."""
-    for path in filter(None, paths):
-        files.check(path, force=force)
-
-
 def _write(
     record: dict[str, object], measured: "Measured", out: Path | None, plot: Path | None
 ) -> None:
@@ -236,29 +225,23 @@ def _show(
 def _print_table(
     record: dict[str, object], measured: "Measured", comparison: "Comparison | None"
 ) -> None:
-    rows = [list(_HEADER)]
-    for result in measured.results:
-        ms = [1e3 * s for s in (result.seconds, result.seconds_q1, result.seconds_q3)]
-        rows.append(
-            [
-                result.dtype,
-                str(result.batch_size),
-                f"{result.images_per_second:,.1f}",
-                f"{ms[0]:,.2f}",
-                f"{ms[1]:,.2f} - {ms[2]:,.2f}",
-                str(result.repeats),
-                f"{result.peak_memory / 2**20:,.1f}",
-                f"{result.flops_per_second / 1e9:,.1f}",
-                f"{result.share:.1%}",
-            ]
-        )
-    if comparison:
-        ratios = ("" if ratio is None else f"{ratio:.2f} x" for ratio in comparison.ratios)
-        for row, cell in zip(rows, ("ratio", *ratios), strict=True):
-            row.append(cell)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = [[cell.rjust(w) for cell, w in zip(row, widths, strict=True)] for row in rows]
-    sys.stdout.write(output.columns(aligned))
+    ratios = comparison.ratios if comparison else [None] * len(measured.results)
+    rows = [
+        {
+            "dtype": result.dtype,
+            "batch": result.batch_size,
+            "images/s": round(result.images_per_second, 1),
+            "ms a batch": round(1e3 * result.seconds, 2),
+            "quartiles": f"{1e3 * result.seconds_q1:,.2f} - {1e3 * result.seconds_q3:,.2f}",
+            "runs": result.repeats,
+            "peak MiB": round(result.peak_memory / 2**20, 1),
+            "GFLOP/s": round(result.flops_per_second / 1e9, 1),
+            "of ceiling": f"{result.share:.1%}",
+            **({"ratio": "" if ratio is None else f"{ratio:.2f} x"} if comparison else {}),
+        }
+        for result, ratio in zip(measured.results, ratios, strict=True)
+    ]
+    sys.stdout.write(output.table(rows))
     print()
     _print_notes(record, measured, comparison)
 
