@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mixer_mlx  # isort: skip  # must come before MLX
 import mlx.core as mx
 import serve
 from serve import Case, Job, Plain
 
+import mixer_mlx
 from mixer_mlx import MixerConfig, MlpMixer, ModelInfo, Preprocess
 from mixer_mlx.classify import Classifier
 from mixer_mlx.data.read import read_splits

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import mixer_mlx  # noqa: F401  # isort: skip  # must come before MLX
 import mlx.core as mx
 import serve
 from mlx import nn

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import mixer_mlx  # isort: skip  # must come before MLX
 import mlx.core as mx
 from harness import Row
 
+import mixer_mlx
 from mixer_mlx import MixerConfig, MlpMixer, ModelInfo, Preprocess, checkpoint
 from mixer_mlx.convert import exporter
 

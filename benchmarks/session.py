@@ -250,7 +250,6 @@ def _processor() -> str:
 
 def _gpu() -> str:
     """MLX's default device, if that is a GPU."""
-    import mixer_mlx  # noqa: F401  # isort: skip  # must come before MLX
     import mlx.core as mx
 
     device = mx.default_device()

@@ -5,7 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mixer_mlx  # isort: skip  # must come before MLX
 import mlx.core as mx
 import numpy as np
 import serve
@@ -13,6 +12,7 @@ from jobs_memory import MEMORY_JOBS
 from jobs_scaling import Scaling
 from serve import Case, Plain
 
+import mixer_mlx
 from mixer_mlx.runtime import backend, threads
 from mixer_mlx.training import network
 from mixer_mlx.training.recipe import Recipe

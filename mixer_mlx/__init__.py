@@ -4,14 +4,11 @@
     cats = mixer_mlx.load("cifar10")
     cats("cat.png")[0]          # Prediction(index=3, label='cat', probability=...)
 
-Names are imported when they are first used, so importing the package is fast. It only calls
-`openblas.prepare`, which on Linux must run before MLX is imported.
+Names are imported when they are first used, so importing the package is fast.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-from .runtime import openblas
 
 if TYPE_CHECKING:  # `as` exports a name to type checkers
     from mixer_mlx.convert import load as load
@@ -53,8 +50,6 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = sorted(_HOME)
-
-openblas.prepare()
 
 
 def __getattr__(name: str) -> object:

@@ -18,12 +18,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from pathlib import Path  # noqa: E402
 
+import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
-
-import mixer_mlx  # noqa: E402, F401  # isort: skip  # must come before MLX, see runtime/openblas.py
-import mlx.core as mx  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from mixer_mlx.choices import Device, DType
 from mixer_mlx.errors import BackendError
 
-from .openblas import LATE, MISSING, OFF, gpu_is_default, prepare
+from .openblas import MISSING, OFF, prepare
 from .threads import cores
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ _NO_COMPILE = "MLX_DISABLE_COMPILE is set (to any value)"
 _NEXT_STEP = {
     OFF: "Unset MIXER_MLX_OPENBLAS: matrix products are tens of times faster with OpenBLAS.",
     MISSING: "Install OpenBLAS, which makes matrix products tens of times faster: "
-    "apt-get install libopenblas0-pthread (Fedora: dnf install openblas-threads).",
-    LATE: "Import mixer_mlx before mlx: matrix products are then tens of times faster.",
+    "pip install 'mixer-mlx[cpu]'.",
     _NO_COMPILER: "Install g++, by which MLX fuses element-wise operations: apt-get install g++.",
     _NO_COMPILE: "Unset MLX_DISABLE_COMPILE: element-wise operations are slower without fusion.",
 }
@@ -47,6 +46,13 @@ def device(name: str | None = None) -> mx.Device:
             install = " or, for an NVIDIA GPU, `pip install 'mixer-mlx[cuda13]'` (or `[cuda12]`)"
         raise BackendError(f"MLX has no {name.upper()} here; choose the device 'cpu'{install}.")
     return mx.Device(kind)
+
+
+def gpu_is_default() -> bool:
+    """Whether MLX's default device is a GPU."""
+    import mlx.core as mx
+
+    return mx.default_device().type == mx.DeviceType.gpu
 
 
 def default_dtype(device: mx.Device) -> mx.Dtype:
@@ -120,6 +126,7 @@ def describe() -> dict[str, object]:
             "library": prepared.openblas or "MLX's own",
             "core": prepared.core,
             "threads": prepared.threads,
+            "version": prepared.version,
             "reason": prepared.reason,
         },
         "malloc": "tuned" if prepared.malloc else "default",

@@ -1,9 +1,9 @@
 """On Linux, a fast BLAS and malloc under MLX's CPU.
 
 MLX's wheel for Linux includes the reference BLAS: on two cores of an AMD EPYC a float32 product of
-1536 x 1536 matrices takes 20 (busy) to 40 times as long as with OpenBLAS. `prepare` loads the
-system's OpenBLAS before it. That only works before MLX is imported, so `mixer_mlx/__init__.py` does
-it first, and MLX is imported inside the functions here.
+1536 x 1536 matrices takes 20 (busy) to 40 times as long as with OpenBLAS. The package
+scipy-openblas32 (extra `cpu`) brings an OpenBLAS whose functions have other names, so `prepare`
+writes their addresses into the pointers by which libmlx.so calls its BLAS: its jump slots.
 
     MIXER_MLX_OPENBLAS=0    keeps the BLAS of MLX's wheel
     MIXER_MLX_MALLOC=0      keeps malloc's defaults
@@ -16,14 +16,14 @@ import functools
 import importlib.util
 import os
 import sys
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# Fedora's libopenblas.so.0 is single-threaded, so its threaded library comes first.
-_SONAMES = ("libopenblasp.so.0", "libopenblas.so.0", "libopenblaso.so.0", "libopenblas.so")
-_AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}
+from . import elf
+
+_LIBMLX = "libmlx.so"
+_PRODUCTS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")  # all of BLAS that MLX calls
 _MALLOPT = {  # glibc's malloc.h: parameter number, bytes
     -3: 32 << 20,  # M_MMAP_THRESHOLD; its maximum
     -1: 512 << 20,  # M_TRIM_THRESHOLD
@@ -31,8 +31,8 @@ _MALLOPT = {  # glibc's malloc.h: parameter number, bytes
 }
 
 OFF = "switched off by MIXER_MLX_OPENBLAS=0"
-MISSING = "no OpenBLAS found"
-LATE = "MLX was imported before mixer_mlx"
+MISSING = "scipy-openblas32 isn't installed"
+UNKNOWN_MLX = "the calls of this MLX to its BLAS weren't found"
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,15 @@ class Prepared:
     """What `prepare` did.
 
     `openblas` is the library that computes MLX's matrix products on the CPU, `core` the processor
-    that its kernels are for, `threads` its number of threads. If MLX keeps its own BLAS, all three
-    are None and `reason` is why. `malloc`: whether glibc's malloc was tuned.
+    that its kernels are for, `threads` its number of threads; for a preloaded library other than
+    OpenBLAS, only its path is known. If MLX keeps its own BLAS, all four are None and `reason` is
+    why. `malloc`: whether glibc's malloc was tuned.
     """
 
     openblas: str | None = None
     core: str | None = None
     threads: int | None = None
+    version: str | None = None
     reason: str | None = None
     malloc: bool = False
 
@@ -55,88 +57,80 @@ class Prepared:
 def prepare() -> Prepared:
     """On Linux, at the first call, give MLX's CPU a fast BLAS and malloc; elsewhere do nothing.
 
-    Warns (RuntimeWarning) if MLX was imported first and can't use the installed OpenBLAS.
+    Imports MLX. `mixer_mlx.ops` calls it, so every model has it.
     """
     if sys.platform != "linux":
         return Prepared(reason="only needed on Linux")
-    prepared = _prepare_blas()
-    if prepared.reason == LATE and not gpu_is_default():
-        warnings.warn(
-            "MLX was imported before mixer_mlx and can't use the OpenBLAS installed here, which "
-            "makes matrix products on the CPU tens of times slower; import mixer_mlx before mlx "
-            "(MIXER_MLX_OPENBLAS=0 silences this warning).",
-            RuntimeWarning,
-            stacklevel=3,  # this function, mixer_mlx/__init__.py, the user's import
-        )
-    return replace(prepared, malloc=os.environ.get("MIXER_MLX_MALLOC") != "0" and _tune_malloc())
+    malloc = os.environ.get("MIXER_MLX_MALLOC") != "0" and _tune_malloc()
+    return replace(_prepare_blas(), malloc=malloc)
 
 
 def _prepare_blas() -> Prepared:
     if os.environ.get("MIXER_MLX_OPENBLAS") == "0":
         return Prepared(reason=OFF)
-    if _global_blas() is None:  # None is preloaded
-        library = _find_openblas()
-        if library is None:
-            return Prepared(reason=MISSING)
-        if "mlx.core" in sys.modules:
-            return Prepared(reason=LATE)
-        _bind_others()
-        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-    return _inspect(_global_blas())
+    slots = _slots_of_mlx()
+    if slots is None:
+        return Prepared(reason=UNKNOWN_MLX)
+    used = [elf.target(slot) for slot in slots.values()]
+    if not all(map(_is_reference, used)):  # preloaded, or already ours
+        return _inspect(used[0])
+    path = _find_openblas()
+    if path is None:
+        return Prepared(reason=MISSING)
+    try:
+        library = ctypes.CDLL(path)
+        functions = {slot: getattr(library, f"scipy_{name}") for name, slot in slots.items()}
+        for slot, function in functions.items():
+            elf.point(slot, function)
+    except (OSError, AttributeError) as error:  # a hardened system, another scipy-openblas32
+        return Prepared(reason=f"MLX's calls can't be redirected to OpenBLAS: {error}")
+    return _inspect(path)
+
+
+def _slots_of_mlx() -> dict[str, int] | None:
+    """The jump slots of `_PRODUCTS` in libmlx.so; None unless all are found."""
+    import mlx.core  # noqa: F401  # loads libmlx.so
+
+    with suppress(OSError, KeyError):
+        slots = elf.jump_slots(ctypes.CDLL(_LIBMLX, mode=os.RTLD_NOLOAD))
+        return {name: slots[name] for name in _PRODUCTS}
+    return None
 
 
 def _find_openblas() -> str | None:
-    """Load the system's OpenBLAS, with its symbols still private; returns the name that was found.
-
-    A version older than the processor falls back to AVX2 kernels, which can be half as fast as
-    those for AVX-512. SKYLAKEX selects float32 kernels that work on all AVX-512 cores. OpenBLAS
-    reads the variable when it is loaded; NumPy's own OpenBLAS and child processes mustn't see it.
-    """
-    choose = "OPENBLAS_CORETYPE" not in os.environ and _has_avx512()
-    if choose:
-        os.environ["OPENBLAS_CORETYPE"] = "SKYLAKEX"
-    try:
-        for name in _SONAMES:
-            with suppress(OSError):
-                if hasattr(ctypes.CDLL(name), "cblas_sgemm"):
-                    return name
-        return None
-    finally:
-        if choose:
-            del os.environ["OPENBLAS_CORETYPE"]
+    """The library in scipy-openblas32, whose import would make its symbols global."""
+    with suppress(ValueError):  # a mock module without a spec
+        spec = importlib.util.find_spec("scipy_openblas32")
+        if spec is not None and spec.origin is not None:
+            found = Path(spec.origin).parent.glob("lib/libscipy_openblas*.so")
+            return next(map(str, found), None)
+    return None
 
 
-def _has_avx512(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    """Whether the (first) processor supports SKYLAKEX kernels."""
-    with suppress(OSError), open(cpuinfo) as lines:
-        flags = next((line for line in lines if line.startswith("flags")), "")
-        return set(flags.split()) >= _AVX512
-    return False
+def _is_reference(path: str) -> bool:
+    """Whether this is a reference BLAS, MLX's or the system's; others may have its name."""
+    if not Path(path).name.startswith(("libmlx", "libblas", "libcblas", "liblapack")):
+        return False
+    library = ctypes.CDLL(path)
+    return not any(hasattr(library, name) for name in ("openblas_get_corename", "bli_init"))
 
 
-def _bind_others() -> None:
-    """Bind the OpenBLAS in NumPy's and SciPy's wheels to its own kernels before ours is global.
-
-    It exports about a hundred of them under the same names; loaded later, it would call ours, which
-    are of another version.
-    """
-    for package in ("numpy", "scipy"):
-        with suppress(OSError, ValueError):  # ValueError: a mock module without a spec
-            spec = importlib.util.find_spec(package)
-            if spec is not None and spec.origin is not None:
-                for library in Path(spec.origin).parents[1].glob(f"{package}.libs/*openblas*"):
-                    ctypes.CDLL(str(library))
-
-
-class _DlInfo(ctypes.Structure):
-    """dladdr(3)."""
-
-    _fields_ = (
-        ("file", ctypes.c_char_p),
-        ("base", ctypes.c_void_p),
-        ("symbol", ctypes.c_char_p),
-        ("address", ctypes.c_void_p),
+def _inspect(path: str) -> Prepared:
+    core, config, threads = (
+        _openblas_function(path, f"get_{name}") for name in ("corename", "config", "num_threads")
     )
+    if not (core and config and threads):  # preloaded: MKL, BLIS
+        return Prepared(openblas=path)
+    core.restype = config.restype = ctypes.c_char_p
+    version = config().decode().split()[1]  # "OpenBLAS 0.3.34 DYNAMIC_ARCH ..."
+    return Prepared(openblas=path, core=core().decode(), threads=threads(), version=version)
+
+
+@functools.cache
+def _openblas_function(path: str | None, name: str) -> ctypes._NamedFuncPointer | None:
+    library = ctypes.CDLL(path) if path else None
+    names = (f"scipy_openblas_{name}", f"openblas_{name}")
+    return next((getattr(library, name) for name in names if hasattr(library, name)), None)
 
 
 def set_threads(count: int) -> int | None:
@@ -144,38 +138,14 @@ def set_threads(count: int) -> int | None:
 
     If OpenBLAS doesn't compute them, changes nothing and returns None.
     """
-    library = _openblas()
-    if library is None:
+    path = prepare().openblas
+    get = _openblas_function(path, "get_num_threads")
+    change = _openblas_function(path, "set_num_threads")
+    if get is None or change is None:
         return None
-    before: int = library.openblas_get_num_threads()
-    library.openblas_set_num_threads(count)
+    before: int = get()
+    change(count)
     return before
-
-
-@functools.cache
-def _openblas() -> ctypes.CDLL | None:
-    path = _global_blas() if sys.platform == "linux" else None
-    library = ctypes.CDLL(path) if path else None
-    return library if hasattr(library, "openblas_set_num_threads") else None
-
-
-def _global_blas() -> str | None:
-    """The library that provides the global symbol `cblas_sgemm`, if any."""
-    process = ctypes.CDLL(None)
-    info = _DlInfo()
-    if not hasattr(process, "cblas_sgemm"):
-        return None
-    process.dladdr(process.cblas_sgemm, ctypes.byref(info))
-    return os.path.realpath(os.fsdecode(info.file))
-
-
-def _inspect(path: str | None) -> Prepared:
-    library = ctypes.CDLL(path)
-    if not hasattr(library, "openblas_get_corename"):  # preloaded: MKL, BLIS
-        return Prepared(openblas=path)
-    library.openblas_get_corename.restype = ctypes.c_char_p
-    core = library.openblas_get_corename().decode()
-    return Prepared(openblas=path, core=core, threads=library.openblas_get_num_threads())
 
 
 def _tune_malloc() -> bool:
@@ -188,10 +158,3 @@ def _tune_malloc() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     return mallopt is not None and all(mallopt(*setting) == 1 for setting in _MALLOPT.items())
-
-
-def gpu_is_default() -> bool:
-    """Whether MLX's default device is a GPU."""
-    import mlx.core as mx
-
-    return mx.default_device().type == mx.DeviceType.gpu

@@ -17,7 +17,7 @@ from mixer_mlx.data.mixing import Labels
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.runtime.openblas import gpu_is_default
+from mixer_mlx.runtime.backend import gpu_is_default
 from mixer_mlx.runtime.ranks import ALONE, Ranks
 
 from .optimizer import learning_rate

@@ -1,39 +1,28 @@
 import ctypes
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from mixer_mlx import BackendError
-from mixer_mlx.runtime import backend, openblas
+from mixer_mlx.runtime import backend, elf, openblas
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: Linux only")
-
-
-def system_openblas() -> str:
-    """How OpenBLAS was built; empty where the system has none."""
-    for name in ("libopenblasp.so.0", "libopenblas.so.0", "libopenblaso.so.0", "libopenblas.so"):
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        library.openblas_get_config.restype = ctypes.c_char_p
-        return str(library.openblas_get_config())
-    return ""
-
-
-OPENBLAS = system_openblas() if sys.platform == "linux" else ""
-needs_openblas = pytest.mark.skipif(not OPENBLAS, reason="NOT RUN: no OpenBLAS on this Linux")
-chooses_kernels = pytest.mark.skipif(
-    "DYNAMIC_ARCH" not in OPENBLAS or platform.machine() != "x86_64",
-    reason="NOT RUN: needs an OpenBLAS with kernels to choose from",
+SPEC = importlib.util.find_spec("scipy_openblas32") if sys.platform == "linux" else None
+PACKAGE = str(Path(str(SPEC.origin)).parent / "lib" / "libscipy_openblas.so") if SPEC else ""
+needs_package = pytest.mark.skipif(not SPEC, reason="NOT RUN: needs scipy-openblas32 on Linux")
+needs_gcc = pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("gcc") is None, reason="NOT RUN: needs gcc on Linux"
 )
 
 
@@ -51,21 +40,19 @@ def child(code: str, **environment: str) -> Any:
 
 
 OBSERVE = """
-import ctypes, dataclasses, json, os, pathlib
+import ctypes, dataclasses, json, pathlib
 from mixer_mlx.runtime import backend
-import mlx.core as mx
 
+prepared = dataclasses.asdict(backend.prepare())
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
-libc.getenv.restype = ctypes.c_char_p
 block = libc.malloc(16 << 20)
 maps = [line.split() for line in pathlib.Path("/proc/self/maps").read_text().splitlines()]
 heap = [[int(end, 16) for end in line[0].split("-")] for line in maps if line[-1] == "[heap]"]
 print(json.dumps({
-    "prepared": dataclasses.asdict(backend.prepare()),
+    "prepared": prepared,
     "described": backend.describe(),
     "files": sorted({line[-1] for line in maps}),
-    "core_type": [os.environ.get("OPENBLAS_CORETYPE"), str(libc.getenv(b"OPENBLAS_CORETYPE"))],
     "block_in_heap": any(low <= block < high for low, high in heap),
 }))
 """
@@ -76,75 +63,111 @@ def started() -> Any:
     return child(OBSERVE)
 
 
-@needs_openblas
+@needs_package
 def test_openblas_is_loaded_and_described(started: Any) -> None:
     prepared, described = started["prepared"], started["described"]["blas"]
-    assert prepared["openblas"] in started["files"]
+    assert prepared["openblas"] == PACKAGE
+    assert PACKAGE in started["files"]
     assert prepared["threads"] >= 1
-    assert prepared["reason"] is None
-    assert described["library"] == prepared["openblas"]
+    assert importlib.metadata.version("scipy-openblas32").startswith(described["version"])
+    assert described["library"] == PACKAGE
+    assert described["reason"] is None
     assert (described["core"], described["threads"]) == (prepared["core"], prepared["threads"])
+    assert "OpenBLAS" not in str(started["described"]["advice"])
 
 
-@needs_openblas
+@needs_package
 @pytest.mark.parametrize("count", [1, 2])
 def test_threads_of_openblas_are_chosen_later(count: int) -> None:
     seen = child(f"""
-import json
+import ctypes, json
 from mixer_mlx.runtime import openblas
 openblas.set_threads({count})
-print(json.dumps(openblas._inspect(openblas._global_blas()).threads))
+print(json.dumps(ctypes.CDLL({PACKAGE!r}).scipy_openblas_get_num_threads()))
 """)
     assert seen == count
 
 
-@needs_openblas
-def test_core_type_does_not_leak(started: Any) -> None:
-    assert started["core_type"] == [None, "None"]
-    assert "OPENBLAS_CORETYPE" not in started["described"]["environment"]
+@needs_package
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize("transposed", [(), (0,), (1,), (0, 1)], ids=str)
+def test_matrix_products_are_numpys(dtype: str, transposed: tuple[int, ...]) -> None:
+    assert openblas.prepare().openblas == PACKAGE
+    rng = np.random.default_rng(0)
+    with mx.stream(mx.cpu):
+        factors, exact = [], []
+        for i, shape in enumerate([(67, 130), (130, 45)]):
+            values = rng.standard_normal(shape[::-1] if i in transposed else shape)
+            if dtype == "complex64":
+                values = values + 1j * rng.standard_normal(values.shape)
+            factor = mx.array(values.astype(dtype), dtype=getattr(mx, dtype))
+            factors.append(factor.T if i in transposed else factor)
+            exact.append(values.T if i in transposed else values)
+        product = np.array(factors[0] @ factors[1])
+    # Entries are about 11; TF32 would be off by 0.01.
+    tolerance = 1e-12 if dtype == "float64" else 1e-4
+    np.testing.assert_allclose(product, exact[0] @ exact[1], rtol=0, atol=tolerance)
 
 
-@chooses_kernels
-def test_avx512_kernels_where_the_processor_has_them(started: Any) -> None:
-    flags = Path("/proc/cpuinfo").read_text().split()
-    if not {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"} <= set(flags):
-        pytest.skip("NOT RUN: this processor has no AVX-512")
-    assert started["prepared"]["core"] == "SkylakeX"
+PRODUCT = """
+import ctypes, json
+import numpy as np
+a, b = np.random.default_rng(0).standard_normal((2, 150, 150)).astype(np.float32)
 
+def by_mlx():
+    import mlx.core as mx
+    return np.array(mx.matmul(mx.array(a), mx.array(b), stream=mx.cpu))
 
-@chooses_kernels
-def test_core_type_of_the_user_is_respected() -> None:
-    seen = child(OBSERVE, OPENBLAS_CORETYPE="Nehalem")
-    assert seen["prepared"]["core"] == "Nehalem"
-    assert seen["core_type"] == ["Nehalem", "b'Nehalem'"]
-
-
-@needs_openblas
-def test_mlx_binds_to_openblas_and_numpy_does_not(tmp_path: Path) -> None:
-    code = "import mixer_mlx, mlx.core, numpy; print(0)"
-    child(code, LD_DEBUG="bindings", LD_DEBUG_OUTPUT=str(tmp_path / "log"))
-    (log,) = tmp_path.glob("log.*")
-    bound = [line for line in log.read_text().splitlines() if "/libopenblas" in line]
-    assert any("libmlx.so" in line and "`cblas_sgemm'" in line for line in bound)
-    assert not [line for line in bound if "/numpy.libs/" in line]
-
-
-@needs_openblas
-def test_matrix_product_is_right() -> None:
-    code = """
-import json, mixer_mlx, numpy as np, mlx.core as mx
-a, b = np.random.default_rng(0).standard_normal((2, 768, 768))
-a, b = a.astype(np.float32), b.astype(np.float32)
-product = np.array(mx.matmul(mx.array(a), mx.array(b), stream=mx.cpu))
-print(json.dumps(float(np.abs(product - a.astype(float) @ b.astype(float)).max())))
+def by_package():
+    library, c, one = ctypes.CDLL(PATH), np.zeros_like(a), ctypes.c_float(1)
+    library.scipy_openblas_set_num_threads(1)
+    address = lambda x: ctypes.c_void_p(x.ctypes.data)
+    order = (101, 111, 111, 150, 150, 150)  # row-major, neither is transposed
+    zero = ctypes.c_float(0)
+    library.scipy_cblas_sgemm(*order, one, address(a), 150, address(b), 150, zero, address(c), 150)
+    return c
 """
-    assert child(code) < 2e-4  # entries are about 28; TF32 or bfloat16 would be off by 0.05
+COMPARE = """
+same = lambda: bool((by_mlx() == by_package()).all())
+first = same()
+mixer_mlx.MlpMixer
+print(json.dumps([first, same()]))
+"""
+
+
+@needs_package
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import mixer_mlx, mlx.core",
+        "import mlx.core, mixer_mlx",
+        "by_mlx(); import mixer_mlx",
+        "import mixer_mlx; by_mlx()",
+    ],
+)
+def test_any_order_of_imports(imports: str) -> None:
+    """The reference BLAS rounds otherwise, so equal bits are the package's."""
+    code = f"PATH = {PACKAGE!r}{PRODUCT}{imports}{COMPARE}"
+    assert child(code, OPENBLAS_NUM_THREADS="1") == [False, True]
+
+
+def test_importing_the_package_leaves_mlx_as_it_is() -> None:
+    code = "import json, sys, mixer_mlx; print(json.dumps([n for n in sys.modules if 'mlx.' in n]))"
+    assert "mlx.core" not in child(code)
+
+
+@needs_package
+def test_a_second_call_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = openblas.prepare()
+    monkeypatch.setattr(elf, "point", None)
+    assert openblas.prepare() is first
+    assert openblas.prepare.__wrapped__() == first
 
 
 @linux
 def test_switches(started: Any) -> None:
     off = child(OBSERVE, MIXER_MLX_OPENBLAS="0", MIXER_MLX_MALLOC="0")
-    assert not [file for file in off["files"] if "/libopenblas" in file]
+    assert not [file for file in off["files"] if "/libscipy_openblas.so" in file]
     assert off["prepared"]["openblas"] is None
     assert "MIXER_MLX_OPENBLAS" in off["described"]["blas"]["reason"]
     assert off["described"]["malloc"] == "default"
@@ -155,54 +178,134 @@ def test_switches(started: Any) -> None:
         assert not off["block_in_heap"]
 
 
-LATE = """
-import json, warnings
-import mlx.core
-with warnings.catch_warnings(record=True) as seen:
-    warnings.simplefilter("always")
-    import mixer_mlx
-    mixer_mlx.runtime.openblas.prepare()
-prepared = mixer_mlx.runtime.openblas.prepare()
-print(json.dumps({
-    "seen": [[w.category.__name__, w.filename, w.lineno, str(w.message)] for w in seen],
-    "openblas": prepared.openblas,
-    "reason": prepared.reason,
-    "gpu": mlx.core.is_available(mlx.core.gpu),
-}))
+@linux
+def test_package_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(openblas, "_is_reference", lambda path: True)
+    monkeypatch.setattr(elf, "point", None)
+    assert openblas._prepare_blas() == openblas.Prepared(reason="scipy-openblas32 isn't installed")
+
+
+@needs_package
+def test_a_hardened_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(slot: int, function: object) -> None:
+        raise OSError("its memory is protected")
+
+    monkeypatch.setattr(openblas, "_is_reference", lambda path: True)
+    monkeypatch.setattr(elf, "point", refuse)
+    prepared = openblas._prepare_blas()
+    assert prepared.openblas is None
+    assert prepared.reason == "MLX's calls can't be redirected to OpenBLAS: its memory is protected"
+
+
+def compiled(folder: Path, name: str, code: str, *flags: str) -> str:
+    """The path of a shared library."""
+    (folder / "code.c").write_text(code)
+    path = folder / f"lib{name}.so"
+    command = ["gcc", "-shared", "-fPIC", "-o", str(path), str(folder / "code.c"), *flags]
+    subprocess.run(command, check=True)
+    return str(path)
+
+
+def caller(folder: Path, *flags: str) -> ctypes.CDLL:
+    """A library whose `call` returns its callee's 1."""
+    callee = compiled(folder, "callee", "int callee(void) { return 1; }")
+    code = "int callee(void); int call(void) { return callee(); }"
+    return ctypes.CDLL(compiled(folder, "caller", code, callee, f"-Wl,-rpath,{folder}", *flags))
+
+
+def page_access(address: int) -> str:
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        low, high = (int(end, 16) for end in line.split()[0].split("-"))
+        if low <= address < high:
+            return line.split()[1]
+    raise AssertionError(address)
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    ("binding", "access"),
+    [(("-Wl,-z,lazy",), "rw-p"), (("-Wl,-z,relro", "-Wl,-z,now"), "r--p")],
+    ids=["writable", "protected"],
+)
+def test_jump_slot_of_a_library(tmp_path: Path, binding: tuple[str, ...], access: str) -> None:
+    library = caller(tmp_path, *binding)
+    slot = elf.jump_slots(library)["callee"]
+    assert page_access(slot) == access
+    assert library.call() == 1
+    callback = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 2)
+    elf.point(slot, callback)
+    assert library.call() == 2
+    assert page_access(slot) == access
+
+
+@linux
+def test_addresses_without_the_base_as_in_musl(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ctypes.CDLL("libmlx.so")
+    expected = elf.jump_slots(library)
+    section = elf._dynamic_section
+
+    def unrelocated(link: elf._LinkMap) -> dict[int, int]:
+        addresses = (5, 6, 23)  # of strings, symbols and jump slots
+        return {k: v - link.base * (k in addresses) for k, v in section(link).items()}
+
+    monkeypatch.setattr(elf, "_dynamic_section", unrelocated)
+    assert elf.jump_slots(library) == expected
+    assert "cblas_sgemm" in expected
+
+
+@linux
+@pytest.mark.parametrize("library", [mx.__file__, "libnowhere.so"], ids=["no_slots", "not_loaded"])
+def test_another_mlx_is_left_alone(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openblas, "_LIBMLX", library)
+    monkeypatch.setattr(elf, "point", None)
+    assert openblas._prepare_blas() == openblas.Prepared(reason=openblas.UNKNOWN_MLX)
+
+
+@needs_gcc
+def test_an_mlx_with_some_of_the_slots_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "int cblas_sgemm(void); int call(void) { return cblas_sgemm(); }"
+    library = ctypes.CDLL(compiled(tmp_path, "mlx_like", code), mode=os.RTLD_LAZY)
+    monkeypatch.setattr(openblas, "_LIBMLX", library._name)
+    monkeypatch.setattr(elf, "point", None)
+    assert openblas._prepare_blas() == openblas.Prepared(reason=openblas.UNKNOWN_MLX)
+
+
+BLAS = "void cblas_sgemm(void) {} void cblas_dgemm(void) {} void cblas_cgemm(void) {}"
+FUNCTIONS_OF_OPENBLAS = """
+const char *openblas_get_corename(void) { return "Core"; }
+const char *openblas_get_config(void) { return "OpenBLAS 9.8.7 DYNAMIC_ARCH"; }
+static int threads = 3;
+int openblas_get_num_threads(void) { return threads; }
+void openblas_set_num_threads(int count) { threads = count; }
 """
 
 
-@needs_openblas
-def test_importing_mlx_first_warns_once_at_the_import() -> None:
-    late = child(LATE)
-    if late["gpu"]:
-        pytest.skip("NOT RUN: with a GPU the CPU's BLAS does not matter")
-    ((category, filename, line, message),) = late["seen"]
-    assert (category, filename, line) == ("RuntimeWarning", "<string>", 6)
-    assert "import mixer_mlx before mlx" in message
-    assert late["openblas"] is None
-    assert late["reason"] == "MLX was imported before mixer_mlx"
-
-
-@linux
-def test_importing_mlx_first_is_silent_when_switched_off() -> None:
-    assert child(LATE, MIXER_MLX_OPENBLAS="0")["seen"] == []
-
-
-@needs_openblas
-def test_preloaded_openblas_is_taken_as_it_is(started: Any) -> None:
-    path = started["prepared"]["openblas"]
-    late = child(LATE, LD_PRELOAD=path)
-    assert late["seen"] == []
-    assert late["openblas"] == path
-
-
-@linux
-def test_no_openblas_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MIXER_MLX_OPENBLAS", raising=False)
-    monkeypatch.setattr(openblas, "_global_blas", lambda: None)
-    monkeypatch.setattr(openblas, "_SONAMES", ("libnowhere.so.0",))
-    assert openblas._prepare_blas() == openblas.Prepared(reason="no OpenBLAS found")
+@needs_gcc
+@pytest.mark.parametrize(
+    ("name", "more", "expected"),
+    [
+        ("mkl_rt", "", [None, None, None, None]),
+        ("blas", "void bli_init(void) {}", [None, None, None, None]),  # BLIS on Debian
+        ("blas", FUNCTIONS_OF_OPENBLAS, ["Core", 3, "9.8.7", 3]),  # OpenBLAS on Debian
+    ],
+    ids=["mkl", "blis", "openblas"],
+)
+def test_preloaded_library_is_left_alone(
+    tmp_path: Path, name: str, more: str, expected: list[object]
+) -> None:
+    path = compiled(tmp_path, name, BLAS + more)
+    code = """
+import json
+from mixer_mlx.runtime import elf, openblas
+elf.point = None
+seen = openblas.prepare()
+found = [seen.core, seen.threads, seen.version, openblas.set_threads(1)]
+print(json.dumps([seen.openblas, seen.reason, found]))
+"""
+    assert child(code, LD_PRELOAD=path) == [path, None, expected]
 
 
 def test_elsewhere_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,32 +313,6 @@ def test_elsewhere_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", None)
     prepared = openblas.prepare.__wrapped__()
     assert prepared == openblas.Prepared(reason="only needed on Linux")
-
-
-CPUINFO = "processor\t: 0\nmodel name\t: {}\nflags\t\t: fpu sse4_2 avx2 fma {}\nbugs\t\t: x\n"
-ICE_LAKE = "avx512f avx512dq avx512ifma avx512cd avx512bw avx512vl avx512vbmi"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (CPUINFO.format("Intel(R) Xeon(R) Gold 6330", ICE_LAKE), True),
-        (CPUINFO.format("AMD EPYC 9755", "avx512f avx512dq avx512cd avx512bw avx512vl"), True),
-        (CPUINFO.format("AMD EPYC 7742", "clflushopt"), False),
-        (CPUINFO.format("Intel(R) Xeon Phi(TM) 7250", "avx512f avx512pf avx512er avx512cd"), False),
-        (CPUINFO.format("Core", "") + CPUINFO.format("Core", ICE_LAKE), False),
-        ("processor\t: 0\nFeatures\t: fp asimd sve\n", False),
-        ("", False),
-    ],
-)
-def test_avx512_in_cpuinfo(tmp_path: Path, text: str, expected: bool) -> None:
-    path = tmp_path / "cpuinfo"
-    path.write_text(text)
-    assert openblas._has_avx512(str(path)) is expected
-
-
-def test_avx512_without_cpuinfo(tmp_path: Path) -> None:
-    assert openblas._has_avx512(str(tmp_path / "cpuinfo")) is False
 
 
 def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +392,7 @@ def test_describe_on_metal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLX_DISABLE_COMPILE", raising=False)
     monkeypatch.setattr(mx, "device_info", lambda device: info)
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
-    monkeypatch.setattr(backend, "prepare", lambda: openblas.Prepared(reason="no OpenBLAS found"))
+    monkeypatch.setattr(backend, "prepare", lambda: openblas.Prepared(reason=openblas.MISSING))
     seen = backend.describe()
     assert (seen["device"], seen["device_name"]) == ("gpu", "Apple M3")
     assert seen["default_dtype"] == "float16"
@@ -326,7 +403,7 @@ def test_describe_on_metal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_advice_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "gpu_is_default", lambda: False)
     monkeypatch.setattr(os.path, "exists", lambda path: path == "/proc/driver/nvidia/version")
-    monkeypatch.setattr(backend, "prepare", lambda: openblas.Prepared(reason="no OpenBLAS found"))
+    monkeypatch.setattr(backend, "prepare", lambda: openblas.Prepared(reason=openblas.MISSING))
     gpu, missing, *_ = backend.describe()["advice"]  # type: ignore[misc]
     assert "pip install 'mixer-mlx[cuda13]'" in gpu
-    assert "apt-get install libopenblas0-pthread" in missing
+    assert "pip install 'mixer-mlx[cpu]'" in missing

@@ -138,7 +138,7 @@ def test_the_same_numbers_every_time(processors: int) -> None:
 @on_linux_cpu
 @pytest.mark.skipif(openblas.prepare().threads is None, reason="NOT RUN: needs OpenBLAS")
 def test_one_core_for_each_product_of_several() -> None:
-    count_threads = ctypes.CDLL(openblas.prepare().openblas).openblas_get_num_threads
+    count_threads = ctypes.CDLL(openblas.prepare().openblas).scipy_openblas_get_num_threads
     before = count_threads()
     for count in (2, 1, 3, 4, 1):
         assert len(set(map(str, streams(count)))) == count
@@ -154,7 +154,7 @@ def test_one_core_for_each_product_of_several() -> None:
 @pytest.mark.skipif(openblas.prepare().threads is None, reason="NOT RUN: needs OpenBLAS")
 @pytest.mark.parametrize("processors", [2], indirect=True)
 def test_all_cores_are_given_back(processors: int) -> None:
-    count_threads = ctypes.CDLL(openblas.prepare().openblas).openblas_get_num_threads
+    count_threads = ctypes.CDLL(openblas.prepare().openblas).scipy_openblas_get_num_threads
     before = count_threads()
     mx.random.seed(0)
     classifier = Classifier(MlpMixer(CONFIG), ModelInfo(CONFIG, Preprocess((32, 32))))

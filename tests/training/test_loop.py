@@ -14,7 +14,7 @@ from training.synthetic import CONFIG, PREPROCESS, Batch, Synthetic, tiny_model,
 from mixer_mlx import ConfigError, MlpMixer
 from mixer_mlx.analysis.evaluate import Metrics
 from mixer_mlx.errors import TrainingError
-from mixer_mlx.runtime.openblas import gpu_is_default
+from mixer_mlx.runtime.backend import gpu_is_default
 from mixer_mlx.training.loop import Done, EpochDone, Event, Saved, StepDone, fit
 from mixer_mlx.training.loss import LOSSES, softmax_loss
 from mixer_mlx.training.optimizer import learning_rate
