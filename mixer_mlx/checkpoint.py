@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.runtime.atomic import replacing_folder
+from mixer_mlx.runtime.macos import entries
 
 from .config import MixerConfig
 from .errors import CheckpointError, ConfigError
@@ -246,7 +247,7 @@ def _check_target(path: Path, force: bool) -> None:
         raise CheckpointError(f"{path} exists; choose another name, or replace it with --force.")
     if path.is_symlink() or not path.is_dir():
         raise CheckpointError(f"{path} isn't a folder, so it isn't replaced; choose another name.")
-    names = {entry.name for entry in path.iterdir()}
+    names = {entry.name for entry in entries(path)}
     if names and (CONFIG_FILE not in names or names - {CONFIG_FILE, WEIGHTS_FILE}):
         other = min(names - {CONFIG_FILE, WEIGHTS_FILE} or names)
         raise CheckpointError(

@@ -34,6 +34,7 @@ from mixer_mlx.data.read import VAL_FRACTION
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_file
+from mixer_mlx.runtime.macos import entries
 
 from . import trackers
 from .loop import Done, EpochDone, Event
@@ -148,7 +149,7 @@ class Run:
             return
         if not self.folder.is_dir():
             raise TrainingError(f"{self.folder} is a file; choose another name for the run.")
-        names = {entry.name for entry in self.folder.iterdir()}
+        names = {entry.name for entry in entries(self.folder)}
         foreign = {name for name in names if not _is_ours(name)}
         if foreign or (names and RUN_FILE not in names):
             raise TrainingError(
