@@ -22,6 +22,7 @@ from mixer_mlx.runtime.macos import entries
 
 from .config import MixerConfig
 from .errors import CheckpointError, ConfigError
+from .labels import canonical
 from .model import MlpMixer
 
 MODEL_TYPE = "mlp_mixer"
@@ -38,8 +39,8 @@ _DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 class ModelInfo:
     """What a native folder contains besides the weights.
 
-    `labels` is empty or has one name per class. `source` is free-form provenance: name, layout,
-    sha256, revision, licence.
+    `labels` is empty or has one name per class, in NFC. `source` is free-form provenance: name,
+    layout, sha256, revision, licence.
     """
 
     config: MixerConfig
@@ -48,6 +49,7 @@ class ModelInfo:
     source: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(map(canonical, self.labels)))
         if self.labels and len(self.labels) != self.config.num_classes:
             raise ConfigError(
                 f"There are {len(self.labels)} labels for {self.config.num_classes} classes; "

@@ -203,7 +203,10 @@ def find_classes(wanted: Sequence[str], labels: Sequence[str]) -> frozenset[int]
 
 
 def _find(text: str, labels: Sequence[str]) -> list[int]:
-    found = [index for index, label in enumerate(labels) if label.casefold() == text.casefold()]
+    from mixer_mlx.labels import canonical
+
+    name = canonical(text).casefold()
+    found = [index for index, label in enumerate(labels) if label.casefold() == name]
     if found:
         return found
     if text.isascii() and text.isdigit() and int(text) < len(labels):

@@ -32,6 +32,7 @@ from mixer_mlx.data.dataset import Dataset, hold_out
 from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import VAL_FRACTION
 from mixer_mlx.errors import ConfigError, TrainingError
+from mixer_mlx.labels import canonical
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_file
 from mixer_mlx.runtime.macos import entries
@@ -101,7 +102,7 @@ def fingerprint(dataset: Dataset) -> dict[str, object]:
     digest = hashlib.sha256()
     for path, label in zip(dataset.paths, dataset.labels, strict=True):
         size = path.stat().st_size if isinstance(path, Path) else path.size
-        name = f"{dataset.classes[label]}/{PurePath(str(path)).name} {size}\n"
+        name = f"{dataset.classes[label]}/{canonical(PurePath(str(path)).name)} {size}\n"
         digest.update(name.encode(errors="surrogateescape"))
     return {"images": len(dataset), "sha256": digest.hexdigest()}
 
