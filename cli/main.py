@@ -113,6 +113,11 @@ def _end(error: BaseException) -> int | None:
         output.say(f"Error: The output can't be written: {error.strerror}.")
         _drop_stdout()
         return 1
+    if isinstance(error, PermissionError) and error.filename is not None:
+        from mixer_mlx.runtime.macos import refusal
+
+        output.say(f"Error: {os.fsdecode(error.filename)} can't be read. {refusal(error)}")
+        return 1
     if not isinstance(error, RuntimeError | MemoryError):
         return None
     if text := mlx_errors.sentence(error, sys.argv[1:]):

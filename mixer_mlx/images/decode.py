@@ -24,6 +24,7 @@ from PIL.WebPImagePlugin import SUPPORTED as HAS_WEBP
 from PIL.WebPImagePlugin import WebPImageFile
 
 from mixer_mlx.errors import ImageError
+from mixer_mlx.runtime.macos import refusal
 from mixer_mlx.runtime.tuning import decode_bytes
 
 from .pillow import RAISED_BY_PILLOW, quietly, reason
@@ -276,6 +277,8 @@ def _file(source: FileInput) -> AbstractContextManager[BinaryIO]:
 @contextmanager
 def _regular_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
+        if os.path.isdir(path):
+            os.scandir(path).close()  # macOS may open a folder whose content it keeps private
         # Without O_NONBLOCK, opening a FIFO would wait for a writer forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError as error:
@@ -283,7 +286,7 @@ def _regular_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         what = "a link to a file that doesn't exist" if os.path.islink(path) else what
         raise ImageError(f"There is {what}; check the path.") from error
     except PermissionError as error:
-        raise ImageError("You may not read the file; change its permissions.") from error
+        raise ImageError(refusal(error)) from error
     except (OSError, ValueError) as error:
         raise ImageError(f"The path can't be opened ({reason(error)}); give a file.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

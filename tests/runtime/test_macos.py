@@ -3,15 +3,20 @@
 import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from mixer_mlx import checkpoint
+from mixer_mlx.cli.main import _end
 from mixer_mlx.convert import export
 from mixer_mlx.convert.fetch import cache, hub
 from mixer_mlx.convert.weights.source import open_source
-from mixer_mlx.errors import CheckpointError
+from mixer_mlx.data.read import read_split
+from mixer_mlx.errors import CheckpointError, ImageError
+from mixer_mlx.images.decode import decode
+from mixer_mlx.images.find import find_images
 from mixer_mlx.runtime import atomic
 from mixer_mlx.training.run import Run
 
@@ -95,3 +100,46 @@ def test_a_file_system_that_cannot_sync_folders(
         atomic.replacing_file(tmp_path / "c") as c,
     ):
         c.touch()
+
+
+def test_of_a_photo_library_the_originals_are_read(tmp_path: Path) -> None:
+    """Photos keeps `originals` beside `resources/derivatives`, which holds smaller copies."""
+    library = tmp_path / "Pictures" / "Photos Library.photoslibrary"
+    for name in (
+        "originals/A/A1.heic",
+        "resources/derivatives/A/A1_1_105_c.jpeg",
+        "resources/renders/A/A1.jpeg",
+        "../own/b.jpg",
+        "../Some.app/Contents/icon.png",
+        "../originals/c.jpg",
+    ):
+        (library / name).parent.mkdir(parents=True, exist_ok=True)
+        (library / name).touch()
+    with pytest.warns(RuntimeWarning) as said:
+        found = [str(image) for image in find_images([library.parent])]
+    assert [os.path.basename(path) for path in found] == ["A1.heic", "c.jpg", "b.jpg"]
+    assert {"originals" in str(one.message) for one in said} == {True, False}
+    assert len(said) == 2
+    with pytest.warns(RuntimeWarning, match="only `originals` is read"):
+        assert list(find_images([f"{library}/"])) == [f"{library}/originals/A/A1.heic"]
+    assert list(find_images([library.parent / "own"])) == [f"{library.parent}/own/b.jpg"]
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_a_folder_that_macos_keeps_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: bool
+) -> None:
+    """Without the user's consent, EPERM (not EACCES) where a folder or file would be read."""
+
+    def refuse(path: Path, *_: object, **__: object) -> object:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    for name in ("scandir", "listdir", *(() if opens else ("open",))):
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    (image,) = find_images([tmp_path])
+    with pytest.raises(ImageError, match="System Settings > Privacy"):
+        decode(image)
+    with pytest.raises(PermissionError) as caught:
+        read_split(tmp_path)
+    assert _end(caught.value) == 1
