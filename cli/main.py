@@ -24,7 +24,7 @@ from .info import info, models
 from .overview import OVERVIEW
 from .predict.command import predict
 from .resize import resize
-from .terminal import output, signals
+from .terminal import mlx_errors, output, signals
 from .train.command import fine_tune, train
 
 app = typer.Typer(
@@ -113,7 +113,16 @@ def _end(error: BaseException) -> int | None:
         output.say(f"Error: The output can't be written: {error.strerror}.")
         _drop_stdout()
         return 1
-    return None
+    if isinstance(error, PermissionError) and error.filename is not None:
+        from mixer_mlx.runtime.macos import refusal
+
+        output.say(f"Error: {os.fsdecode(error.filename)} can't be read. {refusal(error)}")
+        return 1
+    if not isinstance(error, RuntimeError | MemoryError):
+        return None
+    if text := mlx_errors.sentence(error, sys.argv[1:]):
+        output.say(_sentences(f"Error: {text}", error))
+    return 1 if text else None
 
 
 _CANT_WRITE = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC}

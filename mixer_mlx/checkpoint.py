@@ -18,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.runtime.atomic import replacing_folder
+from mixer_mlx.runtime.macos import entries
 
 from .config import MixerConfig
 from .errors import CheckpointError, ConfigError
+from .labels import canonical
 from .model import MlpMixer
 
 MODEL_TYPE = "mlp_mixer"
@@ -37,8 +39,8 @@ _DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 class ModelInfo:
     """What a native folder contains besides the weights.
 
-    `labels` is empty or has one name per class. `source` is free-form provenance: name, layout,
-    sha256, revision, licence.
+    `labels` is empty or has one name per class, in NFC. `source` is free-form provenance: name,
+    layout, sha256, revision, licence.
     """
 
     config: MixerConfig
@@ -47,6 +49,7 @@ class ModelInfo:
     source: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(map(canonical, self.labels)))
         if self.labels and len(self.labels) != self.config.num_classes:
             raise ConfigError(
                 f"There are {len(self.labels)} labels for {self.config.num_classes} classes; "
@@ -246,7 +249,7 @@ def _check_target(path: Path, force: bool) -> None:
         raise CheckpointError(f"{path} exists; choose another name, or replace it with --force.")
     if path.is_symlink() or not path.is_dir():
         raise CheckpointError(f"{path} isn't a folder, so it isn't replaced; choose another name.")
-    names = {entry.name for entry in path.iterdir()}
+    names = {entry.name for entry in entries(path)}
     if names and (CONFIG_FILE not in names or names - {CONFIG_FILE, WEIGHTS_FILE}):
         other = min(names - {CONFIG_FILE, WEIGHTS_FILE} or names)
         raise CheckpointError(

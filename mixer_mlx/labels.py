@@ -5,12 +5,21 @@ in pytorch-image-models (Apache-2.0); the names are WordNet 3.0's.
 """
 
 import json
+import unicodedata
 from functools import cache
 from pathlib import Path
 
 from .errors import ConfigError
 
 _FOLDER = Path(__file__).parent / "labels"
+
+
+def canonical(name: str) -> str:
+    """A name in Unicode's composed form (NFC), in which names of classes and splits are compared.
+
+    Disks and archives made on macOS may have the decomposed form of the same letters.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 @cache

@@ -4,6 +4,8 @@ import os
 import signal
 import tempfile
 
+# "float16": whatever would compute in float32 by default does so as on a GPU, see CONTRIBUTING.md.
+_DTYPE = os.environ.get("MIXER_MLX_TESTS_DTYPE")
 for _name in list(os.environ):
     if _name.startswith(("HF_", "HUGGINGFACE_", "MIXER_MLX_", "TRACKIO_", "WANDB_")):
         del os.environ[_name]
@@ -23,6 +25,9 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from mixer_mlx.runtime import backend  # noqa: E402
+from mixer_mlx.training import loop  # noqa: E402
+
 GOLDEN = Path(__file__).parent / "golden"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -40,6 +45,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="NOT RUN: takes minutes (--slow)"))
         if "gpu" in item.keywords and mx.default_device().type != mx.DeviceType.gpu:
             item.add_marker(pytest.mark.skip(reason="NOT RUN: needs a GPU that MLX can use"))
+
+
+_default_dtype = backend.default_dtype
+if _DTYPE:
+    backend.default_dtype = lambda device: getattr(mx, _DTYPE)
+    loop.gpu_is_default = lambda: True
+
+
+@pytest.fixture(autouse=True)
+def _own_default_dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests of the default dtype itself have the real one."""
+    if request.path.name == "test_backend.py":
+        monkeypatch.setattr(backend, "default_dtype", _default_dtype)
+
+
+@pytest.fixture
+def odd_name(tmp_path: Path) -> str:
+    """The stem of a file's name that isn't UTF-8, or isn't ASCII where disks take only UTF-8."""
+    for name in (os.fsdecode(b"caf\xe9 \xff"), "caf\u00e9"):
+        try:
+            (tmp_path / name).touch()
+        except OSError:  # APFS
+            continue
+        (tmp_path / name).unlink()
+        return name
+    raise AssertionError
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ ONLY = {
     "rich": {"cli"},
     "PIL": {"mixer_mlx.images", "mixer_mlx.data", "mixer_mlx.analysis"},
     "pillow_heif": {"mixer_mlx.images.decode"},
+    "pi_heif": {"mixer_mlx.images.decode"},
     "huggingface_hub": {"convert.fetch"},
     "pyarrow": {"mixer_mlx.data", "cli"},
     "tensorboardX": {"mixer_mlx.training.trackers"},

@@ -47,6 +47,9 @@ def predict(asked: PredictOptions) -> None:
         tally = classify(asked, _load(asked), _images(asked), ranks)
     if tally.failed:
         output.say(f"{tally.failed} of {tally.found} images can't be read.")
+    if tally.unsorted:
+        output.say(f"{tally.unsorted} of {tally.found} images can't be sorted.")
+    if tally.failed or tally.unsorted:
         raise typer.Exit(1)
 
 
@@ -78,10 +81,11 @@ def _load(asked: PredictOptions) -> "Classifier":
 
 @dataclass
 class Tally:
-    """The number of images, and of those that can't be read."""
+    """The number of images, of those that can't be read, and of those that can't be sorted."""
 
     found: int
     failed: int
+    unsorted: int = 0
 
 
 def classify(
@@ -115,6 +119,7 @@ def classify(
             raise ImageError("No images found; name the files, or folders that contain some.")
         for extra in extras:
             extra.finish()
+            tally.unsorted += extra.failed if isinstance(extra, Sorter) else 0
     return tally
 
 
@@ -198,7 +203,10 @@ def find_classes(wanted: Sequence[str], labels: Sequence[str]) -> frozenset[int]
 
 
 def _find(text: str, labels: Sequence[str]) -> list[int]:
-    found = [index for index, label in enumerate(labels) if label.casefold() == text.casefold()]
+    from mixer_mlx.labels import canonical
+
+    name = canonical(text).casefold()
+    found = [index for index, label in enumerate(labels) if label.casefold() == name]
     if found:
         return found
     if text.isascii() and text.isdigit() and int(text) < len(labels):

@@ -4,14 +4,18 @@ Nothing is ever moved, deleted or overwritten. If a name is taken, the new file 
 (`cat-2.jpg`), unless the file there has the same content: then there is nothing to do.
 """
 
+import errno
 import filecmp
 import itertools
 import os
 import shutil
+import sys
 import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 UNSURE = "unsure"
 _MAX_BYTES = 100
+_OF_THE_DISK = {errno.EDQUOT, errno.ENOSPC, errno.EROFS}
+"""Errors after which no other image could be written either."""
 
 
 def folder_names(labels: Sequence[str]) -> list[str]:
@@ -60,6 +66,34 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFD", name).casefold()
 
 
+def name_key(folder: Path) -> Callable[[str], str]:
+    """A function that is equal for names that the folder's disk takes for the same.
+
+    Nothing is written: the disk shows how it compares names by what is there already.
+    """
+    if _ignores_case(folder):
+        return _key
+    return partial(unicodedata.normalize, "NFD") if sys.platform == "darwin" else str
+
+
+def _ignores_case(folder: Path) -> bool:
+    while not folder.exists():
+        folder = folder.parent
+    for path in _known_names(folder.resolve()):
+        other = path.with_name(path.name.swapcase())
+        if path.name.isascii() and other != path:
+            return other.exists() and other.samefile(path)
+    return sys.platform == "darwin"
+
+
+def _known_names(folder: Path) -> Iterator[Path]:
+    """Existing paths whose last name lies on the folder's disk."""
+    with suppress(OSError):
+        yield from folder.iterdir()
+    if not folder.is_mount():
+        yield folder
+
+
 @dataclass
 class Sorter:
     """Sorts the images of results; `folders` has a name per class, `dry_run` only prints.
@@ -74,10 +108,18 @@ class Sorter:
     quiet: bool = False
     _done: int = 0
     _left_out: int = 0
+    failed: int = 0
     _planned: dict[Path, "Original"] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._name_key = name_key(self.root) if self.dry_run else str
+
     def add(self, result: "Result") -> None:
-        """Put an image into the folder of its class; one that can't be read is skipped."""
+        """Put an image into the folder of its class; one that can't be read is skipped.
+
+        An image that can't be copied or linked is reported and counted. Raises MixerError if the
+        disk is full or can't be written.
+        """
         if result.error is not None:
             return
         source = self._source(result.image)
@@ -86,16 +128,20 @@ class Sorter:
             return
         best = result.predictions[0].index if result.predictions else None
         folder = UNSURE if best is None else self.folders[best]
+        target = None
         try:
+            self._make(self.root / folder)
             target = self._place(source, self.root / folder)
         except ImageError:  # the archive no longer has it
             self._left_out += 1
-            return
         except OSError as error:
-            raise MixerError(
-                f"{source} can't be put into {self.root / folder}: {error.strerror}. "
-                "Sorted images stay, and running the same command again skips them."
-            ) from error
+            if error.errno in _OF_THE_DISK:
+                raise MixerError(
+                    f"{source} can't be put into {self.root / folder}: {error.strerror}. "
+                    "Sorted images stay, and running the same command again skips them."
+                ) from error
+            self.failed += 1
+            output.say(f"{source} can't be put into {self.root / folder}: {error.strerror}.")
         if target is not None:
             self._done += 1
 
@@ -117,10 +163,20 @@ class Sorter:
             return Path(image)
         return image if isinstance(image, LazyImage) and not self.link else None
 
+    def _make(self, folder: Path) -> None:
+        """Make the folder of a class. Raises MixerError."""
+        if self.dry_run:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MixerError(
+                f"The folder {folder} can't be made: {error.strerror}; choose another place for "
+                "--sort-into."
+            ) from error
+
     def _place(self, source: "Original", folder: Path) -> Path | None:
         """Where the image was put; None if it was there before."""
-        if not self.dry_run:
-            folder.mkdir(parents=True, exist_ok=True)
         base = PurePosixPath(str(source)).name
         name = source if isinstance(source, Path) else Path(_safe(base) or "image")
         for number in itertools.count(1):
@@ -135,10 +191,11 @@ class Sorter:
 
     def _create(self, source: "Original", target: Path) -> bool:
         """Copy or link, unless the name is taken."""
-        if target in self._planned or os.path.lexists(target):
+        key = target.with_name(self._name_key(target.name))
+        if key in self._planned or os.path.lexists(target):
             return False
         if self.dry_run:
-            self._planned[target] = source
+            self._planned[key] = source
             verb = "link" if self.link else "copy"
             print(f"{verb} {output.printable(source)} -> {output.printable(target)}")
             return True
@@ -152,7 +209,7 @@ class Sorter:
         return True
 
     def _same(self, source: "Original", target: Path) -> bool:
-        there = self._planned.get(target, target)
+        there = self._planned.get(target.with_name(self._name_key(target.name)), target)
         if self.link and there is target:
             return os.path.islink(target) and os.readlink(target) == str(_absolute(source))
         if self.link:
@@ -179,11 +236,18 @@ def _absolute(source: "Original") -> Path:
 
 
 def _copy(source: "Original", target: Path) -> None:
-    """Copy a file whole or not at all, with its times. Raises FileExistsError, never replaces."""
+    """Copy a file whole or not at all, with its times. Raises FileExistsError, never replaces.
+
+    Not its flags and attributes, as `shutil.copy2` does: macOS lets nobody rename a locked file,
+    and SMB disks refuse them.
+    """
     temporary = target.parent / f".{uuid.uuid4().hex}.part"
     try:
         if isinstance(source, Path):
-            shutil.copy2(source, temporary)
+            shutil.copyfile(source, temporary)
+            with suppress(OSError):
+                status = source.stat()
+                os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
         else:
             temporary.write_bytes(source.read())
         try:

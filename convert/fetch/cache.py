@@ -21,6 +21,7 @@ from mixer_mlx import checkpoint
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.errors import CheckpointError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.runtime import macos
 from mixer_mlx.runtime.atomic import replacing_folder
 
 _SUMS = "SHA256SUMS"
@@ -39,7 +40,7 @@ class Cached:
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(file.stat().st_size for file in self.path.iterdir())
+        return sum(file.stat().st_size for file in macos.entries(self.path))
 
 
 def root() -> Path:

@@ -18,6 +18,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from mixer_mlx.errors import SourceError
 from mixer_mlx.runtime import atomic
+from mixer_mlx.runtime.macos import is_added
 
 from .download import Fetched
 from .hub_address import COMMIT, HubAddress, check_address
@@ -78,8 +79,9 @@ def choose(repo: str, names: Collection[str]) -> tuple[str, ...]:
     config = (_CONFIG,) if _CONFIG in names else ()
     if _BEST in names:
         return (*config, _BEST)
+    own = [name for name in names if "/" not in name and not is_added(name)]
     for suffix in (".safetensors", ".npz"):
-        found = sorted(name for name in names if name.endswith(suffix) and "/" not in name)
+        found = sorted(name for name in own if name.endswith(suffix))
         if len(found) == 1:
             return (*config, found[0])
         if found:

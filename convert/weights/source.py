@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from mixer_mlx import checkpoint
 from mixer_mlx.errors import CheckpointError, ConfigError, SourceError
+from mixer_mlx.runtime.macos import entries
 
 from . import npz, torch_file
 
@@ -93,7 +94,7 @@ def _open_folder(folder: Path) -> Source:
 
 
 def _weights_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in _WEIGHTS_SUFFIXES)
+    return sorted(path for path in entries(folder) if path.suffix in _WEIGHTS_SUFFIXES)
 
 
 def _open_archive(path: Path) -> Source:

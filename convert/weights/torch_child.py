@@ -47,14 +47,48 @@ def main(source: str, target: str) -> None:
 
 
 def _limit_memory(more: int) -> None:
-    """Allow `more` bytes beyond what PyTorch took to start. Linux only: macOS has no such limit."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
+    """Allow `more` bytes of addresses beyond those that PyTorch took to start."""
+    taken = _taken()
+    if taken is None:
         return
-    taken = int(statm.read_text().split()[0]) * resource.getpagesize()
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    finite = [limit for limit in limits if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_AS, (min([taken + more, *finite]), limits[1]))
+    if sys.platform == "darwin":
+        more += 2**32  # its allocators reserve more than they use
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    finite = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([taken + more, *finite]), hard))
+
+
+def _taken() -> int | None:
+    """Bytes of addresses that this process has; None if the system doesn't show them."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[0]) * resource.getpagesize()
+    return _least_limit() if sys.platform == "darwin" else None
+
+
+def _least_limit() -> int | None:
+    """The lowest limit that the system accepts, to 16 MiB; None if it accepts any, or none.
+
+    macOS refuses a limit below what is mapped already, hundreds of GiB, and has no other way
+    without a library to ask for that number.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+
+    def accepted(limit: int) -> bool:
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        except (OSError, ValueError):
+            return False
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        return True
+
+    low, high = 2**24, 2**47 if hard == resource.RLIM_INFINITY else min(2**47, hard)
+    if accepted(low) or not accepted(high):
+        return None
+    while high - low > 2**24:
+        middle = (low + high) // 2
+        low, high = (low, middle) if accepted(middle) else (middle, high)
+    return high
 
 
 def _load(source: str) -> object:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import StoredImage
+from mixer_mlx.labels import canonical
 
 Entry: TypeAlias = Path | StoredImage
 """An image as `decode` takes it; `str` of it is its printable name."""
@@ -17,11 +18,14 @@ Entry: TypeAlias = Path | StoredImage
 
 @dataclass(frozen=True)
 class Dataset:
-    """`paths[i]` shows class `classes[labels[i]]`; labels are int32."""
+    """`paths[i]` shows class `classes[labels[i]]`; labels are int32, names of classes in NFC."""
 
     classes: tuple[str, ...]
     paths: tuple[Entry, ...]
     labels: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(map(canonical, self.classes)))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -42,6 +46,7 @@ class Dataset:
 
 def by_name(paths: Sequence[Entry], names: Sequence[str]) -> Dataset:
     """A dataset from the class name of each image; classes sorted, by value if all are numbers."""
+    names = list(map(canonical, names))
     are_numbers = all(name.isascii() and name.isdigit() for name in names)
     classes = sorted(set(names), key=(lambda name: (int(name), name)) if are_numbers else None)
     index = {name: label for label, name in enumerate(classes)}

@@ -16,6 +16,7 @@ import numpy as np
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import StoredImage, all_images_in
 from mixer_mlx.images.find import SUFFIXES, find_images
+from mixer_mlx.labels import canonical
 
 from .dataset import KNOWN, TRAIN, UNSPLIT, Dataset, Entry
 
@@ -109,7 +110,8 @@ def open_archive(path: Path) -> ArchiveTree:
 
 def find(tree: Tree, wanted: Collection[str] = ()) -> Splits:
     """The splits of a dataset; with a folder named in `wanted`, all of its folders are splits."""
-    splits = _splits(tree.folders(), wanted) or {UNSPLIT: tree}
+    folders = {canonical(name): folder for name, folder in tree.folders().items()}
+    splits = _splits(folders, wanted) or {UNSPLIT: tree}
     return {name: partial(read_classes, folder) for name, folder in splits.items()}
 
 
@@ -136,10 +138,12 @@ def read_classes(tree: Tree) -> Dataset:
         raise ConfigError(f"Expected one folder per class: {tree}/<class>/*.jpg.")
     paths: list[Entry] = []
     labels: list[int] = []
-    for label, folder in enumerate(folders.values()):
+    classes = sorted(set(map(canonical, folders)))
+    index = {name: label for label, name in enumerate(classes)}
+    for name, folder in sorted(folders.items(), key=lambda item: canonical(item[0])):
         found = folder.images()
         if not found:
             raise ConfigError(f"{folder} holds no images; add some, or remove the folder.")
         paths += found
-        labels += [label] * len(found)
-    return Dataset(tuple(folders), tuple(paths), np.array(labels, np.int32))
+        labels += [index[canonical(name)]] * len(found)
+    return Dataset(tuple(classes), tuple(paths), np.array(labels, np.int32))

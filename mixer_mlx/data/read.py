@@ -16,6 +16,7 @@ import numpy as np
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import is_archive
 from mixer_mlx.images.find import find_images
+from mixer_mlx.labels import canonical
 
 from . import folders, parquet, table
 from .columns import Columns
@@ -57,6 +58,7 @@ def read_split(
     Without `split`, the validation split, else the test split, else the only one. Raises
     ConfigError.
     """
+    split = canonical(split) if split else None
     splits = find_splits(root, columns or Columns(), {split} if split else ())
     name = split_for_evaluation(splits, split, str(root))
     return splits[name](), name
@@ -79,6 +81,7 @@ def read_splits(
     `val_fraction` does that in any case. Raises ConfigError if there are other splits but none for
     validation, for fewer than two classes, and for validation images of other classes.
     """
+    train_split, val_split = (canonical(name or "") or None for name in (train_split, val_split))
     wanted = [name for name in (train_split, val_split) if name]
     splits = find_splits(root, columns or Columns(), wanted)
     first, second = splits_for_training(splits, train_split, val_split, val_fraction, str(root))

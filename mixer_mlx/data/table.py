@@ -1,11 +1,13 @@
 """Lists of labelled images: CSV and TSV files, and the Hub's metadata.csv."""
 
 import csv
+import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.labels import canonical
 
 from .columns import LABEL_NAMES, PATH_NAMES, Columns, choose
 from .dataset import UNSPLIT, Dataset, by_name
@@ -58,7 +60,7 @@ def find(path: Path, columns: Columns) -> Splits:
         for column in filter(None, (image, label, split_column)):
             if not cells.get(column):
                 raise ConfigError(f"{path} line {line} lacks a value for {column}; add one.")
-        split = cells[split_column] if split_column else UNSPLIT
+        split = canonical(cells[split_column]) if split_column else UNSPLIT
         splits.setdefault(split, []).append((line, cells[image], cells[label]))
     if not splits:
         raise ConfigError(f"{path} has no lines below its header; add one for each image.")
@@ -70,7 +72,7 @@ def _in(header: list[str], names: tuple[str, ...]) -> list[str]:
 
 
 def _read(path: Path, rows: list[tuple[int, str, str]]) -> Dataset:
-    images = [path.parent / name for _, name, _ in rows]
+    images = [_existing(path.parent, name) for _, name, _ in rows]
     for (line, name, _), image in zip(rows, images, strict=True):
         if not image.is_file():
             raise ConfigError(
@@ -78,6 +80,15 @@ def _read(path: Path, rows: list[tuple[int, str, str]]) -> Dataset:
                 "relative to the list."
             )
     return by_name(images, [label for _, _, label in rows])
+
+
+def _existing(folder: Path, name: str) -> Path:
+    """The file of that name, in whatever Unicode form the disk has it; as written if there is none.
+
+    macOS finds both forms; other systems compare bytes.
+    """
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((path for form in forms if (path := folder / form).is_file()), folder / name)
 
 
 def _header(path: Path) -> list[str]:

@@ -6,7 +6,7 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypeAlias
 
@@ -24,7 +24,8 @@ from PIL.WebPImagePlugin import SUPPORTED as HAS_WEBP
 from PIL.WebPImagePlugin import WebPImageFile
 
 from mixer_mlx.errors import ImageError
-from mixer_mlx.runtime.tuning import DECODE_BYTES
+from mixer_mlx.runtime.macos import refusal
+from mixer_mlx.runtime.tuning import decode_bytes
 
 from .pillow import RAISED_BY_PILLOW, quietly, reason
 
@@ -96,13 +97,16 @@ def _reader(file: BinaryIO) -> ImageFile.ImageFile:
 
 
 def _heic_reader() -> type[ImageFile.ImageFile]:
-    try:
-        from pillow_heif import HeifImageFile
-    except ImportError as error:
-        raise ImageError(
-            "The image is HEIC, which needs an extra; pip install 'mixer-mlx[heif]'."
-        ) from error
-    return HeifImageFile
+    """pillow-heif's, of the extra, or that of pi-heif, which comes along on macOS."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        return pillow_heif.HeifImageFile
+    with suppress(ImportError):
+        import pi_heif
+
+        return pi_heif.HeifImageFile
+    raise ImageError("The image is HEIC, which needs an extra; pip install 'mixer-mlx[heif]'.")
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def decode(source: FileInput, *, exact: bool = False, at_least: int | None = Non
     `source` is a path, a seekable binary file, which stays open, or a `LazyImage`. JPEG (with MPO),
     PNG, WebP, GIF, BMP, TIFF, AVIF, and with pillow-heif HEIC are recognised by their first bytes,
     not by their name. Nothing is printed, and a FIFO never blocks. Threads may decode at the same
-    time; together they use about DECODE_BYTES.
+    time; together they use about `tuning.decode_bytes`.
 
     `at_least` allows a JPEG to be decoded at a half, a quarter or an eighth of its size, if that
     divides both sides and leaves each at least `at_least` pixels long. `exact` forbids it and
@@ -273,6 +277,8 @@ def _file(source: FileInput) -> AbstractContextManager[BinaryIO]:
 @contextmanager
 def _regular_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
+        if os.path.isdir(path):
+            os.scandir(path).close()  # macOS may open a folder whose content it keeps private
         # Without O_NONBLOCK, opening a FIFO would wait for a writer forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError as error:
@@ -280,7 +286,7 @@ def _regular_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         what = "a link to a file that doesn't exist" if os.path.islink(path) else what
         raise ImageError(f"There is {what}; check the path.") from error
     except PermissionError as error:
-        raise ImageError("You may not read the file; change its permissions.") from error
+        raise ImageError(refusal(error)) from error
     except (OSError, ValueError) as error:
         raise ImageError(f"The path can't be opened ({reason(error)}); give a file.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -321,4 +327,4 @@ class _Budget:
                 self._changed.notify_all()
 
 
-_BUDGET = _Budget(DECODE_BYTES)
+_BUDGET = _Budget(decode_bytes(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))

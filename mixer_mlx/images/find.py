@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mixer_mlx.errors import ImageError
+from mixer_mlx.runtime.macos import own_folders
 
 from .archives import images_in, is_archive
 from .decode import LazyImage
@@ -33,9 +34,9 @@ def find_images(
 
     A path to a file is yielded unchanged, whether it exists or not. A folder yields the images in
     it and below, sorted; hidden files and folders and other suffixes are skipped, and links to
-    folders aren't followed. A .zip or .tar file yields its images in its own order (see
-    `archives.images_in`). A name with `*`, `?` or `[` yields the sorted matches, unless a file has
-    that name; `**` matches any depth.
+    folders aren't followed; of a Photos library only the originals are read, with a RuntimeWarning.
+    A .zip or .tar file yields its images in its own order (see `archives.images_in`). A name with
+    `*`, `?` or `[` yields the sorted matches, unless a file has that name; `**` matches any depth.
 
     "-" stands for the names in `listed`, which aren't patterns; without `listed` it is a file.
     http(s) URLs are passed to `fetch` when they are decoded; without `fetch` they are paths.
@@ -98,6 +99,7 @@ def _below(folder: str) -> Iterator[str]:
     unread: list[str] = []
     for root, folders, files in os.walk(folder, onerror=lambda e: unread.append(e.filename)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = own_folders(root, folders)
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 yield os.path.join(root, name)

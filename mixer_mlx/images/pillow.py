@@ -69,7 +69,7 @@ class _Quiet:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._filter = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\."), 0)
+        self._filter = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif|pi_heif)\."), 0)
         self._changed: list[list[Any]] = []
         self._set_libtiff_handler = _libtiff_error_setter()
         self._libtiff_handler: int | None = None

@@ -5,6 +5,7 @@ and then renamed. A crash can leave a temporary name behind, but never a partial
 """
 
 import ctypes
+import errno
 import os
 import shutil
 import sys
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mixer_mlx.errors import MixerError
+
+from .macos import entries
 
 
 @contextmanager
@@ -46,7 +49,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
-        for written in [*temporary.iterdir(), temporary]:
+        for written in [*entries(temporary), temporary]:
             sync(written)
         if not path.exists():
             temporary.rename(path)
@@ -61,10 +64,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's or folder's content is on disk."""
+    """Wait until a file's content, or a folder's list of names, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # some network and FUSE file systems can't sync folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

@@ -33,5 +33,11 @@ TRAINING_MEMORY_FRACTION = 0.6
 """Fraction of the memory that a training step may take; the rest is for the system and the images.
 Chosen, not measured."""
 
-DECODE_BYTES = 2**29
-"""Memory for all images being decoded; a larger one is decoded alone. Chosen, not measured."""
+
+def decode_bytes(memory: int) -> int:
+    """Memory for all images being decoded, of the machine's; a larger image is decoded alone.
+
+    An eighth, at least 512 MiB and at most 4 GiB: on a Mac with 8 GB five 48-megapixel photos, and
+    enough for the threads of the largest. Chosen, not measured.
+    """
+    return min(max(memory // 8, 2**29), 2**32)

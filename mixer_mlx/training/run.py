@@ -32,8 +32,10 @@ from mixer_mlx.data.dataset import Dataset, hold_out
 from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import VAL_FRACTION
 from mixer_mlx.errors import ConfigError, TrainingError
+from mixer_mlx.labels import canonical
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_file
+from mixer_mlx.runtime.macos import entries
 
 from . import trackers
 from .loop import Done, EpochDone, Event
@@ -100,7 +102,7 @@ def fingerprint(dataset: Dataset) -> dict[str, object]:
     digest = hashlib.sha256()
     for path, label in zip(dataset.paths, dataset.labels, strict=True):
         size = path.stat().st_size if isinstance(path, Path) else path.size
-        name = f"{dataset.classes[label]}/{PurePath(str(path)).name} {size}\n"
+        name = f"{dataset.classes[label]}/{canonical(PurePath(str(path)).name)} {size}\n"
         digest.update(name.encode(errors="surrogateescape"))
     return {"images": len(dataset), "sha256": digest.hexdigest()}
 
@@ -148,7 +150,7 @@ class Run:
             return
         if not self.folder.is_dir():
             raise TrainingError(f"{self.folder} is a file; choose another name for the run.")
-        names = {entry.name for entry in self.folder.iterdir()}
+        names = {entry.name for entry in entries(self.folder)}
         foreign = {name for name in names if not _is_ours(name)}
         if foreign or (names and RUN_FILE not in names):
             raise TrainingError(

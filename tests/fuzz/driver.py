@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 import tempfile
 import time
 import traceback
@@ -104,6 +105,8 @@ def _stderr(folder: str) -> Iterator[Callable[[], str]]:
 
 
 def limit_memory() -> None:
-    """Let this process have MEMORY bytes of addresses. Linux alone keeps to it."""
+    """Let this process have MEMORY bytes of addresses. Linux only: macOS maps more at the start."""
+    if sys.platform != "linux":
+        return
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, most))

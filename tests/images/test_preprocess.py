@@ -27,6 +27,7 @@ from mixer_mlx.images import pillow as quiet_module
 from mixer_mlx.images import preprocess as image_module
 from mixer_mlx.images.decode import MAX_PIXELS, decode, to_rgb
 from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.runtime.tuning import decode_bytes
 
 WHITE = (255, 255, 255)
 
@@ -265,8 +266,11 @@ HEIC = base64.b64decode(
 )  # 48 x 32 pixels, the left half (200, 30, 40), the right one (20, 60, 220)
 
 
-def test_heic() -> None:
-    pytest.importorskip("pillow_heif", reason="NOT RUN: needs the extra heif (pillow-heif)")
+@pytest.mark.parametrize("package", ["pillow_heif", "pi_heif"])
+def test_heic(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(package, reason=f"NOT RUN: needs {package}")
+    other = {"pillow_heif": "pi_heif", "pi_heif": "pillow_heif"}[package]
+    monkeypatch.setitem(sys.modules, other, None)
     decoded = np.asarray(decode(io.BytesIO(HEIC))).astype(int)
     assert decoded.shape == (32, 48, 3)
     assert abs(decoded[4:28, 4:20] - (200, 30, 40)).max() < 12  # the left half was red
@@ -275,7 +279,8 @@ def test_heic() -> None:
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1"])
 def test_heic_without_pillow_heif(brand: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for package in ("pillow_heif", "pi_heif"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImageError, match=r"pip install 'mixer-mlx\[heif\]'"):
         decode(io.BytesIO(HEIC[:8] + brand + HEIC[12:]))
 
@@ -403,6 +408,12 @@ def test_memory_is_lent_to_threads() -> None:
         raise RuntimeError
     with budget.reserved(100):  # it was given back
         pass
+
+
+def test_room_grows_with_the_machine() -> None:
+    """A pixel takes four bytes in Pillow; iPhones make photos of 48 megapixels."""
+    photo = 4 * 8064 * 6048
+    assert [decode_bytes(gib * 2**30) // photo for gib in (2, 4, 8, 16, 512)] == [2, 2, 5, 11, 22]
 
 
 def test_decoding_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:

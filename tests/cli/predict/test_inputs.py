@@ -27,13 +27,13 @@ def predicted(*args: object, stdin: bytes = b"", folder: Path | None = None) -> 
     return [json.loads(line)["image"] for line in run.stdout.splitlines()]
 
 
-def test_all_kinds_at_once(cat: Path, tmp_path: Path) -> None:
+def test_all_kinds_at_once(cat: Path, tmp_path: Path, odd_name: str) -> None:
     for name in ("a.png", "b.png", "sub/c.png", "sub/[d].png", "line\nbreak.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(cat, tmp_path / name)
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         archive.write(cat, "in/e.png")
-    odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    odd = os.fsencode(tmp_path / f"{odd_name}.png")
     shutil.copy(cat, odd)
     listed = b"line\nbreak.png\0" + odd + b"\0sub/[d].png\0"
     found = predicted("./a.png", "*.zip", "sub", "-", "-0", "?.png", stdin=listed, folder=tmp_path)

@@ -1,8 +1,12 @@
 """--sort-into, --threshold and --only."""
 
+import errno
 import json
 import os
+import shutil
+import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -178,3 +182,75 @@ def test_options_that_do_not_fit(mixer, cat: Path, args: list[str], says: str) -
     run = mixer("predict", cat, *args)
     assert run.code == 2
     assert says in run.err
+
+
+def test_content_and_times_are_copied_and_no_flags(  # type: ignore[no-untyped-def]
+    mixer, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A locked file's flags would lock the copy, too, and SMB disks refuse them."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    for name in ("copystat", "copymode"):
+        monkeypatch.setattr(shutil, name, refuse)
+    locked = tmp_path / "locked.png"
+    locked.write_bytes(cat.read_bytes())
+    os.utime(locked, (10**9, 10**9 + 7))
+    locked.chmod(0o444)
+    assert mixer("predict", locked, "-m", "cifar10", "--sort-into", tmp_path / "out").code == 0
+    copy = tmp_path / "out" / "cat" / "locked.png"
+    assert copy.read_bytes() == cat.read_bytes()
+    assert copy.stat().st_mtime == 10**9 + 7
+    assert os.access(copy, os.W_OK)
+
+
+def test_an_image_that_cannot_be_copied_is_reported_and_the_others_are_sorted(  # type: ignore[no-untyped-def]
+    mixer, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copyfile = shutil.copyfile
+
+    def fail_on_one(source: Path, target: Path) -> Path:
+        if source.name == "07.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", fail_on_one)
+    (album / "04.png").unlink()
+    run = mixer("predict", album, "-m", "cifar10", "--sort-into", tmp_path / "out")
+    assert run.code == 1
+    assert f"{album}/07.png can't be put into {tmp_path}/out/" in run.err
+    assert "1 of 10 images can't be sorted." in run.err
+    assert len(tree(tmp_path / "out")) == 9
+
+
+def test_a_full_disk_ends_the_job(  # type: ignore[no-untyped-def]
+    mixer, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    run = mixer("predict", album, "-m", "cifar10", "--sort-into", tmp_path / "out")
+    assert run.code == 1
+    assert run.err.count("No space left on device") == 1
+
+
+def test_a_dry_run_knows_names_that_the_disk_takes_for_one(  # type: ignore[no-untyped-def]
+    mixer, cat: Path, tmp_path: Path
+) -> None:
+    """Where an existing name is found in the other case, too, the disk ignores case."""
+    (tmp_path / "Probe").touch()
+    with suppress(FileExistsError):  # on a disk that really ignores case
+        os.link(tmp_path / "Probe", tmp_path / "pROBE")
+    names = ["Caf\u00e9.png", "cafe\u0301.png", "other.png"]
+    photos = [tmp_path / str(number) / name for number, name in enumerate(names)]
+    for number, path in enumerate(photos):
+        path.parent.mkdir()
+        path.write_bytes(cat.read_bytes() + bytes([number]))
+    args = ("predict", *photos, "-m", "cifar10", "--dry-run", "--sort-into", tmp_path / "out")
+    targets = [line.rsplit("/", 1)[1] for line in mixer(*args).out.splitlines()]
+    assert targets == ["Caf\u00e9.png", "cafe\u0301-2.png", "other.png"]
+    (tmp_path / "pROBE").unlink()
+    targets = [line.rsplit("/", 1)[1] for line in mixer(*args).out.splitlines()]
+    assert (targets == names) == (sys.platform != "darwin")
