@@ -98,10 +98,10 @@ def _write_jax(path: Path, model: MlpMixer) -> None:
 def timm_config(info: ModelInfo) -> dict[str, object]:
     """The content of timm's `config.json`.
 
-    timm's own names of architectures are for 224 x 224 images of three channels; another model
-    has its sizes in `model_args`, for timm's class `MlpMixer`. timm runs the erf form of GELU
-    whatever the weights were trained with; which one that was stands under `hidden_act`, which
-    timm passes over.
+    timm's named architectures are for 224 x 224 images with three channels; for other models,
+    `model_args` has the sizes for timm's class `MlpMixer`. timm runs the erf form of GELU
+    whatever the weights were trained with; the one they were trained with is under `hidden_act`,
+    which timm ignores.
     """
     config, preprocess = info.config, info.preprocess
     height, width = config.image_size

@@ -212,7 +212,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     check_size(image.size)
     with quietly(*_DECODING):
+        deep = ";16" in str(getattr(image, "tile", ""))
         image.load()
+        if deep and image.mode in ("RGB", "RGBA", "LA"):
+            _check_depth(image)
         if image.mode == "F":
             raise ImageError(
                 "The image has floating-point pixels of unknown range; save it with 8 bits."
@@ -242,6 +245,17 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     grey = grey.point(lut, "L")
     grey.info = {}  # its transparent value is a 16-bit one
     return grey
+
+
+def _check_depth(image: Image.Image) -> None:
+    """Warn if a colour image with 16 bits, of which Pillow reads the upper 8, comes out black."""
+    colours = (image.getchannel(band) for band in image.getbands() if band != "A")
+    if not any(np.asarray(colour).max() > 15 for colour in colours):
+        warnings.warn(
+            "16-bit colour images with values below 4096 are read as nearly black; save them with "
+            "8 bits.",
+            stacklevel=2,
+        )
 
 
 def _grey_range(least: int, most: int) -> tuple[int, int]:

@@ -598,6 +598,21 @@ def test_white_is_zero_with_16_bits_as_with_8() -> None:
             assert np.asarray(found)[0, :, 0].tolist() == expected, dtype
 
 
+def test_deep_colours_that_would_be_black_are_reported() -> None:
+    """PNGs by the specification: RGB and grey with alpha, 16 bits, one row."""
+    for kind, narrow, wide in ((2, [0, 9, 4095], [0, 9, 4096]), (4, [4095, 65_535], [4096, 0])):
+        header = struct.pack(">IIBBBBB", 1, 1, 16, kind, 0, 0, 0)
+        for values in (narrow, wide):
+            body = zlib.compress(b"\0" + struct.pack(f">{len(values)}H", *values))
+            chunks = (b"IHDR" + header, b"IDAT" + body, b"IEND")
+            png = b"\x89PNG\r\n\x1a\n" + b"".join(
+                struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+                for chunk in chunks
+            )
+            with pytest.warns(UserWarning, match="black") if values == narrow else nullcontext():
+                decode(io.BytesIO(png))
+
+
 def test_a_range_is_reported_once() -> None:
     data = saved(Image.fromarray(np.uint16([[0, 255]])), "PNG")
     with warnings.catch_warnings(record=True) as caught:
