@@ -54,7 +54,7 @@ def check_target(out: str | os.PathLike[str], format: str, *, force: bool) -> No
     if format not in FORMATS:
         raise ConfigError(f"Unknown format {format!r}; choose one of {', '.join(FORMATS)}.")
     path = Path(out)
-    if format == "jax" and path.suffix != ".npz":
+    if format == "jax" and path.suffix.lower() != ".npz":
         raise CheckpointError(f"JAX weights are a .npz file; call it {path.with_suffix('.npz')}.")
     if format == "timm" or not path.exists():
         checkpoint.check_target(path, force=force)
