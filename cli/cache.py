@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mixer_mlx.errors import CheckpointError
+from mixer_mlx.errors import CheckpointError, SourceError
 
 from .terminal import options, output
 
@@ -50,20 +50,29 @@ def remove(
     """
     if bool(models) == everything:
         raise typer.BadParameter("name the models to remove, or use --all.")
-    from mixer_mlx.convert import locate
     from mixer_mlx.convert.fetch import cache
 
-    wanted = {locate.resolve(model).text for model in models or ()}
+    wanted = {_source(model) for model in models or ()}
     found = [entry for entry in cache.entries() if everything or entry.source in wanted]
     if missing := wanted - {entry.source for entry in found}:
         raise CheckpointError(
-            f"{sorted(missing)[0]} is not in the cache; `mixer cache list` shows what is."
+            f"{sorted(missing)[0]} isn't in the cache; `mixer cache list` shows what is."
         )
     for entry in found:
         cache.remove(entry)
         output.say(f"Removed {entry.source} ({entry.dtype}).")
     if everything:
         cache.remove_downloads()
+
+
+def _source(model: str) -> str:
+    """The address under which the cache keeps a model; a text that isn't one stays as it is."""
+    from mixer_mlx.convert import locate
+
+    try:
+        return locate.resolve(model).text
+    except SourceError:
+        return model
 
 
 @app.command("verify")

@@ -98,6 +98,11 @@ def convert(
     for sentence in done.assumed:
         output.say(f"Assumed: {sentence}.")
     output.say_written(out, done.info.config)
+    if done.info.config.num_classes and not done.info.labels:
+        output.say(
+            "The names of its classes are unknown; convert it again with --labels FILE --force to "
+            "add them."
+        )
 
 
 def _settings(

@@ -35,6 +35,12 @@ def evaluate(
         ),
     ] = None,
     force: options.Force = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Ignore EXIF orientation, as published evaluations of ImageNet do."
+        ),
+    ] = False,
     split: d.Split = None,
     image_column: d.ImageColumn = None,
     label_column: d.LabelColumn = None,
@@ -42,8 +48,8 @@ def evaluate(
 ) -> None:
     """Measure a model's accuracy on labelled images: top-1, top-5 and loss.
 
-    As in the published evaluations, images are decoded in full and EXIF orientation is ignored.
-    Images that can't be read are reported and skipped; the exit code is then 1.
+    Images are turned as their EXIF data says, as in the validation of a training run and in
+    `mixer predict`. Images that can't be read are reported and skipped; the exit code is then 1.
     """
     import numpy as np
 
@@ -68,7 +74,7 @@ def evaluate(
             )
         classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
         shard = dataset.take(ranks.shard(len(dataset)))
-        images = DecodedImages(shard, _say_bad, memory_bytes=0, exact=True)
+        images = DecodedImages(shard, _say_bad, memory_bytes=0, exact=exact)
         outcomes: list[Outcome] | None = [] if report else None
         metrics = evaluate_images(classifier, images, batch_size, classes, outcomes, ranks)
         unreadable = sum(ranks.all_gather(len(images.unreadable)))

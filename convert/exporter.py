@@ -1,6 +1,7 @@
 """Our model -> the files that timm and the official JAX code read: the tables backwards."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def export(
 
     "timm": the folder `out`, with `model.safetensors` and `config.json` as a timm repository on the
     Hub has them. "jax": the file `out`, an `.npz` as google-research/vision_transformer reads it.
-    Raises ConfigError for another format, CheckpointError when `out` exists or can't be written.
+    Raises ConfigError for another format, CheckpointError if `out` exists or can't be written.
     """
     check_target(out, format, force=force)
     path = Path(out)
@@ -49,16 +50,20 @@ def export(
 
 
 def check_target(out: str | os.PathLike[str], format: str, *, force: bool) -> None:
-    """Raise what `export` would raise of `out` and `format`: ask before the work."""
+    """Raise what `export` would raise about `out` and `format`, before the work starts."""
     if format not in FORMATS:
         raise ConfigError(f"Unknown format {format!r}; choose one of {', '.join(FORMATS)}.")
     path = Path(out)
+    if format == "jax" and path.suffix.lower() != ".npz":
+        raise CheckpointError(f"JAX weights are a .npz file; call it {path.with_suffix('.npz')}.")
     if format == "timm" or not path.exists():
         checkpoint.check_target(path, force=force)
     elif path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the name of a file, such as model.npz.")
     elif not force:
-        raise CheckpointError(f"{path} exists; choose another name, or replace it with --force.")
+        raise CheckpointError(
+            f"{path} already exists; choose another name, or overwrite it with --force."
+        )
 
 
 def foreign_tensors(model: MlpMixer, layout: Layout) -> dict[str, np.ndarray]:
@@ -93,10 +98,10 @@ def _write_jax(path: Path, model: MlpMixer) -> None:
 def timm_config(info: ModelInfo) -> dict[str, object]:
     """The content of timm's `config.json`.
 
-    timm's own names of architectures are for 224 x 224 images of three channels; another model
-    has its sizes in `model_args`, for timm's class `MlpMixer`. timm runs the erf form of GELU
-    whatever the weights were trained with; which one that was stands under `hidden_act`, which
-    timm passes over.
+    timm's named architectures are for 224 x 224 images with three channels; for other models,
+    `model_args` has the sizes for timm's class `MlpMixer`. timm runs the erf form of GELU
+    whatever the weights were trained with; the one they were trained with is under `hidden_act`,
+    which timm ignores.
     """
     config, preprocess = info.config, info.preprocess
     height, width = config.image_size
@@ -140,7 +145,13 @@ def _model_args(config: MixerConfig) -> dict[str, object]:
         "num_blocks": config.num_blocks,
         "embed_dim": config.hidden_dim,
         "mlp_ratio": [
-            config.tokens_mlp_dim / config.hidden_dim,
-            config.channels_mlp_dim / config.hidden_dim,
+            mlp_ratio(config.tokens_mlp_dim, config.hidden_dim),
+            mlp_ratio(config.channels_mlp_dim, config.hidden_dim),
         ],
     }
+
+
+def mlp_ratio(width: int, dim: int) -> float:
+    """The number from which timm computes `width`, as int(ratio * dim)."""
+    ratio = width / dim
+    return ratio if int(ratio * dim) == width else math.nextafter(ratio, math.inf)

@@ -1,4 +1,4 @@
-"""A path -> a model of ours in memory, with what is known of it."""
+"""A path -> a native model in memory, and what is known of it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ def import_model(
 ) -> Imported:
     """Load a native folder, a foreign weights file, or a folder like a timm repository.
 
-    `dtype` None keeps the stored one. `settings` override those that a folder brings along.
+    `dtype` None keeps the stored one. `settings` override those of the folder.
     Raises SourceError, ConversionError or CheckpointError before memory is taken.
     """
     path = Path(path)

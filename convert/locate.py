@@ -1,7 +1,7 @@
 """A model's name, address or path -> a native folder, or foreign weights, on this machine.
 
 mixer_b16_224.sam                     a published model, from the catalogue
-user/repo, hf://user/repo[/file][@revision]
+user/repo, hf://user/repo[@revision][/file]
 https://host/file.npz
 a path                                (a name wins: write ./name for the path; the folder of a
                                       training run means its best/)
@@ -72,6 +72,7 @@ def resolve(model: str | os.PathLike[str]) -> Address:
             return Address(text, catalog.BUILT_IN_FOLDER, entry)
         return Address(_source_address(entry.source), entry=entry)
     if text.startswith(("http://", "https://", "hf://")):
+        hub_address.parse(text)  # raises for a malformed hf:// address
         return Address(text)
     path = Path(text)
     if os.path.isfile(path / checkpoint.RUN_FILE):

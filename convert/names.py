@@ -6,6 +6,7 @@ foreign axes that gives our axes. Sources: google-research/vision_transformer `m
 checkpoints ("jax-old"), and pytorch-image-models `mlp_mixer.py` ("timm").
 """
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -150,7 +151,8 @@ LAYOUTS = (JAX, JAX_OLD, TIMM)
 PREFIXES = ("", "params/", "opt/target/", "model.")
 """What training code puts before the names of the model; other names are its own state."""
 
-_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
+_USUAL = re.compile(r"(module\.|_orig_mod\.|model\.)*(params/|opt/target/)?")
+"""PREFIXES, and those of PyTorch's wrappers (parallel, compiled, Lightning's), nested."""
 
 _SIBLINGS = (
     ("ResMLP", re.compile(r"blocks\.\d+\.(linear_tokens|attn|ls1|gamma_1|norm1\.alpha)\b")),
@@ -161,18 +163,19 @@ _SIBLINGS = (
 def detect(names: Collection[str]) -> tuple[Layout, str]:
     """The layout of foreign names, and the prefix before each of the model's.
 
-    Raises ConversionError for a sibling (ResMLP, gMLP) and for anything else.
+    Any prefix that all names share counts, and behind it, PREFIXES. Raises ConversionError for a
+    sibling (ResMLP, gMLP) and for anything else.
     """
     for sibling, pattern in _SIBLINGS:
         if any(pattern.search(name) for name in names):
             raise ConversionError(f"These are weights of a {sibling}; only MLP-Mixer is supported.")
     if "stem.weight" in names:
         raise ConversionError("These are the weights of a native model; give its folder instead.")
-    wrappers = _wrappers(names)
-    for prefix in (wrappers + prefix for prefix in PREFIXES):
-        for layout in LAYOUTS:
-            if prefix + layout.table["stem.weight"][0] in names:
-                return layout, prefix
+    for shared in (_shared_prefix(names), ""):
+        for prefix in (shared + prefix for prefix in PREFIXES):
+            for layout in LAYOUTS:
+                if prefix + layout.table["stem.weight"][0] in names:
+                    return layout, prefix
     some = ", ".join(sorted(names)[:4]) or "none"
     raise ConversionError(
         f"These weights don't have the names of a known MLP-Mixer (found {some}); supported are "
@@ -180,8 +183,12 @@ def detect(names: Collection[str]) -> tuple[Layout, str]:
     )
 
 
-def _wrappers(names: Collection[str]) -> str:
-    """What PyTorch's wrappers (parallel, compiled, Lightning's) put before all names, nested."""
-    found = {name.removesuffix(_WRAPPERS.sub("", name)) for name in names}
-    shortest = min(found, key=len, default="")
-    return shortest if all(prefix.startswith(shortest) for prefix in found) else ""
+def is_usual(prefix: str) -> bool:
+    """Whether a prefix is one that training code is known to write."""
+    return _USUAL.fullmatch(prefix) is not None
+
+
+def _shared_prefix(names: Collection[str]) -> str:
+    """The longest prefix of all names that ends in a dot or a slash."""
+    start = os.path.commonprefix(list(names))  # noqa: RUF071  # by characters, as meant
+    return start[: max(start.rfind("."), start.rfind("/")) + 1]

@@ -3,6 +3,7 @@
 Every tensor is used once and every parameter filled once, or there is no plan.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
@@ -15,7 +16,7 @@ from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConversionError
 from mixer_mlx.model import MlpMixer
 
-from .names import Axes, Layout, detect
+from .names import Axes, Layout, detect, is_usual
 from .timm_config import Settings
 from .weights.source import Source
 
@@ -53,8 +54,10 @@ def make_plan(source: Source, settings: Settings) -> Plan:
         _refuse([f"there are {num_blocks} blocks in {len(shapes)} tensors"])
     names = layout.names(num_blocks, head=layout.table["head.weight"][0] in shapes)
     foreign_names = {foreign for foreign, _ in names.values()}
-    faults = [f"{name} is missing" for name in sorted(foreign_names - set(shapes))]
+    integers, state = _integers(source, prefix, foreign_names)
+    faults = [f"{name} is missing" for name in sorted(foreign_names - set(shapes) - integers)]
     faults += [f"{name} is left over" for name in sorted(set(shapes) - foreign_names)]
+    faults += [f"{name} holds integers" for name in sorted(integers)]
     _refuse(faults)
     ours = {
         name: _our_shape(layout, axes, shapes[foreign]) for name, (foreign, axes) in names.items()
@@ -69,10 +72,25 @@ def make_plan(source: Source, settings: Settings) -> Plan:
             if ours[name] != expected[name]
         ]
     )
-    if left_out := len(source.shapes) - len(shapes):
-        assumed.append(f"{left_out} tensors outside {prefix} are training state and were left out")
+    if not is_usual(prefix):
+        assumed.append(f"{prefix} is the prefix of all names")
+    state += sorted(name for name in source.shapes if not name.startswith(prefix))
+    if state:
+        verbs = "are training state and were" if len(state) > 1 else "is training state and was"
+        assumed.append(f"{summarize(state, limit=3)} {verbs} left out")
     prefixed = {name: (prefix + foreign, axes) for name, (foreign, axes) in names.items()}
     return Plan(layout, prefixed, config, tuple(assumed))
+
+
+def _integers(source: Source, prefix: str, needed: set[str]) -> tuple[set[str], list[str]]:
+    """Tensors of integers among the model's own, without their prefix, and those outside of it."""
+    roots = {re.split("[./]", name)[0] for name in needed}
+    inside = {
+        name
+        for name in source.integers
+        if name.startswith(prefix) and re.split("[./]", name.removeprefix(prefix))[0] in roots
+    }
+    return {name.removeprefix(prefix) for name in inside}, sorted(source.integers - inside)
 
 
 def _refuse(faults: list[str]) -> None:

@@ -112,9 +112,10 @@ def _known(key: str, value: object, names: Mapping[str, str]) -> str:
 
 
 def _labels(cfg: Mapping[str, object]) -> tuple[str, ...]:
-    names = cfg.get("label_names") or []
+    key = "label_names" if cfg.get("label_names") else "labels"  # timm's older name for it
+    names = cfg.get(key) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError("config.json: label_names must be a list of names.")
+        raise ConfigError(f"config.json: {key} must be a list of names.")
     descriptions = cfg.get("label_descriptions") or {}
     if not isinstance(descriptions, dict):
         raise ConfigError("config.json: label_descriptions must be a table.")

@@ -246,7 +246,9 @@ def _check_target(path: Path, force: bool) -> None:
     if not path.is_symlink() and not path.exists():
         return
     if not force:
-        raise CheckpointError(f"{path} exists; choose another name, or replace it with --force.")
+        raise CheckpointError(
+            f"{path} already exists; choose another name, or overwrite it with --force."
+        )
     if path.is_symlink() or not path.is_dir():
         raise CheckpointError(f"{path} isn't a folder, so it isn't replaced; choose another name.")
     names = {entry.name for entry in entries(path)}

@@ -37,7 +37,7 @@ def parse(text: str) -> HubAddress | None:
     match = _ADDRESS.fullmatch(text)
     if match is None or (match[2] and match[4]):
         raise SourceError(
-            f"{text} isn't an address on the Hub; write hf://user/repo[/file][@revision]."
+            f"{text} isn't an address on the Hub; write hf://user/repo[@revision][/file]."
         )
     address = HubAddress(match[1], match[3], match[2] or match[4])
     check_address(address)

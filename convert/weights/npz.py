@@ -44,6 +44,11 @@ class Member:
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether it holds integers or booleans, as counters and masks do."""
+        return self.dtype.kind in "iub"
+
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Member]:
     """Names of an `.npz` file, without ".npy" -> shape and dtype. Raises SourceError."""
@@ -58,7 +63,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Member]:
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file; the two bytes of a bfloat16 come widened to float32.
+    """All arrays of an `.npz` file; a bfloat16's two bytes are widened to float32.
 
     Call `read_header` first and check its shapes. Raises SourceError.
     """
@@ -103,8 +108,8 @@ def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.g
             shape, fortran_order, dtype = _READ_HEADER[version](file)
     except Exception as error:  # NumPy runs Python's parsers on it, which raise anything at all
         raise ValueError(f"the header of an array can't be read ({error})") from error
-    if dtype.kind != "f" and dtype != np.dtype("V2"):
-        raise ValueError(f"it holds {dtype}, not floating-point numbers")
+    if dtype.kind not in "fiub" and dtype != np.dtype("V2"):
+        raise ValueError(f"it holds {dtype}, not numbers")
     return shape, fortran_order, dtype
 
 

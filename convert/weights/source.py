@@ -17,6 +17,7 @@ from mixer_mlx.runtime.macos import entries
 from . import npz, torch_file
 
 _SAFETENSORS_FLOATS = {"F64", "F32", "F16", "BF16"}
+_SAFETENSORS_INTEGERS = {"I64", "U64", "I32", "U32", "I16", "U16", "I8", "U8", "BOOL"}
 _WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
 
 
@@ -24,25 +25,29 @@ _WEIGHTS_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
 class Source:
     """Foreign weights on this machine, opened but not read.
 
-    `shapes` are the foreign names and shapes; `settings` the content of a `config.json` beside the
-    weights, as in timm's repositories on the Hub, or empty. `notes` say what was chosen from the
-    content, one phrase each. `converted` is a copy to read if `path` can't be read itself.
+    `shapes` are the names and shapes of the tensors with floating-point numbers; `integers` the
+    names of those with integers or booleans, which no Mixer has. `settings` is the content of a
+    `config.json` beside the weights, as in timm's repositories on the Hub, or empty. `notes` say
+    what was chosen from the content, one phrase each. `converted` is a copy to read if `path`
+    can't be read itself.
     """
 
     path: Path
     kind: str
     shapes: Mapping[str, tuple[int, ...]]
+    integers: frozenset[str] = frozenset()
     settings: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     converted: torch_file.Converted | None = None
 
     def read(self) -> dict[str, mx.array]:
-        """All tensors, in the order and axes of the file. Check `shapes` first: it takes memory."""
+        """At least the tensors in `shapes`, with the axes of the file.
+
+        Check `shapes` first: it takes memory.
+        """
         if self.kind == "npz":
             arrays = npz.read_arrays(self.path)
-            return {
-                name: mx.array(value.astype(_mlx_float(value))) for name, value in arrays.items()
-            }
+            return {name: _mlx_array(arrays[name]) for name in self.shapes}
         return _read_safetensors(self.converted.path if self.converted else self.path)
 
     def sha256(self) -> str:
@@ -106,16 +111,18 @@ def _open_archive(path: Path) -> Source:
     if any(name.endswith("data.pkl") for name in names):
         return _open_torch(path)
     header = npz.read_header(path)
-    return Source(path, "npz", {name: member.shape for name, member in header.items()})
+    integers = frozenset(name for name, member in header.items() if member.is_integer)
+    shapes = {name: member.shape for name, member in header.items() if name not in integers}
+    return Source(path, "npz", shapes, integers)
 
 
 def _open_torch(path: Path) -> Source:
     converted = torch_file.to_safetensors(path)
     try:
-        shapes = _open_safetensors(converted.path).shapes
+        copy = _open_safetensors(converted.path)
     except SourceError as error:
         raise SourceError(str(error).replace(str(converted.path), str(path))) from error
-    return Source(path, "torch", shapes, notes=converted.notes, converted=converted)
+    return replace(copy, path=path, kind="torch", notes=converted.notes, converted=converted)
 
 
 def _open_safetensors(path: Path) -> Source:
@@ -124,12 +131,14 @@ def _open_safetensors(path: Path) -> Source:
     except CheckpointError as error:
         raise SourceError(str(error)) from error
     for name, (_, dtype) in header.items():
-        if dtype not in _SAFETENSORS_FLOATS:
+        if dtype not in _SAFETENSORS_FLOATS | _SAFETENSORS_INTEGERS:
             raise SourceError(f"{path}: {name} holds {dtype}, not floating-point numbers.")
     if {"F64", "BF16"} <= {dtype for _, dtype in header.values()}:
         # MLX reads no float64, NumPy no bfloat16.
         raise SourceError(f"{path} holds both float64 and bfloat16; store it in only one of them.")
-    return Source(path, "safetensors", {name: shape for name, (shape, _) in header.items()})
+    integers = frozenset(n for n, (_, dtype) in header.items() if dtype in _SAFETENSORS_INTEGERS)
+    shapes = {name: shape for name, (shape, _) in header.items() if name not in integers}
+    return Source(path, "safetensors", shapes, integers)
 
 
 def _read_safetensors(path: Path) -> dict[str, mx.array]:
@@ -137,9 +146,12 @@ def _read_safetensors(path: Path) -> dict[str, mx.array]:
     if all(dtype != "F64" for _, dtype in header.values()):
         return checkpoint.read_tensors(path)
     with safe_open(str(path), framework="numpy") as file:  # MLX has no float64
-        arrays = {name: file.get_tensor(name) for name in header}
-    return {name: mx.array(value.astype(_mlx_float(value))) for name, value in arrays.items()}
+        return {
+            name: _mlx_array(file.get_tensor(name))
+            for name, (_, dtype) in header.items()
+            if dtype in _SAFETENSORS_FLOATS
+        }
 
 
-def _mlx_float(values: np.ndarray) -> type[np.floating]:
-    return np.float16 if values.dtype.itemsize == 2 else np.float32
+def _mlx_array(values: np.ndarray) -> mx.array:
+    return mx.array(values.astype(np.float16 if values.dtype.itemsize == 2 else np.float32))

@@ -15,10 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-STATE_DICTS = ("state_dict_ema", "state_dict", "model")
-"""Where training code puts the state dict; the first that exists is used."""
+STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Where training code puts the state dict, in timm's order; the first that exists is used."""
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+INTEGERS = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+"""What counters and masks hold; the caller leaves them out."""
 
 # By name, since the package is checked and built without PyTorch.
 torch: Any = importlib.import_module("torch")
@@ -105,25 +107,58 @@ def _state_dict(content: object) -> tuple[dict[Any, Any], list[str]]:
     """Names -> tensors, and what was chosen."""
     if not isinstance(content, dict):
         raise Refused(f"holds a value of type {type(content).__name__} instead of a state dict")
-    found = [key for key in STATE_DICTS if isinstance(content.get(key), dict)]
-    if not found:
+    named = [key for key in STATE_DICTS if isinstance(content.get(key), dict)]
+    if chosen := next((key for key in named if _is_state_dict(content[key])), None):
+        others = " and ".join(key for key in named if key != chosen)
+        return content[chosen], [f"weights of {chosen}, not of {others}"] if others else []
+    if _is_state_dict(content):
         return content, []
-    others = " and ".join(found[1:])
-    return content[found[0]], [f"weights of {found[0]}, not of {others}"] if others else []
+    nested = _nested(content)
+    if len(nested) > 1:
+        raise Refused(
+            f"holds several state dicts ({', '.join(nested)}); save the one to use in a file of "
+            "its own"
+        )
+    for key, weights in nested.items():
+        return weights, [f"weights of {key}, the only state dict in the file"]
+    return content[named[0]] if named else content, []
+
+
+def _nested(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
+    """The state dicts in a dictionary, or if it has none, in the dictionaries in it."""
+    inner = {str(key): value for key, value in content.items() if isinstance(value, dict)}
+    if found := {key: value for key, value in inner.items() if _is_state_dict(value)}:
+        return found
+    return {
+        f"{outer}.{key}": value
+        for outer, values in inner.items()
+        for key, value in values.items()
+        if _is_state_dict(value)
+    }
+
+
+def _is_state_dict(value: object) -> bool:
+    """Whether it is a dictionary of named tensors; only scalars and vectors make no network."""
+    return (
+        isinstance(value, dict)
+        and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in value.items())
+        and any(tensor.ndim > 1 for tensor in value.values())
+    )
 
 
 def _check(weights: dict[Any, Any], most: int) -> None:
-    """Refuse all but plain tensors of floats that take at most `most` bytes together."""
+    """Refuse all but plain tensors of numbers that take at most `most` bytes together."""
     if not weights:
         raise Refused("holds no tensors")
     for name, value in weights.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise Refused(
                 f"holds {name!r} of type {type(value).__name__} where a state dict has named "
-                f"tensors; it must be the whole file, or be under {', '.join(STATE_DICTS)}"
+                f"tensors; it must be the whole file, the only one in it, or be under "
+                f"{', '.join(STATE_DICTS)}"
             )
         dtype = str(value.dtype).removeprefix("torch.")
-        if dtype not in FLOATS:
+        if dtype not in (*FLOATS, *INTEGERS):
             raise Refused(f"can't be used: {name} holds {dtype}, not floating-point numbers")
         if value.layout is not torch.strided or value.device.type != "cpu":
             raise Refused(f"can't be used: {name} isn't a dense tensor with values")
@@ -139,7 +174,7 @@ def _plain(tensor: Any) -> Any:
 def _save(tensors: dict[str, Any], target: str) -> None:
     try:
         save_file(tensors, target)
-    except Exception as error:  # Rust's, for a full disk or names that are no text
+    except Exception as error:  # Rust's, for a full disk or names that aren't valid Unicode
         raise Refused(f"can't be written to {Path(target).parent} ({error})") from error
 
 

@@ -49,7 +49,7 @@ def is_legacy(start: bytes) -> bool:
 def to_safetensors(path: Path) -> Converted:
     """Write the state dict of a PyTorch file, in zip or legacy format, as .safetensors.
 
-    Floats keep their dtype; anything else is refused, and code never runs. Raises SourceError.
+    Numbers keep their dtype; anything else is refused, and code never runs. Raises SourceError.
     """
     if not is_legacy(_start(path)):
         _check_archive(path)

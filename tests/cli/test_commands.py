@@ -95,6 +95,7 @@ def test_convert_says_what_it_assumes_and_replaces_nothing(  # type: ignore[no-u
     run = mixer(*args)
     assert run.code == 0
     assert "Assumed: activation gelu_tanh" in run.err
+    assert "--labels FILE" in run.err.splitlines()[-1]
     expected = np.load(golden / "jax_tiny_expected.npz")
     model = mixer_mlx.load(tmp_path / "model").model
     import mlx.core as mx
@@ -103,7 +104,11 @@ def test_convert_says_what_it_assumes_and_replaces_nothing(  # type: ignore[no-u
     again = mixer(*args)
     assert again.code == 1
     assert "--force" in again.err
-    assert mixer(*args, "--force").code == 0
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"class {i}\n" for i in range(expected["logits"].shape[1])))
+    run = mixer(*args, "--force", "--labels", names)
+    assert run.code == 0
+    assert "--labels" not in run.err
 
 
 def test_convert_without_a_size_names_the_option(mixer, golden: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -34,6 +34,28 @@ def test_figures_are_those_of_timms_logits(mixer, golden: Path, labelled) -> Non
     assert f"{top1:.2%}" in mixer("evaluate", folder, "-m", golden / "timm_cifar10").out
 
 
+def test_exif_turns_as_in_validation_unless_exact(mixer, golden: Path, labelled) -> None:  # type: ignore[no-untyped-def]
+    """Images stored turned by 90 degrees, with the EXIF orientation that turns them back."""
+    folder, top1, loss = labelled
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in folder.glob("*/*.png"):
+        with Image.open(path) as image:
+            turned = image.transpose(Image.Transpose.ROTATE_90)
+        turned.save(path, exif=exif)
+    arguments = ("evaluate", folder, "-m", golden / "timm_cifar10", "--format", "json")
+    found = json.loads(mixer(*arguments).out)
+    assert found["top1"] == pytest.approx(top1)
+    assert found["loss"] == pytest.approx(loss, abs=1e-4)
+    exact = json.loads(mixer(*arguments, "--exact").out)
+    for path in folder.glob("*/*.png"):
+        with Image.open(path) as image:
+            Image.fromarray(np.asarray(image)).save(path)
+    plain = json.loads(mixer(*arguments).out)
+    assert exact["loss"] == pytest.approx(plain["loss"])
+    assert exact["loss"] > loss + 0.1
+
+
 def test_unreadable_images_are_named_and_left_out(mixer, labelled) -> None:  # type: ignore[no-untyped-def]
     folder, _, _ = labelled
     (folder / "cat" / "bad.png").write_text("no image")

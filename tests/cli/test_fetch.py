@@ -192,7 +192,10 @@ def test_cache_list_verify_remove(mixer, tiny: HubServer, cat: Path, cache: Path
     run = mixer("cache", "verify")
     assert run.code == 1
     assert "checksums of its files" in run.out
-    assert mixer("cache", "remove", "user/nothing").code == 1
+    for unknown in ("user/nothing", "foo", "hf://a"):
+        run = mixer("cache", "remove", unknown)
+        assert run.code == 1
+        assert f"{unknown} isn't in the cache; `mixer cache list` shows what is." in run.err
     assert mixer("cache", "remove").code == 2
     assert mixer("cache", "remove", "user/tiny").code == 0
     assert "empty" in mixer("cache", "list").err

@@ -101,20 +101,36 @@ def test_the_form_of_gelu_survives(golden: Path, tmp_path: Path) -> None:
 
 def test_nothing_is_replaced_unasked(golden: Path, tmp_path: Path) -> None:
     source = golden / "jax_square.npz"
-    (tmp_path / "file").write_text("precious")
+    file, folder = tmp_path / "file.npz", tmp_path / "folder.npz"
+    file.write_text("precious")
+    for form in ("jax", "timm"):
+        with pytest.raises(CheckpointError, match=r"file\.npz already exists; .* with --force"):
+            export(source, file, format=form)
+    assert file.read_text() == "precious"
+    folder.mkdir()
+    (folder / "thesis.txt").touch()
     for form in ("jax", "timm"):
         with pytest.raises(CheckpointError):
-            export(source, tmp_path / "file", format=form)
-    assert (tmp_path / "file").read_text() == "precious"
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "thesis.txt").touch()
-    for form in ("jax", "timm"):
-        with pytest.raises(CheckpointError):
-            export(source, tmp_path / "folder", format=form, force=True)
-    export(source, tmp_path / "file", format="jax", force=True)
-    assert np.load(tmp_path / "file").files
+            export(source, folder, format=form, force=True)
+    export(source, file, format="jax", force=True)
+    assert np.load(file).files
+    with pytest.raises(CheckpointError, match=r"call it .*out\.npz"):
+        export(source, tmp_path / "out.txt", format="jax")
+    assert not (tmp_path / "out.txt").exists()
     with pytest.raises(ConfigError, match="timm, jax"):
         export(source, tmp_path / "other", format="onnx")
+
+
+def test_timm_computes_the_widths_from_the_ratios() -> None:
+    """Its block computes `int(ratio * dim)`, which misses 61 of 7 by the plain quotient."""
+    assert int(61 / 7 * 7) == 60
+    for dim in range(1, 400):
+        for width in range(1, 400):
+            assert int(exporter.mlp_ratio(width, dim) * dim) == width
+    config = MixerConfig.variant("S/32", hidden_dim=7, tokens_mlp_dim=61, channels_mlp_dim=122)
+    text = json.dumps(exporter.timm_config(ModelInfo(config, Preprocess((224, 224)))))
+    args = json.loads(text)["model_args"]
+    assert [int(ratio * args["embed_dim"]) for ratio in args["mlp_ratio"]] == [61, 122]
 
 
 def test_without_a_head(tmp_path: Path) -> None:

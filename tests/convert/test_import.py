@@ -91,10 +91,52 @@ def test_headless_weights_give_pre_logits(golden: Path, tmp_path: Path) -> None:
 def test_training_state_beside_the_model_is_left_out_and_said(golden: Path, tmp_path: Path) -> None:
     with np.load(golden / "jax_tiny.npz") as arrays:
         values = {f"opt/target/{name}": arrays[name] for name in arrays.files}
-    values["opt/state/step"] = np.float32(7)
-    np.savez(tmp_path / "state.npz", **values)
-    imported = import_model(tmp_path / "state.npz", settings=Settings(image_size=SIZE))
-    assert any("1 tensors outside opt/target/" in sentence for sentence in imported.assumed)
+    expected = parameters(golden / "jax_tiny.npz")
+    for step in (np.float32(7), np.int32(7)):
+        np.savez(tmp_path / "state.npz", **values, **{"opt/state/step": step})
+        imported = import_model(tmp_path / "state.npz", settings=Settings(image_size=SIZE))
+        assert "opt/state/step is training state and was left out" in imported.assumed
+        assert parameters(tmp_path / "state.npz").keys() == expected.keys()
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "net.", "net.mixer.", "student/", "module.net."])
+def test_a_prefix_of_all_names_is_taken_off_and_said(
+    golden: Path, tmp_path: Path, prefix: str
+) -> None:
+    weights = load_file(golden / "timm_tiny.safetensors")
+    path = tmp_path / "w.safetensors"
+    save_file({prefix + name: value for name, value in weights.items()}, path)
+    imported = import_model(path, settings=Settings(image_size=SIZE))
+    assert f"{prefix} is the prefix of all names" in imported.assumed
+    expected = parameters(golden / "timm_tiny.safetensors")
+    assert all(np.array_equal(value, expected[name]) for name, value in parameters(path).items())
+    with pytest.raises(ConversionError, match="names of a known MLP-Mixer"):
+        save_file({**load_file(path), "classifier.weight": np.zeros(1, np.float32)}, path)
+        import_model(path, settings=Settings(image_size=SIZE))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_])
+def test_integers_outside_of_the_model_are_left_out_and_said(
+    golden: Path, tmp_path: Path, dtype: type[np.generic]
+) -> None:
+    """As torch.optim.swa_utils.AveragedModel and torchmetrics write them beside the model."""
+    weights = load_file(golden / "timm_tiny.safetensors")
+    beside = {name: np.ones((), dtype) for name in ("n_averaged", "train_acc.tp")}
+    path = tmp_path / "w.safetensors"
+    save_file({**beside, **{f"module.{name}": value for name, value in weights.items()}}, path)
+    imported = import_model(path, settings=Settings(image_size=SIZE))
+    assert "n_averaged; train_acc.tp are training state and were left out" in imported.assumed
+    expected = parameters(golden / "timm_tiny.safetensors")
+    assert all(np.array_equal(value, expected[name]) for name, value in parameters(path).items())
+
+
+@pytest.mark.parametrize("name", ["head.bias", "head.scale", "blocks.0.mask"])
+def test_integers_in_the_model_are_refused(golden: Path, tmp_path: Path, name: str) -> None:
+    weights = load_file(golden / "timm_tiny.safetensors")
+    weights[name] = np.zeros(len(weights["head.bias"]), np.int8)
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(ConversionError, match=f"{name} holds integers"):
+        import_model(tmp_path / "w.safetensors", settings=Settings(image_size=SIZE))
 
 
 def test_bfloat16_as_numpy_writes_it_for_jax(golden: Path, tmp_path: Path) -> None:
@@ -237,6 +279,19 @@ def test_a_repository_of_timms(golden: Path, tmp_path: Path) -> None:
     logits = np.array(model(images))
     assert abs(logits - expected["logits"]).max() < 1e-4
     assert (logits.argmax(1) == expected["logits"].argmax(1)).all()
+
+
+def test_a_config_of_older_timms(golden: Path, tmp_path: Path) -> None:
+    """What pretrained_cfg holds stands at the top, and its label_names are called labels."""
+    folder = shutil.copytree(golden / "timm_cifar10", tmp_path / "repo")
+    config = json.loads((folder / "config.json").read_text())
+    names = config.pop("label_names")
+    older = {**config, **config.pop("pretrained_cfg"), "labels": names}
+    (folder / "config.json").write_text(json.dumps(older))
+    assert import_model(folder).info.labels == tuple(names)
+    (folder / "config.json").write_text(json.dumps({**older, "labels": {"0": "a"}}))
+    with pytest.raises(ConfigError, match="labels must be a list of names"):
+        import_model(folder)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from mixer_mlx import SourceError
-from mixer_mlx.convert import describe, locate
+from mixer_mlx.convert import Listener, describe, load, locate
 
 
 @pytest.mark.parametrize("name", ["B/16", "b/16"])
@@ -12,6 +12,14 @@ def test_an_architecture_is_not_looked_for_on_the_hub(name: str) -> None:
         locate.resolve(name)
     with pytest.raises(SourceError, match=r"H/14 is an architecture.*no published model"):
         locate.resolve("H/14")
+
+
+@pytest.mark.parametrize("address", ["hf://a", "hf://user/re--po", "hf://user/repo/../x"])
+def test_a_malformed_address_is_refused_before_it_is_fetched(address: str) -> None:
+    heard: list[str] = []
+    with pytest.raises(SourceError, match="isn't a"):
+        load(address, listener=Listener(heard.append))
+    assert heard == []
 
 
 def test_a_typing_error_finds_the_name_that_was_meant() -> None:

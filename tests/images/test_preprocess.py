@@ -14,6 +14,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -227,7 +228,9 @@ def test_tiff_of_either_kind_and_order() -> None:
     big = saved(noise(), "TIFF", big_tiff=True)
     assert big.startswith(b"II+")
     assert decode(io.BytesIO(big)).tobytes() == noise().tobytes()
-    motorola = saved(Image.new("I;16B", (2, 2), 257), "TIFF")
+    grey = Image.new("I;16B", (2, 2), 257)
+    grey.putpixel((1, 1), 65_535)
+    motorola = saved(grey, "TIFF")
     assert motorola.startswith(b"MM\0*")
     assert decode(io.BytesIO(motorola)).getpixel((0, 0)) == (1, 1, 1)
 
@@ -558,6 +561,78 @@ def test_16_bit_files() -> None:
     values = np.uint16([[0, 257, 65_535]])
     for data in (saved(Image.fromarray(values), "PNG"), saved(Image.fromarray(values), "TIFF")):
         assert np.asarray(decode(io.BytesIO(data)))[0, :, 0].tolist() == [0, 1, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "grey"),
+    [
+        ([0, 63, 255], [0, 63, 255]),  # as the same numbers in 8 bits
+        ([300, 599, 1200], [19, 37, 75]),  # of 12 bits: v * 255 / 4095
+        ([0, 4095, 4096], [0, 16, 16]),  # of 16: v / 257
+        ([-128, 0, 127], [0, 128, 255]),
+        ([-1024, 0, 3071], [0, 64, 255]),  # Hounsfield units: (v + 1024) * 255 / 4095
+        ([-2000, 0, 4095], [65, 128, 255]),  # of 13 bits: (v + 4096) * 255 / 8191
+        ([-32_768, 0, 32_767], [0, 128, 255]),
+    ],
+)
+def test_16_bits_that_hold_less(values: list[int], grey: list[int]) -> None:
+    """By the definition of a linear scale from the narrowest range that holds all values."""
+    narrow = not {4096, 32_767} & set(values)
+    warned = pytest.warns(UserWarning, match="16-bit images") if narrow else nullcontext()
+    array = np.array([values], np.int16)
+    with warned:
+        assert np.asarray(decode(io.BytesIO(tiff(array))))[0, :, 0].tolist() == grey
+    if min(values) >= 0:
+        with pytest.warns(UserWarning, match="16-bit") if narrow else nullcontext():
+            data = saved(Image.fromarray(array.astype(np.uint16)), "PNG")
+            assert np.asarray(decode(io.BytesIO(data)))[0, :, 0].tolist() == grey
+
+
+def tiff(pixels: np.ndarray, photometric: int = 1) -> bytes:
+    """An uncompressed TIFF of one strip, by the specification; 0 stands for WhiteIsZero."""
+    height, width = pixels.shape
+    bits, signed = 8 * pixels.itemsize, 2 if pixels.dtype.kind == "i" else 1
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8}
+    tags |= {277: 1, 278: height, 279: pixels.nbytes, 339: signed}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    head = b"II*\0" + struct.pack("<I", 8 + pixels.nbytes)
+    return head + pixels.astype(pixels.dtype.newbyteorder("<")).tobytes() + directory
+
+
+def test_white_is_zero_with_16_bits_as_with_8() -> None:
+    for values in ([0, 51, 255], [0, 204, 255]):
+        expected = [255 - value for value in values]
+        for dtype, factor in ((np.uint8, 1), (np.uint16, 257)):
+            array = factor * np.array([values], dtype)
+            found = decode(io.BytesIO(tiff(array, photometric=0)))
+            assert np.asarray(found)[0, :, 0].tolist() == expected, dtype
+
+
+def test_deep_colours_that_would_be_black_are_reported() -> None:
+    """PNGs by the specification: RGB and grey with alpha, 16 bits, one row."""
+    for kind, narrow, wide in ((2, [0, 9, 4095], [0, 9, 4096]), (4, [4095, 65_535], [4096, 0])):
+        header = struct.pack(">IIBBBBB", 1, 1, 16, kind, 0, 0, 0)
+        for values in (narrow, wide):
+            body = zlib.compress(b"\0" + struct.pack(f">{len(values)}H", *values))
+            chunks = (b"IHDR" + header, b"IDAT" + body, b"IEND")
+            png = b"\x89PNG\r\n\x1a\n" + b"".join(
+                struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+                for chunk in chunks
+            )
+            with pytest.warns(UserWarning, match="black") if values == narrow else nullcontext():
+                decode(io.BytesIO(png))
+
+
+def test_a_range_is_reported_once() -> None:
+    data = saved(Image.fromarray(np.uint16([[0, 255]])), "PNG")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            decode(io.BytesIO(data))
+    assert [str(warning.message)[:48] for warning in caught] == [
+        "16-bit images with values within 0 to 255 are sc"
+    ]
 
 
 def test_what_has_no_rgb() -> None:

@@ -109,7 +109,9 @@ def test_what_is_no_address(text: str) -> None:
      "hf://a--b/c", "hf://a/b.git", "hf://a/-b"],
 )  # fmt: skip
 def test_malformed_address(text: str) -> None:
-    with pytest.raises(SourceError, match=r"isn't an address on the Hub; write|isn't a valid"):
+    with pytest.raises(
+        SourceError, match=r"; write hf://user/repo\[@revision\]\[/file\]|isn't a valid"
+    ):
         parse(text)
 
 

@@ -37,7 +37,7 @@ def archive(path: Path, members: dict[str, bytes], **options: int) -> Path:
         (member((-1, -4), data=bytes(16)), "another size"),
         (member((4,), data=bytes(15)), "another size"),
         (member((4,), data=bytes(17)), "another size"),
-        (member((4,), "<i4", bytes(16)), "int32"),
+        (member((4,), "<c8", bytes(32)), "complex64"),
         (b"\x93NUMPY\x09\x00", "version"),
         (b"text", "magic"),
         (b"", "magic"),
