@@ -112,7 +112,7 @@ def _known(key: str, value: object, names: Mapping[str, str]) -> str:
 
 
 def _labels(cfg: Mapping[str, object]) -> tuple[str, ...]:
-    names = cfg.get("label_names") or []
+    names = cfg.get("label_names") or cfg.get("labels") or []  # older files have `labels`
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError("config.json: label_names must be a list of names.")
     descriptions = cfg.get("label_descriptions") or {}
