@@ -104,10 +104,18 @@ def fingerprint(dataset: Dataset) -> dict[str, object]:
     """
     digest = hashlib.sha256()
     for path, label in zip(dataset.paths, dataset.labels, strict=True):
-        size = path.stat().st_size if isinstance(path, Path) else path.size
+        size = _size(path) if isinstance(path, Path) else path.size
         name = f"{dataset.classes[label]}/{PurePath(str(path)).name} {size}\n"
         digest.update(name.encode(errors="surrogateescape"))
     return {"images": len(dataset), "sha256": digest.hexdigest()}
+
+
+def _size(path: Path) -> int:
+    """In bytes; -1 for a file that a list names and that is missing."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def trained_on(folder: Path, dataset: Dataset) -> int:
