@@ -70,7 +70,12 @@ def check(
         sheets.check(sheet, force=force)
     with output.fetching(quiet=quiet) as listener:
         path = locate(data, lambda splits: splits, listener=listener)
-    splits = read_all_splits(path, Columns(image_column, label_column))
+
+    def say(sentence: str) -> None:
+        if not quiet:
+            output.say(sentence.replace(str(path), data))  # not the path in the Hub's cache
+
+    splits = read_all_splits(path, Columns(image_column, label_column), say)
     with progress(not quiet, [], sum(map(len, splits.values()))) as tick:
         scanned = scan(splits, tick)
     findings = find(scanned, near=near, image_size=size)

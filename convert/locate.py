@@ -81,6 +81,7 @@ def resolve(model: str | os.PathLike[str]) -> Address:
         return Address(text, path)
     _refuse_architecture(text)
     if hub_address.parse(text):
+        _refuse_local(text)
         return Address(f"hf://{text}")
     near = difflib.get_close_matches(text, catalog.CATALOG, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
@@ -100,6 +101,19 @@ def _refuse_architecture(text: str) -> None:
     raise SourceError(
         f"{text} is an architecture, not a model; {published}. To train or time one: --variant "
         f"{text.upper()}."
+    )
+
+
+def _refuse_local(text: str) -> None:
+    """Raise SourceError for a path that is missing, in place of looking for it on the Hub."""
+    parent, name = os.path.split(text)
+    if not os.path.isdir(parent):
+        return
+    here = os.listdir(parent) if os.access(parent, os.R_OK) else []
+    near = difflib.get_close_matches(name, here, n=1)
+    meant = f"use {os.path.join(parent, near[0])}" if near else "check the path"
+    raise SourceError(
+        f"{text} doesn't exist; {meant}, or write hf://{text} for a repository on the Hub."
     )
 
 

@@ -6,6 +6,7 @@ in pytorch-image-models (Apache-2.0); the names are WordNet 3.0's.
 
 import json
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def read_list(name: str) -> tuple[str, ...]:
     """The names of a `choices.LabelList`, in the order of the outputs."""
     lines = (_FOLDER / f"{name}.tsv").read_text("utf-8").splitlines()
     return tuple(line.split("\t")[2] for line in lines)
+
+
+def synsets_of(labels: Sequence[str]) -> tuple[str, ...]:
+    """The WordNet ids of labels that are one of the published lists, else none.
+
+    The first synonym of each label is compared.
+    """
+    first = [label.partition(", ")[0] for label in labels]
+    for path in sorted(_FOLDER.glob("*.tsv")):
+        rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()]
+        if first == [name.partition(", ")[0] for _, _, name in rows]:
+            return tuple(synset for _, synset, _ in rows)
+    return ()
 
 
 def read_file(path: Path) -> tuple[str, ...]:

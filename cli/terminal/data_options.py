@@ -67,6 +67,7 @@ def read_splits(
             val_split=val_split,
             columns=_columns(image, label),
             listener=listener,
+            say=listener.message,
         )
 
 
@@ -77,7 +78,8 @@ def read_split(
     from mixer_mlx.convert.fetch.datasets import read_split as read
 
     with output.fetching(quiet=quiet) as listener:
-        return read(data, split, columns=_columns(image, label), listener=listener)
+        columns = _columns(image, label)
+        return read(data, split, columns=columns, listener=listener, say=listener.message)
 
 
 def _columns(image: str | None, label: str | None) -> "Columns":

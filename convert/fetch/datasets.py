@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from mixer_mlx.data import read
 from mixer_mlx.data.dataset import split_for_evaluation, splits_for_training
+from mixer_mlx.data.notes import Say
 from mixer_mlx.data.parquet import group_files
 from mixer_mlx.data.read import Dataset
 from mixer_mlx.data.table import METADATA
@@ -46,19 +47,22 @@ def read_splits(
     val_split: str | None = None,
     columns: read.Columns | None = None,
     listener: Listener = SILENT,
+    say: Say = lambda _: None,
 ) -> tuple[Dataset, Dataset]:
     """`mixer_mlx.data.read.read_splits`, also for an address on the Hub. Raises MixerError."""
 
     def choose(splits: Collection[str]) -> Collection[str | None]:
         return splits_for_training(splits, train_split, val_split, val_fraction, str(data))
 
+    path = locate(data, choose, listener=listener)
     return read.read_splits(
-        locate(data, choose, listener=listener),
+        path,
         val_fraction=val_fraction,
         seed=seed,
         train_split=train_split,
         val_split=val_split,
         columns=columns,
+        say=_as_asked(say, path, data),
     )
 
 
@@ -68,13 +72,20 @@ def read_split(
     *,
     columns: read.Columns | None = None,
     listener: Listener = SILENT,
+    say: Say = lambda _: None,
 ) -> tuple[Dataset, str]:
     """`mixer_mlx.data.read.read_split`, also for an address on the Hub. Raises MixerError."""
 
     def choose(splits: Collection[str]) -> Collection[str | None]:
         return (split_for_evaluation(splits, split, str(data)),)
 
-    return read.read_split(locate(data, choose, listener=listener), split, columns=columns)
+    path = locate(data, choose, listener=listener)
+    return read.read_split(path, split, columns=columns, say=_as_asked(say, path, data))
+
+
+def _as_asked(say: Say, path: Path, data: str | os.PathLike[str]) -> Say:
+    """`say`, with the address that was asked for in place of the path in the Hub's cache."""
+    return lambda sentence: say(sentence.replace(str(path), os.fspath(data)))
 
 
 def locate(data: str | os.PathLike[str], choose: Choose, *, listener: Listener = SILENT) -> Path:
@@ -195,7 +206,7 @@ def _as_it_is(listing: _Listing, names: Collection[str], folder: str | None) -> 
         raise SourceError(f"{here} has several archives; name one, e.g. {here}/{min(archives)}.")
     images = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
     if images:
-        metadata = [name for name in names if PurePosixPath(name).name == METADATA]
+        metadata = [name for name in names if PurePosixPath(name).name in METADATA]
         return _Selection(listing, images + metadata, folder or ".")
     where = f"{here}/{folder}" if folder else here
     raise SourceError(

@@ -32,7 +32,7 @@ def parse(text: str) -> HubAddress | None:
     SourceError for a malformed `hf://` address.
     """
     if not text.startswith("hf://"):
-        plain = _REPO.fullmatch(text) and not text.endswith((".npz", ".safetensors"))
+        plain = _REPO.fullmatch(text) and not text.endswith((".npz", ".safetensors", ".pth", ".pt"))
         return HubAddress(text) if plain else None
     match = _ADDRESS.fullmatch(text)
     if match is None or (match[2] and match[4]):

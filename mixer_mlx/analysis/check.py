@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from mixer_mlx.data.columns import Columns
-from mixer_mlx.data.dataset import TRAIN
+from mixer_mlx.data.notes import Notes, Say, listed
 from mixer_mlx.data.read import Data, Dataset, Entry, find_splits
+from mixer_mlx.data.split_names import family
 from mixer_mlx.errors import ImageError
 from mixer_mlx.images.decode import LazyImage, opened, rgb
 from mixer_mlx.images.pillow import quietly
@@ -102,7 +103,8 @@ class Scan:
         for name, dataset in splits.items():
             self.entries += dataset.paths
             self.split_of += [name] * len(dataset)
-            self.class_of += [dataset.classes[label] for label in dataset.labels]
+            classes = dataset.names()
+            self.class_of += [classes[label] for label in dataset.labels]
 
     def readable(self) -> Iterator[tuple[int, ImageSummary]]:
         """Indices and summaries of the readable images."""
@@ -111,14 +113,21 @@ class Scan:
                 yield index, seen
 
 
-def read_all_splits(root: Data, columns: Columns | None = None) -> dict[str, Dataset]:
+def read_all_splits(
+    root: Data, columns: Columns | None = None, say: Say = lambda _: None
+) -> dict[str, Dataset]:
     """All splits of a dataset by name, training first; "" for a dataset without splits.
 
-    Raises ConfigError.
+    `say` gets how it was read, and what was left out. Raises ConfigError.
     """
-    found = find_splits(root, columns or Columns(), ())
-    names = sorted(found, key=lambda name: name.lower() not in TRAIN)
-    return {name: found[name]() for name in names}
+    notes = Notes()
+    found = find_splits(root, columns or Columns(), (), notes)
+    names = sorted(found, key=lambda name: family(name) != "train")
+    splits = {name: found[name]() for name in names}
+    use = "no splits" if names == [""] else ", ".join(names)
+    for sentence in notes.sentences(str(root), use):
+        say(sentence)
+    return splits
 
 
 def scan(
@@ -189,7 +198,7 @@ def find(scan: Scan, *, near: int = NEAR, image_size: tuple[int, int] = (32, 32)
 def class_findings(counts: Mapping[str, int]) -> Iterator[Finding]:
     """Findings from the numbers of training images by class: too few, or imbalanced."""
     if few := sorted((count, name) for name, count in counts.items() if count < FEW):
-        names = _listed([f"{name} ({count})" for count, name in few])
+        names = listed([f"{name} ({count})" for count, name in few])
         yield Finding("few", detail=names)
     least, most = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
     if counts[most] > UNEVEN * counts[least]:
@@ -256,14 +265,9 @@ def _compared_classes(splits: Mapping[str, Dataset]) -> Iterator[Finding]:
     for name, dataset in others:
         found = set(dataset.present())
         if unknown := sorted(found - known):
-            yield Finding("unknown_class", detail=f"{name} has {_listed(unknown)}")
+            yield Finding("unknown_class", detail=f"{name} has {listed(unknown)}")
         if absent := sorted(known - found):
-            yield Finding("absent_class", detail=f"{name} lacks {_listed(absent)}")
-
-
-def _listed(names: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+            yield Finding("absent_class", detail=f"{name} lacks {listed(absent)}")
 
 
 _MAX_DRAWN = 20

@@ -1,5 +1,7 @@
 """Labelled images as a list, and which of a dataset's splits to use. No image is opened here."""
 
+import shlex
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,9 @@ from numpy.typing import NDArray
 
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import StoredImage
-from mixer_mlx.labels import canonical
+from mixer_mlx.labels import canonical, synsets_of
+
+from .split_names import KNOWN, TEST, TRAIN, VAL, family
 
 Entry: TypeAlias = Path | StoredImage
 """An image as `decode` takes it; `str` of it is its printable name."""
@@ -34,13 +38,18 @@ class Dataset:
         """The images at `indices`, with all classes."""
         return Dataset(self.classes, tuple(self.paths[i] for i in indices), self.labels[indices])
 
+    def names(self) -> list[str]:
+        """The classes with their numbers where several have one name: "crane (134)"."""
+        times = Counter(self.classes)
+        return [f"{name} ({i})" if times[name] > 1 else name for i, name in enumerate(self.classes)]
+
     def counts(self) -> dict[str, int]:
-        """Number of images by class."""
+        """Number of images by class, as in `names`."""
         numbers = np.bincount(self.labels, minlength=len(self.classes))
-        return dict(zip(self.classes, numbers.tolist(), strict=True))
+        return dict(zip(self.names(), numbers.tolist(), strict=True))
 
     def present(self) -> list[str]:
-        """The classes that have images."""
+        """The classes that have images, as in `names`."""
         return [name for name, count in self.counts().items() if count]
 
 
@@ -60,6 +69,11 @@ def relabelled(dataset: Dataset, classes: tuple[str, ...], what: str) -> Dataset
     """
     if dataset.classes == classes:
         return dataset
+    if dataset.names() != list(dataset.classes) or len(set(classes)) < len(classes):
+        raise ConfigError(
+            f"{what} and the training images have several classes of one name, in different lists; "
+            "give each class a name of its own."
+        )
     index = {name: label for label, name in enumerate(classes)}
     if unknown := [name for name in dataset.present() if name not in index]:
         raise ConfigError(
@@ -88,30 +102,51 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dat
 
 
 def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """For each class of a dataset, the index of the model's label of that name.
+    """For each class of a dataset, the index of the model's label that it means.
 
-    A class may be called by the label, one of its synonyms ("tench" for "tench, Tinca tinca"), or
-    the label's index. Raises ConfigError that names the first class without a match.
+    Equal lists match by position. Else all classes are called by their label or one of its
+    synonyms ("tench" for "tench, Tinca tinca"), or all by WordNet ids ("n01440764", for models
+    with ImageNet's labels), or all by indices. Raises ConfigError, also for a name that several
+    labels have.
     """
-    known: dict[str, int] = {}
-    for index, label in reversed(list(enumerate(labels))):
-        known.update(dict.fromkeys([*label.split(", "), str(index)], index))
-    known.update((label, index) for index, label in enumerate(labels))
-    missing = [name for name in classes if name not in known]
-    if missing:
-        raise ConfigError(
-            f"The model has no label {missing[0]!r}, and {len(missing)} of {len(classes)} classes "
-            "match none; rename them to labels that `mixer info` shows."
+    if list(classes) == list(labels):
+        return list(range(len(labels)))
+    named: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        for name in dict.fromkeys([label, *label.split(", ")]):
+            named.setdefault(name, []).append(index)
+    numbered = {str(index): [index] for index in range(len(labels))}
+    synsets = {name: [index] for index, name in enumerate(synsets_of(labels))}
+    ways = [[way.get(name, []) for name in classes] for way in (named, synsets, numbered)]
+    found = next((way for way in ways if all(way)), None)
+    if found is None:
+        raise _no_match(classes, ways)
+    for name, indices in zip(classes, found, strict=True):
+        if len(indices) > 1:
+            candidates = ", ".join(f"{index} ({labels[index]})" for index in indices[:5])
+            raise ConfigError(
+                f"The model has several labels for the class {name!r}: {candidates}; call all "
+                "classes by indices, or by WordNet ids."
+            )
+    return [indices[0] for indices in found]
+
+
+def _no_match(classes: Sequence[str], ways: Sequence[Sequence[list[int]]]) -> ConfigError:
+    if all(map(any, zip(*[[bool(found) for found in way] for way in ways], strict=True))):
+        return ConfigError(
+            "Some classes match the model's labels only by name, others only by number; call all "
+            "of them by labels, or all by indices."
         )
-    return [known[name] for name in classes]
+    best = max(ways, key=lambda way: sum(map(bool, way)))
+    missing = [name for name, found in zip(classes, best, strict=True) if not found]
+    return ConfigError(
+        f"The model has no label {missing[0]!r}, and {len(missing)} of {len(classes)} classes "
+        "match none; rename them to labels that `mixer info` shows."
+    )
 
 
 UNSPLIT = ""
 """The name that stands for all of a dataset without splits."""
-TRAIN = ("train", "training")
-VAL = ("val", "valid", "validation", "dev")
-TEST = ("test", "testing")
-KNOWN = {*TRAIN, *VAL, *TEST}
 
 
 def splits_for_training(
@@ -122,7 +157,9 @@ def splits_for_training(
     `train`, `val` and `fraction` are the user's choices; `fraction` wins over a validation split
     that wasn't asked for. Raises ConfigError, naming the dataset `what`.
     """
-    chosen = named_split(splits, train, what) if train else _first(splits, (*TRAIN, UNSPLIT))
+    chosen = named_split(splits, train, what) if train else _only(splits, "train", what)
+    if chosen is None and UNSPLIT in splits:
+        chosen = UNSPLIT
     if chosen is None:
         raise ConfigError(
             f"{what} has no training split, only {_list(splits)}; choose one with --train-split."
@@ -132,13 +169,14 @@ def splits_for_training(
     if fraction is not None or chosen == UNSPLIT:
         return chosen, None
     rest = [name for name in splits if name != chosen]
-    if found := _first(rest, VAL):
+    if found := _only(rest, "val", what):
         return chosen, found
     if rest:
-        other = _first(rest, TEST) or min(rest)
+        other = next((name for name in sorted(rest) if family(name) == "test"), min(rest))
         raise ConfigError(
             f"{what} has no validation split, only {_list(splits)}; validate on one of them "
-            f"(--val-split {other}), or on a fraction of {chosen} (--val-fraction 0.2)."
+            f"(--val-split {shlex.quote(other)}), or on a fraction of {chosen} "
+            "(--val-fraction 0.2)."
         )
     return chosen, None
 
@@ -150,7 +188,9 @@ def split_for_evaluation(splits: Collection[str], split: str | None, what: str) 
     """
     if split:
         return named_split(splits, split, what)
-    found = _first(splits, (UNSPLIT, *VAL, *TEST))
+    found = UNSPLIT if UNSPLIT in splits else None
+    for kind in ("val", "test"):
+        found = _only(splits, kind, what) if found is None else found
     if found is None and len(splits) == 1:
         return min(splits)
     if found is None:
@@ -160,18 +200,37 @@ def split_for_evaluation(splits: Collection[str], split: str | None, what: str) 
 
 def named_split(splits: Collection[str], name: str, what: str) -> str:
     """The split called `name`, or a synonym: "validation" finds `val`. Raises ConfigError."""
-    family = next((names for names in (TRAIN, VAL, TEST) if name.lower() in names), ())
-    found = _first(splits, (name, *family))
+    if name in splits:
+        return name
+    lower = {split.lower(): split for split in sorted(splits, reverse=True)}
+    if name.lower() in lower:
+        return lower[name.lower()]
+    found = _only(splits, family(name), what) if name.lower() in KNOWN else None
     if found is None:
         known = f"only {_list(splits)}" if set(splits) - {UNSPLIT} else "nor any other"
         raise ConfigError(f"{what} has no split {name}, {known}.")
     return found
 
 
-def _first(splits: Collection[str], names: Collection[str]) -> str | None:
-    lower = {split.lower(): split for split in sorted(splits, reverse=True)}
-    lower.update((split, split) for split in splits)
-    return next((lower[name] for name in names if name in lower), None)
+_OPTIONS = {"train": "--train-split", "val": "--val-split", "test": "--split"}
+
+
+def _only(splits: Collection[str], kind: str | None, what: str) -> str | None:
+    """The split of a family: the only one, or the one with the plainest name. None without any.
+
+    Raises ConfigError for several, e.g. train_a and train_b.
+    """
+    found = sorted(split for split in splits if kind and family(split) == kind)
+    plain = {split.lower(): split for split in reversed(found)}
+    for name in {"train": TRAIN, "val": VAL, "test": TEST}.get(kind or "", ()):
+        if name in plain:
+            return plain[name]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{what} has several {kind} splits, {_list(found)}; choose one with "
+            f"{_OPTIONS[str(kind)]}."
+        )
+    return found[0] if found else None
 
 
 def _list(splits: Collection[str]) -> str:

@@ -1,13 +1,14 @@
 """Images in one folder per class, on disk or in an archive.
 
 root/<class>/<images>               without splits
-root/<split>/<class>/<images>       splits called train, val, test, ... (`dataset.KNOWN`)
+root/<split>/<class>/<images>       splits called train, val, test, ... (`split_names`)
 
-In an archive, one more folder may enclose all of it.
+One more folder may enclose all of it. `layout` decides which it is.
 """
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -15,10 +16,13 @@ import numpy as np
 
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import StoredImage, all_images_in
-from mixer_mlx.images.find import SUFFIXES, find_images
+from mixer_mlx.images.find import images_below
+from mixer_mlx.images.names import BROKEN_LINK, OUTSIDE, Skipped, is_clutter, is_image
 from mixer_mlx.labels import canonical
 
-from .dataset import KNOWN, TRAIN, UNSPLIT, Dataset, Entry
+from . import layout
+from .dataset import UNSPLIT, Dataset, Entry
+from .notes import Notes
 
 MEMORY_BYTES = 2**30
 """The image files of a compressed tar are read into memory, up to this total size."""
@@ -31,42 +35,47 @@ class Tree(Protocol):
     """A folder, on disk or in an archive; `str` of it is its path."""
 
     def folders(self) -> "Mapping[str, Tree]":
-        """Its subfolders by name, sorted, without hidden ones."""
+        """Its subfolders by name, sorted, without hidden ones and clutter."""
 
-    def holds_images(self) -> bool:
-        """Whether images lie directly in it."""
+    def loose_images(self) -> int:
+        """How many images lie directly in it."""
 
     def images(self) -> Sequence[Entry]:
         """The images in it and below, sorted, with a folder's own images before its subfolders."""
 
+    def broken_links(self) -> Sequence[str]:
+        """Names of links in it that lead nowhere."""
+
 
 class DiskTree:
-    """A folder on disk."""
+    """A folder on disk; what `images` leaves out is counted in `skipped`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, skipped: Skipped | None = None) -> None:
         self.path = path
+        self.skipped = Skipped() if skipped is None else skipped
 
     def __str__(self) -> str:
         return str(self.path)
 
     def folders(self) -> dict[str, Tree]:
-        names = sorted(
-            entry.name
-            for entry in self.path.iterdir()
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-        return {name: DiskTree(self.path / name) for name in names}
+        with os.scandir(self.path) as entries:
+            names = sorted(
+                entry.name
+                for entry in entries
+                if not (entry.name.startswith(".") or is_clutter(entry.name)) and entry.is_dir()
+            )
+        return {name: DiskTree(self.path / name, self.skipped) for name in names}
 
-    def holds_images(self) -> bool:
-        names = (entry.name for entry in self.path.iterdir() if not entry.is_dir())
-        return any(_is_image(name) for name in names)
+    def loose_images(self) -> int:
+        with os.scandir(self.path) as entries:
+            return sum(is_image(entry.name) and not entry.is_dir() for entry in entries)
 
     def images(self) -> list[Path]:
-        return [Path(str(image)) for image in find_images([self.path])]
+        return [Path(image) for image in images_below(str(self.path), self.skipped)]
 
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
+    def broken_links(self) -> list[str]:
+        links = (entry for entry in os.scandir(self.path) if entry.is_symlink())
+        return sorted(link.name for link in links if not os.path.exists(link.path))
 
 
 class ArchiveTree:
@@ -78,15 +87,19 @@ class ArchiveTree:
     def __str__(self) -> str:
         return self.name
 
-    def folders(self) -> dict[str, "ArchiveTree"]:
+    @cached_property
+    def _folders(self) -> dict[str, "ArchiveTree"]:
         below: dict[str, list[tuple[tuple[str, ...], StoredImage]]] = {}
         for path, member in self.members:
             if len(path) > 1:
                 below.setdefault(path[0], []).append((path[1:], member))
         return {name: ArchiveTree(f"{self.name}/{name}", below[name]) for name in sorted(below)}
 
-    def holds_images(self) -> bool:
-        return any(len(path) == 1 for path, _ in self.members)
+    def folders(self) -> dict[str, "ArchiveTree"]:
+        return self._folders
+
+    def loose_images(self) -> int:
+        return sum(len(path) == 1 for path, _ in self.members)
 
     def images(self) -> list[StoredImage]:
         ordered = sorted(
@@ -94,56 +107,60 @@ class ArchiveTree:
         )
         return [member for _, member in ordered]
 
+    def broken_links(self) -> list[str]:
+        return []  # they were skipped
 
-def open_archive(path: Path) -> ArchiveTree:
+
+def open_archive(path: Path, skipped: Skipped | None = None) -> ArchiveTree:
     """The images in a .zip or .tar file. Raises ConfigError if it lacks random access."""
     name = str(path)
-    members = all_images_in(name, SUFFIXES, memory_bytes=MEMORY_BYTES)
-    tree = ArchiveTree(name, [(PurePosixPath(m.name[len(name) + 1 :]).parts, m) for m in members])
-    folders = tree.folders()
-    if len(folders) == 1 and not tree.holds_images():
-        ((name, inner),) = folders.items()
-        if name.lower() not in KNOWN and not inner.holds_images():
-            return inner
-    return tree
+    members = all_images_in(name, memory_bytes=MEMORY_BYTES, skipped=skipped)
+    return ArchiveTree(name, [(PurePosixPath(m.name[len(name) + 1 :]).parts, m) for m in members])
 
 
-def find(tree: Tree, wanted: Collection[str] = ()) -> Splits:
-    """The splits of a dataset; with a folder named in `wanted`, all of its folders are splits."""
-    folders = {canonical(name): folder for name, folder in tree.folders().items()}
-    splits = _splits(folders, wanted) or {UNSPLIT: tree}
-    return {name: partial(read_classes, folder) for name, folder in splits.items()}
+def find(tree: Tree, wanted: Collection[str] = (), notes: Notes | None = None) -> Splits:
+    """The splits of a dataset; with a folder named in `wanted`, all of its folders are splits.
+
+    Raises ConfigError for a layout that could be read in two ways.
+    """
+    notes = Notes() if notes is None else notes
+    tree = layout.unwrapped(tree)
+    named = [name for name in tree.folders() if canonical(name) in wanted]
+    splits = layout.find_splits(tree, named, notes.left_out) or {UNSPLIT: tree}
+    splits = {canonical(name): folder for name, folder in splits.items()}
+    notes.form = "one folder per class" + ("" if UNSPLIT in splits else ", in splits")
+    return {name: partial(read_classes, folder, notes.skipped) for name, folder in splits.items()}
 
 
-def _splits(folders: Mapping[str, Tree], wanted: Collection[str]) -> Mapping[str, Tree]:
-    if not folders.keys().isdisjoint(wanted):
-        return folders
-    # A class may be called `train`: then it holds images, or a folder beside it isn't a split.
-    known = {
-        name: folder
-        for name, folder in folders.items()
-        if name.lower() in KNOWN and not folder.holds_images() and folder.folders()
-    }
-    has_train = any(name.lower() in TRAIN for name in known)
-    return known if len(known) == len(folders) or (has_train and len(known) > 1) else {}
-
-
-def read_classes(tree: Tree) -> Dataset:
+def read_classes(tree: Tree, skipped: Skipped | None = None) -> Dataset:
     """A dataset from folders of images; classes and images sorted by name.
 
-    Raises ConfigError for a folder without classes, and for classes without images.
+    Raises ConfigError for a folder without classes, for classes without images, and for a class
+    that is a broken link. Images beside the classes are counted in `skipped`.
     """
+    skipped = Skipped() if skipped is None else skipped
     folders = tree.folders()
+    broken = tree.broken_links()
+    if dangling := [name for name in broken if not is_image(name)]:
+        raise ConfigError(f"{tree}/{dangling[0]} is a broken link; mend it, or remove it.")
     if not folders:
-        raise ConfigError(f"Expected one folder per class: {tree}/<class>/*.jpg.")
+        raise ConfigError(
+            f"Expected one folder per class: {tree}/<class>/*.jpg. {skipped.sentence()}".rstrip()
+        )
+    skipped.note(BROKEN_LINK, len(broken))
+    skipped.note(OUTSIDE, tree.loose_images() - len(broken))
     paths: list[Entry] = []
     labels: list[int] = []
     classes = sorted(set(map(canonical, folders)))
     index = {name: label for label, name in enumerate(classes)}
     for name, folder in sorted(folders.items(), key=lambda item: canonical(item[0])):
+        before = skipped.copy()
         found = folder.images()
         if not found:
-            raise ConfigError(f"{folder} holds no images; add some, or remove the folder.")
+            why = Skipped(skipped - before).sentence()
+            raise ConfigError(
+                f"{folder} holds no images; add some, or remove the folder. {why}".rstrip()
+            )
         paths += found
         labels += [index[canonical(name)]] * len(found)
     return Dataset(tuple(classes), tuple(paths), np.array(labels, np.int32))

@@ -31,6 +31,7 @@ from .dataset import (
     splits_for_training,
 )
 from .folders import DiskTree, Splits
+from .notes import Notes, Say, listed
 
 __all__ = [
     "Columns",
@@ -51,17 +52,35 @@ Data = str | os.PathLike[str]
 
 
 def read_split(
-    root: Data, split: str | None = None, *, columns: Columns | None = None
+    root: Data,
+    split: str | None = None,
+    *,
+    columns: Columns | None = None,
+    say: Say = lambda _: None,
 ) -> tuple[Dataset, str]:
     """Images to evaluate on, and the name of their split, or "" for a dataset without splits.
 
-    Without `split`, the validation split, else the test split, else the only one. Raises
-    ConfigError.
+    Without `split`, the validation split, else the test split, else the only one. `say` gets how
+    the dataset was read, and what was left out. Raises ConfigError.
     """
     split = canonical(split) if split else None
-    splits = find_splits(root, columns or Columns(), {split} if split else ())
+    notes = Notes()
+    splits = find_splits(root, columns or Columns(), {split} if split else (), notes)
     name = split_for_evaluation(splits, split, str(root))
-    return splits[name](), name
+    dataset = splits[name]()
+    use = f"split {name}{_unused(splits, name)}" if name else _classes(dataset)
+    for sentence in notes.sentences(str(root), use):
+        say(sentence)
+    return dataset, name
+
+
+def _classes(dataset: Dataset) -> str:
+    return f"{len(dataset.classes):,} classes ({listed(dataset.classes)})"
+
+
+def _unused(splits: Splits, *used: str | None) -> str:
+    unused = sorted(set(splits) - set(used))
+    return f"; not used: {', '.join(unused)}" if unused else ""
 
 
 def read_splits(
@@ -72,26 +91,34 @@ def read_splits(
     train_split: str | None = None,
     val_split: str | None = None,
     columns: Columns | None = None,
+    say: Say = lambda _: None,
 ) -> tuple[Dataset, Dataset]:
     """Training and validation images, both with the classes of the former.
 
     They come from the dataset's splits of these names (or synonyms, as `validation`), or from
     `train_split` and `val_split`. Without splits, or with a training split alone, a random fraction
     of each class, `val_fraction` (default VAL_FRACTION), is held out for validation; an explicit
-    `val_fraction` does that in any case. Raises ConfigError if there are other splits but none for
+    `val_fraction` does that in any case. `say` gets how the dataset was read, and what was left
+    out. Raises ConfigError if there are other splits but none for
     validation, for fewer than two classes, and for validation images of other classes.
     """
     train_split, val_split = (canonical(name or "") or None for name in (train_split, val_split))
     wanted = [name for name in (train_split, val_split) if name]
-    splits = find_splits(root, columns or Columns(), wanted)
+    notes = Notes()
+    splits = find_splits(root, columns or Columns(), wanted, notes)
     first, second = splits_for_training(splits, train_split, val_split, val_fraction, str(root))
     train = splits[first]()
     if second is None:
         fraction = VAL_FRACTION if val_fraction is None else val_fraction
+        held = f"{fraction:.0%} of each class held out for validation"
+        use = f"{f'training on {first}' if first else _classes(train)}, {held}"
         train, val = hold_out(train, fraction, seed)
     else:
         what = f"The images of split {second} in {root}"
         val = relabelled(splits[second](), train.classes, what)
+        use = f"training on {first}, validating on {second}"
+    for sentence in notes.sentences(str(root), use + _unused(splits, first, second)):
+        say(sentence)
     if len(present := np.unique(train.labels)) < 2:
         raise ConfigError(
             f"{root} has only the class {train.classes[present[0]]}; add a second one."
@@ -101,35 +128,40 @@ def read_splits(
     return train, val
 
 
-def find_splits(root: Data, columns: Columns, wanted: Collection[str]) -> Splits:
+def find_splits(
+    root: Data, columns: Columns, wanted: Collection[str], notes: Notes | None = None
+) -> Splits:
     """The splits of a dataset; folders named in `wanted` count as splits. Reads no images.
 
-    Raises ConfigError if it isn't a dataset.
+    `notes` are filled now, and while the splits are read. Raises ConfigError if it isn't a dataset.
     """
+    notes = Notes() if notes is None else notes
     path = Path(root)
     suffix = path.suffix.lower()
     if path.is_dir():
-        return _in_folder(path, columns, wanted)
+        return _in_folder(path, columns, wanted, notes)
     if is_archive(str(path)):
-        return folders.find(folders.open_archive(path), wanted)
+        return folders.find(folders.open_archive(path, notes.skipped), wanted, notes)
     if not path.is_file():
         raise ConfigError(f"{path} doesn't exist; check the path.")
     if suffix == ".parquet":
+        notes.form = "Parquet"
         return {UNSPLIT: partial(parquet.read, [path], columns)}
-    if suffix in (".csv", ".tsv"):
-        return table.find(path, columns)
+    if suffix in table.SUFFIXES:
+        return table.find(path, columns, notes)
     raise ConfigError(
         f"{path} isn't a dataset; expected one folder per class (DATA/<class>/*.jpg), as .zip "
         "or .tar, a .parquet file, or a .csv list."
     )
 
 
-def _in_folder(path: Path, columns: Columns, wanted: Collection[str]) -> Splits:
-    if labelled := table.find_metadata(path, columns):
+def _in_folder(path: Path, columns: Columns, wanted: Collection[str], notes: Notes) -> Splits:
+    if labelled := table.find_metadata(path, columns, notes):
         return labelled
     no_images = next(find_images([path]), None) is None
     files = parquet.find_files(path, deep=no_images)
     # Other Parquet files, such as those `mixer predict` writes, may lie beside images.
     if files and (no_images or UNSPLIT not in files):
+        notes.form = "Parquet"
         return {name: partial(parquet.read, some, columns) for name, some in files.items()}
-    return folders.find(DiskTree(path), wanted)
+    return folders.find(DiskTree(path, notes.skipped), wanted, notes)

@@ -4,11 +4,12 @@ import bz2
 import gzip
 import lzma
 import os
+import posixpath
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,9 @@ from typing import IO, Any
 from mixer_mlx.errors import ConfigError, ImageError
 
 from .decode import LazyImage
+from .names import LINK, SPECIAL, Skipped, reason_to_skip
 from .pillow import reason
+from .zip_names import undecoded, zip_names
 
 MAX_MEMBERS = 2**21
 """Files of any kind in an archive; ImageNet has 1.3 million."""
@@ -34,6 +37,8 @@ _DAMAGED = (
     *(EOFError, LookupError, NotImplementedError, OSError, RuntimeError, ValueError),
     *(lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
 )
+_MAX_LINKS = 8
+"""Links are followed through at most this many others."""
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _TAR_OPENERS: dict[bytes, Callable[[str], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -89,31 +94,33 @@ def is_archive(path: str) -> bool:
     return path.lower().endswith(ARCHIVE_SUFFIXES) and os.path.isfile(path)
 
 
-def images_in(path: str, suffixes: set[str]) -> Iterator[LazyImage]:
+def images_in(path: str) -> Iterator[LazyImage]:
     """The images in an archive, in its own order, named `path/member`.
 
-    Images are the regular files whose name ends in one of `suffixes` (lower case; the case of the
-    name doesn't matter). Links, hidden files, `__MACOSX`, absolute names and those with `..` are
-    skipped; nested archives aren't opened. If the archive is damaged, the last image is named
-    `path` and raises ImageError when read.
+    Images are the regular files whose name ends in one of `SUFFIXES`. In a .tar, links to other
+    members are read from them, and come last. Other links, hidden files, clutter such as
+    `__MACOSX`, absolute names and those with `..` are skipped; nested archives aren't opened. If
+    the archive is damaged, the last image is named `path` and raises ImageError when read.
     """
     try:
-        yield from _members(path, suffixes)
+        yield from _members(path, Skipped())
     except ImageError as error:
         yield LazyImage(path, partial(_fail, str(error)))
 
 
-def all_images_in(path: str, suffixes: set[str], *, memory_bytes: int) -> list[StoredImage]:
+def all_images_in(
+    path: str, *, memory_bytes: int, skipped: Skipped | None = None
+) -> list[StoredImage]:
     """The same images, to be read in any order, any number of times.
 
     A compressed tar can only be decoded from its beginning, so its images are read at once and kept
-    in memory. Raises ConfigError for an archive that is damaged anywhere, and for a compressed tar
-    whose images exceed `memory_bytes`.
+    in memory. What is left out is counted in `skipped`. Raises ConfigError for an archive that is
+    damaged anywhere, and for a compressed tar whose images exceed `memory_bytes`.
     """
     kept: list[StoredImage] = []
-    room = memory_bytes if _tar_opener(path) else None
     try:
-        for member in _members(path, suffixes):
+        room = memory_bytes if _tar_opener(path) else None
+        for member in _members(path, Skipped() if skipped is None else skipped):
             if room is not None and member.size <= MAX_MEMBER_BYTES:
                 room -= member.size
                 if room < 0:
@@ -123,16 +130,18 @@ def all_images_in(path: str, suffixes: set[str], *, memory_bytes: int) -> list[S
                     )
                 member = replace(member, read=partial(_kept, member.read()))
             kept.append(member)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}.") from error
     except ImageError as error:
         raise ConfigError(f"{path} can't be used: {error}") from error
     return kept
 
 
-def _members(path: str, suffixes: set[str]) -> Iterator[StoredImage]:
+def _members(path: str, skipped: Skipped) -> Iterator[StoredImage]:
     """Raises ImageError."""
     members = _zip_members if path.lower().endswith(".zip") else _tar_members
     try:
-        for count, image in enumerate(members(path, suffixes), start=1):
+        for count, image in enumerate(members(path, skipped), start=1):
             if count > MAX_MEMBERS:
                 raise ImageError(f"The archive contains more than {MAX_MEMBERS:,} files; split it.")
             if image is not None:
@@ -142,10 +151,10 @@ def _members(path: str, suffixes: set[str]) -> Iterator[StoredImage]:
         raise ImageError(text) from error
 
 
-def _is_image(name: str, suffixes: set[str]) -> bool:
-    path = PurePosixPath(name)  # drops the dot of ./name
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in suffixes and not hidden and not path.is_absolute()
+def _is_image(name: str, skipped: Skipped) -> bool:
+    why = reason_to_skip(PurePosixPath(name).parts)  # drops the dot of ./name
+    skipped.note(why)
+    return why is None
 
 
 def _image(archive: str, member: str, size: int, read: Callable[[], bytes]) -> StoredImage:
@@ -163,17 +172,24 @@ def _kept(data: bytes) -> bytes:
     return data
 
 
-def _zip_members(path: str, suffixes: set[str]) -> Iterator[StoredImage | None]:
+def _zip_members(path: str, skipped: Skipped) -> Iterator[StoredImage | None]:
     """An image or None for each member. The file stays open as long as one of its images."""
     archive, lock = zipfile.ZipFile(path), Lock()
     members = archive.infolist()
     if sum(member.file_size for member in members) > MAX_RATIO * os.path.getsize(path):
         raise ImageError(f"The archive claims over {MAX_RATIO} times its size; create it again.")
-    for member in members:
+    names = zip_names(members)
+    skipped.unknown_encoding = next(filter(None, map(undecoded, members)), "")
+    for member, name in zip(members, names, strict=True):
         kind = stat.S_IFMT(member.external_attr >> 16)  # 0 if not packed on Unix
-        if kind in (0, stat.S_IFREG) and _is_image(member.filename, suffixes):
+        if kind == stat.S_IFDIR or name.endswith("/"):
+            yield None
+        elif kind not in (0, stat.S_IFREG):
+            skipped.note(LINK if kind == stat.S_IFLNK else SPECIAL)
+            yield None
+        elif _is_image(name, skipped):
             read = partial(_read_zip, archive, lock, member)
-            yield _image(path, member.filename, member.file_size, read)
+            yield _image(path, name, member.file_size, read)
         else:
             yield None
 
@@ -194,23 +210,71 @@ def _read_zip(archive: zipfile.ZipFile, lock: Lock, member: zipfile.ZipInfo) -> 
         raise ImageError(text) from error
 
 
-def _tar_members(path: str, suffixes: set[str]) -> Iterator[StoredImage | None]:
+def _tar_members(path: str, skipped: Skipped) -> Iterator[StoredImage | None]:
     """An image or None for each member; a compressed tar's images are read along the way."""
     plain = None if _tar_opener(path) else OpenFile(os.open(path, os.O_RDONLY))
+    links: dict[str, str] = {}
     with _opened_tar(path) as archive:
         for member in _headers(archive):
-            if member.isreg() and not member.issparse() and _is_image(member.name, suffixes):
-                read: Callable[[], bytes]
-                if plain is not None:
-                    if member.offset_data + member.size > plain.size:
-                        raise tarfile.ReadError("unexpected end of data")
-                    read = partial(_read_tar, plain, member.offset_data, member.size)
-                else:
-                    data = _content(archive, member) if member.size <= MAX_MEMBER_BYTES else b""
-                    read = _TarMember(path, member.offset, data)
-                yield _image(path, member.name, member.size, read)
+            if member.islnk() or member.issym():
+                if _is_image(member.name, skipped):
+                    links[str(PurePosixPath(member.name))] = _target(member)
+                yield None
+            elif not member.isreg() or member.issparse():
+                skipped.note(None if member.isdir() else SPECIAL)
+                yield None
+            elif _is_image(member.name, skipped):
+                yield _tar_image(path, plain, archive, member, member.name)
             else:
                 yield None
+    if links:
+        yield from _linked(path, plain, links, skipped)
+
+
+def _tar_image(
+    path: str, plain: OpenFile | None, archive: tarfile.TarFile, member: tarfile.TarInfo, name: str
+) -> StoredImage:
+    """The image at `member`, under `name`."""
+    read: Callable[[], bytes]
+    if plain is not None:
+        if member.offset_data + member.size > plain.size:
+            raise tarfile.ReadError("unexpected end of data")
+        read = partial(_read_tar, plain, member.offset_data, member.size)
+    else:
+        data = _content(archive, member) if member.size <= MAX_MEMBER_BYTES else b""
+        read = _TarMember(path, member.offset, data)
+    return _image(path, name, member.size, read)
+
+
+def _under_name(image: StoredImage, name: str) -> StoredImage:
+    read = image.read.copy() if isinstance(image.read, _TarMember) else image.read
+    return replace(image, name=name, read=read)
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """The member that a link leads to: from the root if a hard link, else from its folder."""
+    if link.islnk():
+        return str(PurePosixPath(link.linkname))
+    return posixpath.normpath(posixpath.join(posixpath.dirname(link.name), link.linkname))
+
+
+def _linked(
+    path: str, plain: OpenFile | None, links: Mapping[str, str], skipped: Skipped
+) -> Iterator[StoredImage]:
+    """Links to members as images of their own, found in a second pass; counts the others."""
+    names: dict[str, list[str]] = {}
+    for name, target in links.items():
+        for _ in range(_MAX_LINKS):
+            target = links.get(target, target)
+        names.setdefault(target, []).append(name)
+    with _opened_tar(path) as archive:
+        for member in _headers(archive):
+            if member.isreg() and not member.issparse():
+                wanted = names.pop(str(PurePosixPath(member.name)), None)
+                if wanted:
+                    image = _tar_image(path, plain, archive, member, wanted[0])
+                    yield from (_under_name(image, f"{path}/{name}") for name in wanted)
+    skipped.note(LINK, sum(map(len, names.values())))
 
 
 def _read_tar(file: OpenFile, offset: int, size: int) -> bytes:
@@ -230,9 +294,12 @@ class _TarMember:
     archive again, up to the image.
     """
 
-    def __init__(self, path: str, offset: int, data: bytes) -> None:
-        self._path, self._offset = path, offset
-        self._data: bytes | None = data
+    def __init__(self, path: str, offset: int, data: bytes | None) -> None:
+        self._path, self._offset, self._data = path, offset, data
+
+    def copy(self) -> "_TarMember":
+        """The same member, to be read once more."""
+        return _TarMember(self._path, self._offset, self._data)
 
     def __call__(self) -> bytes:
         data, self._data = self._data, None

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import BinaryIO
 
 from mixer_mlx.errors import ImageError
@@ -13,10 +12,18 @@ from mixer_mlx.runtime.macos import own_folders
 
 from .archives import images_in, is_archive
 from .decode import LazyImage
+from .names import (
+    BROKEN_LINK,
+    FOLDER_LINK,
+    HIDDEN,
+    SUFFIXES,
+    Skipped,
+    has_image_suffix,
+    is_clutter,
+    reason_to_skip,
+)
 
-_FORMATS = "avif bmp gif heic heif jfif jpe jpeg jpg mpo png tif tiff webp"
-SUFFIXES = {f".{name}" for name in _FORMATS.split()}
-"""Suffixes of images in folders and archives, in lower or upper case."""
+__all__ = ["SUFFIXES", "Fetch", "find_images", "images_below", "read_names"]
 
 Fetch = Callable[[str], bytes]
 """Downloads a URL; raises ImageError."""
@@ -73,9 +80,9 @@ def _named(name: str, fetch: Fetch | None) -> Iterator[str | LazyImage]:
     if fetch is not None and _is_url(name):
         yield LazyImage(name, partial(fetch, name))
     elif os.path.isdir(name):
-        yield from _below(name)
+        yield from images_below(name)
     elif is_archive(name):
-        yield from images_in(name, SUFFIXES)
+        yield from images_in(name)
     else:
         yield name
 
@@ -95,15 +102,44 @@ def _no_match() -> bytes:
     raise ImageError("No file matches this pattern; check it.")
 
 
-def _below(folder: str) -> Iterator[str]:
+def images_below(folder: str, skipped: Skipped | None = None) -> Iterator[str]:
+    """The images in a folder and below, as `find_images` yields them.
+
+    With `skipped`, broken links are left out, and all that is left out is counted there.
+    """
     unread: list[str] = []
     for root, folders, files in os.walk(folder, onerror=lambda e: unread.append(e.filename)):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if skipped is not None:
+            _note_folders(root, folders, skipped)
+        folders[:] = sorted(name for name in folders if not _is_passed_over(name))
         folders[:] = own_folders(root, folders)
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield os.path.join(root, name)
+            reason = reason_to_skip([name])
+            path = os.path.join(root, name)
+            if reason is None and skipped is not None and not os.path.exists(path):
+                reason = BROKEN_LINK
+            if reason is None:
+                yield path
+            elif skipped is not None:
+                skipped.note(reason)
     yield from unread  # decoding them raises the reason
+
+
+def _is_passed_over(folder: str) -> bool:
+    return folder.startswith(".") or is_clutter(folder)
+
+
+def _note_folders(root: str, folders: Iterable[str], skipped: Skipped) -> None:
+    """Count linked folders, and the images in hidden ones."""
+    for name in folders:
+        path = os.path.join(root, name)
+        if is_clutter(name):
+            continue
+        if os.path.islink(path):
+            skipped.note(FOLDER_LINK)
+        elif name.startswith("."):
+            inner = (file for _, _, files in os.walk(path) for file in files)
+            skipped.note(HIDDEN, sum(map(has_image_suffix, inner)))
 
 
 def _is_url(name: str) -> bool:

@@ -16,8 +16,9 @@
 
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -49,6 +50,10 @@ _NAMES = {
     *(RUN_FILE, LOG_FILE, REPORT_FILE, "README.md", "curves.png", "best", "last", "state"),
     *trackers.FILES,
 }
+
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""In a name whose bytes aren't UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +106,18 @@ def fingerprint(dataset: Dataset) -> dict[str, object]:
     """
     digest = hashlib.sha256()
     for path, label in zip(dataset.paths, dataset.labels, strict=True):
-        size = path.stat().st_size if isinstance(path, Path) else path.size
+        size = _size(path) if isinstance(path, Path) else path.size
         name = f"{dataset.classes[label]}/{canonical(PurePath(str(path)).name)} {size}\n"
         digest.update(name.encode(errors="surrogateescape"))
     return {"images": len(dataset), "sha256": digest.hexdigest()}
+
+
+def _size(path: Path) -> int:
+    """In bytes; -1 for a file that a list names and that is missing."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def trained_on(folder: Path, dataset: Dataset) -> int:
@@ -146,6 +159,10 @@ class Run:
             raise TrainingError(f"{self.folder} can't be written: {error.strerror}.") from error
 
     def _check_free(self, *, force: bool) -> None:
+        if _LONE_SURROGATE.search(str(self.folder)):  # MLX couldn't write the weights
+            raise TrainingError(
+                f"Expected a name in UTF-8 for the run, not {self.folder}; choose another with -o."
+            )
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
@@ -181,10 +198,11 @@ class Run:
                     f"The {key} images changed since the run in {self.folder} started; restore "
                     "them, or start a new run."
                 )
-        if differing := [key for key in now if began.get(key) != now[key]]:
+        if difference := _first_difference(began, now):
+            name, before, after = difference
             raise TrainingError(
-                f"The run in {self.folder} started with another {differing[0]}; give the same "
-                "options, or start a new run."
+                f"The run in {self.folder} started with {name} {before}, not {after}; give the "
+                "same options, or start a new run."
             )
         state = State.load(self.state_folder, model)
         self.log.rewind(state.progress.step)
@@ -261,8 +279,23 @@ class Run:
         )
 
     def _write(self, name: str, text: str) -> None:
+        # Names of files may hold lone surrogates, which UTF-8 can't encode.
         with replacing_file(self.folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _first_difference(
+    began: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[str, object, object] | None:
+    """The innermost field that differs, e.g. "epochs", with its value before and now."""
+    for key in [*now, *(key for key in began if key not in now)]:
+        before, after = began.get(key), now.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            if inner := _first_difference(before, after):
+                return inner
+        elif before != after:
+            return key, before, after
+    return None
 
 
 def _is_ours(name: str) -> bool:

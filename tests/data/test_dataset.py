@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mixer_mlx import ConfigError
+from mixer_mlx.data.dataset import relabelled
 from mixer_mlx.data.read import (
     Dataset,
     hold_out,
@@ -11,6 +12,7 @@ from mixer_mlx.data.read import (
     read_split,
     read_splits,
 )
+from mixer_mlx.labels import read_list
 
 
 def make(root: Path, **counts: int) -> Path:
@@ -146,10 +148,55 @@ def test_paths_that_are_not_a_dataset(tmp_path: Path) -> None:
 
 def test_folders_match_labels_by_name_synonym_or_number() -> None:
     labels = ["tench, Tinca tinca", "crane", "7", "crane bird, crane"]
-    assert match_classes(["Tinca tinca", "crane", "tench", "3"], labels) == [0, 1, 0, 3]
+    assert match_classes(["Tinca tinca", "crane bird", "tench"], labels) == [0, 3, 0]
+    assert match_classes(["3", "0"], labels) == [3, 0]
+    with pytest.raises(ConfigError, match=r"call all of them by labels, or all by indices"):
+        match_classes(["tench", "3"], labels)
+    with pytest.raises(ConfigError, match=r"'crane': 1 \(crane\), 3 \(crane bird, crane\)"):
+        match_classes(["tench", "crane"], labels)
     assert match_classes(["7"], labels) == [2]
     with pytest.raises(ConfigError, match=r"'wolf', and 1 of 2"):
         match_classes(["wolf", "tench"], labels)
+
+
+def test_equal_lists_match_by_position() -> None:
+    names = ["crane", "dog", "crane"]
+    assert match_classes(names, names) == [0, 1, 2]
+    with pytest.raises(ConfigError, match=r"several labels .* 'crane': 0 \(crane\), 2 \(crane\)"):
+        match_classes(["crane", "dog"], names)
+
+
+@pytest.mark.parametrize(
+    ("name", "indices"), [("crane", (134, 517)), ("maillot", (638, 639)), ("missile", (657, 744))]
+)
+def test_names_that_imagenet_has_twice(name: str, indices: tuple[int, int]) -> None:
+    labels = read_list("imagenet1k")
+    with pytest.raises(ConfigError) as caught:
+        match_classes([name, "tench"], labels)
+    assert all(f"{index} (" in str(caught.value) for index in indices)
+    assert match_classes([str(index) for index in indices], labels) == list(indices)
+
+
+def test_wordnet_ids_match_the_published_lists() -> None:
+    # From ILSVRC 2012's own list: crane the bird, and the machine.
+    ids = ["n01440764", "n02012849", "n03126707"]
+    labels = read_list("imagenet1k")
+    assert match_classes(ids, labels) == [0, 134, 517]
+    assert match_classes(ids, [label.split(", ")[0] for label in labels]) == [0, 134, 517]
+    for name in ("imagenet21k_goog", "imagenet21k_miil"):
+        found = match_classes(["n01440764"], read_list(name))[0]
+        assert read_list(name)[found].startswith("tench")
+    with pytest.raises(ConfigError, match="no label 'n01440764'"):
+        match_classes(ids, labels[:999])
+
+
+def test_two_classes_of_one_name_stay_two() -> None:
+    classes = ("crane", "dog", "crane")
+    dataset = Dataset(classes, (Path("0"),) * 4, np.array([0, 1, 2, 2], np.int32))
+    assert dataset.counts() == {"crane (0)": 1, "dog": 1, "crane (2)": 2}
+    assert relabelled(dataset, classes, "these") is dataset
+    with pytest.raises(ConfigError, match="several classes of one name"):
+        relabelled(dataset, ("crane", "dog"), "these")
 
 
 def test_take_keeps_the_classes() -> None:

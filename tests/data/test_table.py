@@ -1,10 +1,12 @@
 """Lists of images: CSV, TSV, and the Hub's metadata.csv."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mixer_mlx import ConfigError
+from mixer_mlx.analysis.check import find, read_all_splits, scan
 from mixer_mlx.data.read import Columns, read_split, read_splits
 from mixer_mlx.training.run import fingerprint
 
@@ -58,7 +60,7 @@ def test_labels_that_are_numbers_are_sorted_as_such(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        (["path,label", "train/cat/1.png,a", "train/cat/9.png,b"], "line 3 names train/cat/9.png"),
+        (["path,label", "9.png,a", "train/cat/9.png,b"], "line 2 names 9.png"),
         (["path,label", '"a\nb",a'], "line 3 names"),
         (["path,label", "train/cat/1.png,"], "line 2 lacks a value for label"),
         (["path,label", "train/cat/1.png"], "line 2 lacks a value for label"),
@@ -84,6 +86,71 @@ def test_other_columns_and_other_encodings(folder: Path) -> None:
         read_split(path, columns=Columns(label="Kind"))
     path.write_bytes("path,label\ntrain/cat/1.png,é\n".encode("latin-1"))
     with pytest.raises(ConfigError, match="UTF-8"):
+        read_split(path)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["path;label", "train/cat/1.png;a", "train/dog/1.png;b"],
+        ["label\tpath", "a\ttrain/cat/1.png", "b\ttrain/dog/1.png"],
+        ["train/cat/1.png,a", "train/dog/1.png,b"],
+        ["a;train/cat/1.png", "b;train/dog/1.png"],
+        ["path,label", r"train\cat\1.png,a", r"train\dog\1.png,b"],
+        ['"path";"label"', r'"train\cat\1.png";"a"', r'"train\dog\1.png";"b"'],
+    ],
+)
+def test_lists_as_other_programs_write_them(rows: list[str], folder: Path) -> None:
+    found = read_split(lines(folder, "list.csv", *rows))[0]
+    assert found.counts() == {"a": 1, "b": 1}
+    assert found.paths == tuple(folder / f"train/{name}/1.png" for name in ("cat", "dog"))
+
+
+def test_a_first_line_that_names_no_columns(folder: Path) -> None:
+    path = lines(folder, "list.csv", "train/cat/1.png,a,7", "train/dog/1.png,b,8")
+    with pytest.raises(ConfigError, match="names of columns in the first line"):
+        read_split(path)
+
+
+def test_missing_files_are_left_to_be_reported(folder: Path) -> None:
+    rows = [f"train/cat/{i}.png,a" for i in (1, 2, 3, 99)] + ["train/dog/1.png,b", "gone.png,b"]
+    path = lines(folder, "list.csv", "path,label", *rows)
+    dataset = read_split(path)[0]
+    assert len(dataset) == 6
+    assert fingerprint(dataset)["images"] == 6
+    scanned = scan(read_all_splits(path))
+    assert [(f.kind, f.images) for f in find(scanned) if f.kind == "unreadable"] == [
+        ("unreadable", (3,)),
+        ("unreadable", (5,)),
+    ]
+
+
+@pytest.mark.parametrize("values", [("True", "False"), ("1", "0"), ("yes", "No")])
+def test_a_column_may_mark_validation(values: tuple[str, str], folder: Path) -> None:
+    rows = [f"{s}/{c}/{i}.png,{c},{values[s == 'train']}" for s in ("train", "val")
+            for c in ("cat", "dog") for i in (1, 2)]  # fmt: skip
+    path = lines(folder, "list.csv", "path,label,is_valid", *rows)
+    train, val = read_splits(path)
+    assert {path.parent.parent.name for path in train.paths if isinstance(path, Path)} == {"train"}
+    assert (len(train), len(val)) == (4, 4)
+    path = lines(folder, "list.csv", "path,label,is_valid", "train/cat/1.png,a,perhaps")
+    with pytest.raises(ConfigError, match=r"true or false in column is_valid of .* line 2"):
+        read_splits(path)
+
+
+def test_metadata_as_json_lines(folder: Path) -> None:
+    for split in ("train", "val"):
+        (folder / split / "metadata.jsonl").write_text(
+            "".join(
+                json.dumps({"file_name": f"{name}/1.png", "label": label, "boxes": [1]}) + "\n"
+                for name, label in (("cat", 10), ("dog", 9))
+            )
+        )
+    train, val = read_splits(folder)
+    assert train.classes == val.classes == ("9", "10")
+    assert train.labels.tolist() == [1, 0]
+    path = lines(folder, "list.jsonl", '{"path": "train/cat/1.png", "label": "a"}', "[1]")
+    with pytest.raises(ConfigError, match=r"list.jsonl line 2 isn't a JSON object"):
         read_split(path)
 
 

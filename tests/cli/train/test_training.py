@@ -94,6 +94,31 @@ def test_a_run_that_was_killed_after_its_last_step(  # type: ignore[no-untyped-d
     assert (run / "log.jsonl").read_text() == log
 
 
+def test_resume_names_the_option_that_differs(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    args = ["fine-tune", photos, "-m", SMALL, "-o", tmp_path / "run", "-b", 4, "--epochs"]
+    assert mixer(*args, 1).code == 0
+    resumed = mixer(*args, 2, "--resume")
+    assert resumed.code == 1
+    assert "started with epochs 1, not 2" in resumed.err
+
+
+def test_a_class_whose_name_is_not_utf8(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        (photos / "red").rename(photos / name)
+    except OSError:
+        pytest.skip("NOT RUN: this file system takes text only")
+    run = tmp_path / "run"
+    args = ["fine-tune", photos, "-m", SMALL, "-b", 4, "--steps", 1, "-o"]
+    refused = mixer(*args, tmp_path / name)
+    assert "Expected a name in UTF-8 for the run" in refused.err
+    done = mixer(*args, run)
+    assert done.code == 0, done.err
+    assert "- `caf\\udce9`: " in (run / "README.md").read_text("utf-8")
+    assert (run / "report.html").is_file()
+    assert checkpoint.read_info(run / "best").labels == ("blue", name)
+
+
 def test_the_head_alone(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     options = ["--steps", 2, "-b", 4, "--freeze-backbone"]
     run = mixer("fine-tune", photos, "-m", "cifar10", "-o", tmp_path / "run", *options)
