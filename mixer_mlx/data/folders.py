@@ -144,6 +144,8 @@ def read_classes(tree: Tree, skipped: Skipped | None = None) -> Dataset:
     if dangling := [name for name in broken if not is_image(name)]:
         raise ConfigError(f"{tree}/{dangling[0]} is a broken link; mend it, or remove it.")
     if not folders:
+        if not skipped:
+            tree.images()  # counts what they are
         raise ConfigError(
             f"Expected one folder per class: {tree}/<class>/*.jpg. {skipped.sentence()}".rstrip()
         )

@@ -23,6 +23,10 @@ class Notes:
     def sentences(self, what: str, use: str) -> Iterator[str]:
         """How the dataset `what` was read and is used, and what was left out; a line each."""
         yield f"Read {what} as {self.form}: {use}."
+        yield from self.left_out_sentences(what)
+
+    def left_out_sentences(self, what: str) -> Iterator[str]:
+        """What was left out; nothing if that is nothing."""
         if self.left_out:
             yield f"Left out: {', '.join(self.left_out)}."
         if skipped := self.skipped.sentence():

@@ -60,16 +60,15 @@ def read_split(
 ) -> tuple[Dataset, str]:
     """Images to evaluate on, and the name of their split, or "" for a dataset without splits.
 
-    Without `split`, the validation split, else the test split, else the only one. `say` gets how
-    the dataset was read, and what was left out. Raises ConfigError.
+    Without `split`, the validation split, else the test split, else the only one. `say` gets what
+    was left out. Raises ConfigError.
     """
     split = canonical(split) if split else None
     notes = Notes()
     splits = find_splits(root, columns or Columns(), {split} if split else (), notes)
     name = split_for_evaluation(splits, split, str(root))
     dataset = splits[name]()
-    use = f"split {name}{_unused(splits, name)}" if name else _classes(dataset)
-    for sentence in notes.sentences(str(root), use):
+    for sentence in notes.left_out_sentences(str(root)):
         say(sentence)
     return dataset, name
 

@@ -43,4 +43,6 @@ def undecoded(member: zipfile.ZipInfo) -> str:
         return ""
     foreign = (char for char in member.filename if not char.isascii())
     latin = all(unicodedata.name(char, "").startswith("LATIN") for char in foreign)
-    return "" if latin else member.filename
+    pairs = zip(member.filename, member.filename[1:], strict=False)
+    mixed = any(a.islower() and b.isupper() and not (a + b).isascii() for a, b in pairs)
+    return "" if latin and not mixed else member.filename  # "öLîó" is Shift JIS

@@ -160,6 +160,8 @@ def test_a_class_of_other_files_alone_says_so(tmp_path: Path) -> None:
     touch(tmp_path, "b/0.ppm", "b/1.ppm")
     with pytest.raises(ConfigError, match=r"b holds no images; .* Skipped: 2 with .*\(\.ppm\)"):
         read_split(tmp_path)
+    with pytest.raises(ConfigError, match=r"one folder per class: .* Skipped: 2 with .*\(\.ppm\)"):
+        read_split(tmp_path / "b")
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
@@ -181,7 +183,7 @@ def test_links_in_a_tar_are_read_from_their_members(suffix: str, tmp_path: Path)
     assert dataset.counts() == {"a": 1, "b": 1, "best": 2}
     read = {str(entry).rpartition("/d/")[2]: entry.read() for entry in dataset.paths}  # type: ignore[union-attr]
     assert (read["best/h.png"], read["best/s.png"]) == (png(0), png(1))
-    assert lines[1] == "Skipped: 1 link to what isn't in the archive."
+    assert lines[0] == "Skipped: 1 link to what isn't in the archive."
 
 
 def renamed_zip(path: Path, names: dict[str, bytes]) -> Path:
@@ -209,12 +211,13 @@ def test_names_in_zips_are_utf8_or_said_to_be_unknown(tmp_path: Path) -> None:
         plain = {f"{'xy'[i] * len(r)}/0.jpg": r + b"/0.jpg" for i, r in enumerate(raw)}
         lines: list[str] = []
         path = renamed_zip(tmp_path / f"{encoding}.zip", plain)
-        return read_split(path, say=lines.append)[0].classes, "".join(lines[1:])
+        return read_split(path, say=lines.append)[0].classes, "".join(lines)
 
     assert names("utf-8", "猫", "café") == (("café", "猫"), "")
     assert names("cp437", "Äpfel", "café") == (("café", "Äpfel"), "")
-    for encoding in ("gbk", "cp949"):
-        assert "unknown encoding" in names(encoding, "三四", "六七")[1]
+    for encoding in ("gbk", "big5", "shift_jis"):
+        assert "unknown encoding" in names(encoding, "三犬", "六七")[1]
+    assert "unknown encoding" in names("cp949", "고양", "이개")[1]
 
 
 def test_two_names_that_are_not_utf8(tmp_path: Path) -> None:
