@@ -121,6 +121,13 @@ def test_the_bucket_by_name(mixer, hub: HubServer, tmp_path: Path) -> None:  # t
     assert known["num_classes"] == 10
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_quiet_download(mixer, tiny: HubServer, cat: Path, quiet: bool) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("predict", cat, "-m", "user/tiny", *["--quiet"] * quiet)
+    assert run.code == 0
+    assert (run.err == "") == quiet
+
+
 def test_convert_records_the_commit(mixer, tiny: HubServer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert mixer("convert", "user/tiny", tmp_path / "model").code == 0
     source = json.loads((tmp_path / "model" / "config.json").read_text())["source"]

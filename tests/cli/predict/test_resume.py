@@ -1,5 +1,6 @@
 """-o FILE grows in FILE.part, and --resume gives the file of an undisturbed run."""
 
+import errno
 import fcntl
 import json
 import os
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from mixer_mlx import Classifier
-from mixer_mlx.errors import CheckpointError
+from mixer_mlx.cli.predict.resume import PartFile
+from mixer_mlx.errors import CheckpointError, MixerError
 
 COMMAND = [sys.executable, "-m", "mixer_mlx", "predict", "-m", "cifar10"]
 ARGS = ("-m", "cifar10", "-b", 3, "-k", 2)
@@ -60,10 +62,17 @@ def test_the_end_result_is_that_of_an_undisturbed_run(  # type: ignore[no-untype
         assert sorted(os.listdir(tmp_path)) == ["album", out.name, whole.name]
 
 
+@pytest.mark.parametrize(("suffix", "lines"), [("jsonl", 11), ("csv", 1 + 10 * 2 + 1)])
 def test_whole_batches_are_not_computed_again(  # type: ignore[no-untyped-def]
-    mixer, break_off, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mixer,
+    break_off,
+    album: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    lines: int,
 ) -> None:
-    out = tmp_path / "out.jsonl"
+    out = tmp_path / f"out.{suffix}"
     break_off(7, "predict", album, *ARGS, "-o", out)
     given = []
     predict = Classifier.predict
@@ -75,7 +84,19 @@ def test_whole_batches_are_not_computed_again(  # type: ignore[no-untyped-def]
     monkeypatch.setattr(Classifier, "predict", watched)
     mixer("predict", album, *ARGS, "-o", out, "--resume")
     assert [Path(str(name)).name for name in given] == [f"{n:02}.png" for n in range(6, 11)]
-    assert len(out.read_bytes().splitlines()) == 11
+    assert len(out.read_bytes().splitlines()) == lines
+
+
+@pytest.mark.parametrize("needs_end", [True, False])
+def test_a_part_that_can_not_be_completed(tmp_path: Path, needs_end: bool) -> None:
+    """After a failed write a Parquet file has no end, so nobody can read it."""
+    target = PartFile(tmp_path / "out", resumable=not needs_end, needs_end=needs_end)
+    with pytest.raises(MixerError, match="No space left") as caught, target.open({}) as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    left = [] if needs_end else ["out.part", "out.part.json"]
+    assert sorted(os.listdir(tmp_path)) == left
+    assert ("out.part" in str(caught.value)) != needs_end
 
 
 @pytest.mark.parametrize(
