@@ -101,11 +101,10 @@ def training(photos: Path, tmp_path: Path, *more: object) -> tuple[object, ...]:
     return ("fine-tune", photos, "-m", SMALL, "-o", "run", *options, *more)
 
 
-def wait_for_step(run: Path, step: int) -> None:
+def wait_for_step(job: Job, run: Path, step: int) -> None:
     log = run / "log.jsonl"
-    end = time.monotonic() + 300
     while not log.exists() or f'"step": {step},' not in log.read_text("utf-8"):
-        assert time.monotonic() < end
+        assert [process.poll() for process in job] == [None] * len(job)
         time.sleep(0.02)
 
 
@@ -143,7 +142,7 @@ def test_two_processes_train_as_one_and_resume(
 
     two.rename(tmp_path / "undisturbed")
     job = start(*args)
-    wait_for_step(two, 2)
+    wait_for_step(job, two, 2)
     job[0].send_signal(signal.SIGTERM)
     first, second = ends(job)
     assert (first[0], second) == (143, (143, "", ""))
@@ -157,17 +156,16 @@ def test_a_killed_rank_stops_the_other(
 ) -> None:
     job = start(*training(photos, tmp_path, "--steps", 5000))
     run = tmp_path / "0" / "run"
-    wait_for_step(run, 4)
+    wait_for_step(job, run, 4)
     job[1].kill()
-    killed = time.monotonic()
     (code, _, err), _ = ends(job)
-    assert time.monotonic() - killed < 30
     assert code == 1
     assert err.splitlines()[-1] == (
         "Error: Rank 1 ended before the work was done; run the same command again with --resume "
         "to continue from what is saved."
     )
-    assert json.loads((run / "state" / "state.json").read_text())["progress"]["step"] >= 2
+    step = json.loads((run / "state" / "state.json").read_text())["progress"]["step"]
+    assert 2 <= step < 5000
     assert load_file(run / "state" / "arrays.safetensors")
 
 
