@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from mixer_mlx import load
 from mixer_mlx.analysis.evaluate import evaluate
+from mixer_mlx.cli.main import main
 from mixer_mlx.data.augment import augmentation
 from mixer_mlx.data.loader import DecodedImages, EvaluationBatches, TrainingBatches
 from mixer_mlx.data.mixing import Mixing, SoftLabels
@@ -253,10 +254,22 @@ def test_a_common_error_is_reported_once(
         ("predict", "-"),
     ],
 )
-def test_options_for_one_process(start: Callable[..., Job], args: tuple[str, ...]) -> None:
-    for code, _, err in ends(start(*args, "-m", SMALL)):
-        assert code == 2
-        assert err.count("process") == 1
+def test_options_for_one_process(
+    args: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Refused before the processes connect."""
+    (tmp_path / "hosts.json").write_text('[["127.0.0.1:1"], ["127.0.0.1:2"]]')
+    monkeypatch.setenv("MLX_HOSTFILE", str(tmp_path / "hosts.json"))
+    monkeypatch.setattr(sys, "argv", ["mixer", *args, "-m", str(SMALL)])
+    for rank in ("0", "1"):
+        monkeypatch.setenv("MLX_RANK", rank)
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2
+        assert capfd.readouterr().err.count("process") == 1
 
 
 def rank_of(rank: int, size: int) -> Ranks:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,10 @@ def test_the_end_result_is_that_of_an_undisturbed_run(  # type: ignore[no-untype
     assert run.err.endswith(f"are in {part}; run the same command with --resume to continue.\n")
     assert whole.read_bytes().startswith(part.read_bytes())
     settings = Path(f"{part}.json").read_bytes()
-    for cut in (*range(0, whole.stat().st_size, 331), whole.stat().st_size):
+    size = whole.stat().st_size
+    lines = list(accumulate(map(len, whole.read_bytes().splitlines(keepends=True))))
+    # Nothing; in the first line; a line's end and before it, in a batch and at its end; all.
+    for cut in (0, 9, lines[3] - 1, lines[3], lines[len(lines) // 2], size - 40, size):
         part.write_bytes(whole.read_bytes()[:cut])
         Path(f"{part}.json").write_bytes(settings)
         run = mixer(*args, "-o", out, "--resume", "--force")
@@ -168,23 +171,26 @@ def test_a_process_that_is_ended_loses_nothing(  # type: ignore[no-untyped-def]
     mixer, cat: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     out, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
-    command = [*COMMAND, *[cat] * 120, "-b", "1"]
-    with subprocess.Popen([*command, "-o", out], stderr=subprocess.PIPE, text=True) as run:
+    command = [*COMMAND, "-", "-b", "1", "-o", out]
+    with subprocess.Popen(command, stdin=-1, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdin is not None
+        run.stdin.write(f"{cat}\n" * 30)
+        run.stdin.flush()  # and it waits for more
         while not part.exists() or part.read_bytes().count(b"\n") < 5:
             assert run.poll() is None
             time.sleep(0.002)
         run.send_signal(number)
-        _, said = run.communicate(timeout=60)
-    assert run.returncode == code
-    assert part.read_bytes().count(b"\n") < 120
+        assert run.wait() == code
+        assert run.stderr is not None
+        said = run.stderr.read()
     if number != signal.SIGKILL:
         advice = f"Finished results are in {part}; run the same command with --resume to continue."
         assert said == f"Interrupted. {advice}\n"
-    args = command[3:]
+    args = [*COMMAND[3:], *[cat] * 40, "-b", "1"]
     assert mixer(*args, "-o", out, "--resume").code == 0
     assert mixer(*args, "-o", tmp_path / "whole.jsonl").code == 0
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert json.loads(out.read_text().splitlines()[119])["image"] == str(cat)
+    assert json.loads(out.read_text().splitlines()[39])["image"] == str(cat)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT RUN: needs /dev/full")
