@@ -91,7 +91,7 @@ def test_stopped_at_any_event(name: str, tmp_path: Path) -> None:
     expected = finished(recipe)
     assert expected.progress.step == STEPS
     # A step within an epoch, the last before its validation, the validation, the end.
-    for stop in (1, 4, 5, 18):
+    for stop in (1, 4, 5, 18) if name == "plain" else (7, 11):
         for number, event in enumerate(run(recipe)):
             if number == stop:
                 event.state.save(tmp_path / "state")

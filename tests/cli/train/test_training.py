@@ -212,7 +212,7 @@ def test_a_loss_that_explodes_is_a_sentence(mixer, photos: Path, tmp_path: Path)
 
 
 def test_from_nothing(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    options = ["--recipe", "cifar", "--steps", 2, "-b", 4, "--image-size", 32]
+    options = ["--recipe", "cifar", "--steps", 1, "-b", 4, "--image-size", 32, "--no-report"]
     run = mixer("train", photos, "--variant", "S/16", "-o", tmp_path / "run", *options)
     assert run.code == 0, run.err
     assert checkpoint.read_info(tmp_path / "run" / "last").config.hidden_dim == 512
