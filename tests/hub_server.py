@@ -8,12 +8,11 @@ import json
 import re
 import runpy
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from types import TracebackType
 from urllib.parse import unquote
 
@@ -46,7 +45,7 @@ class Fault:
     status: int | None = None
     cut: int | None = None  # close the connection after so many bytes of the body
     longer: int = 0  # Content-Length promises so many bytes more than there are
-    delay: float = 0.0
+    wait: Event | None = None  # hold the rest of the body back until it is set
     headers: dict[str, str] = field(default_factory=dict)
     times: int | None = None
 
@@ -126,8 +125,6 @@ class _Handler(BaseHTTPRequestHandler):
         if path != "/api/agent-harnesses":  # the library asks once in a process, when it wants
             self.server.requests.append((self.command, path, dict(self.headers)))
         self.fault = self.server.take_fault(path)
-        if self.fault.delay:
-            time.sleep(self.fault.delay)
         if self.fault.status:
             self.answer(self.fault.status, b'{"error": "as the test wants"}')
         elif match := re.fullmatch(
@@ -202,6 +199,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.end_headers()
         if sends_body:
+            if self.fault.wait is not None:
+                half, body = body[: len(body) // 2], body[len(body) // 2 :]
+                self.wfile.write(half)
+                self.fault.wait.wait()
             self.wfile.write(body[: self.fault.cut])
 
     def log_message(self, format: str, *args: object) -> None:

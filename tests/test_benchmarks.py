@@ -96,7 +96,7 @@ def test_turns_medians_and_ratios_of_a_round() -> None:
 def test_a_worker_runs_rests_and_reports(fake: Callable[..., Any]) -> None:
     slow = fake("slow", sleep=0.05)
     answer = slow.run(2)
-    assert 0.05 <= answer["seconds"] < 0.5
+    assert answer["seconds"] >= 0.05
     assert answer["cpu"] < 0.05
     assert slow.ask(do="facts") == {"facts": {"known": 0.05}}
     assert slow.versions == {"fake": "1"}

@@ -182,6 +182,11 @@ def test_labels_must_fit_the_classes() -> None:
         ModelInfo(CONFIG, Preprocess((24, 32)), ("a", "b", "c"))
 
 
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "b" / "model", MlpMixer(CONFIG), INFO)
+    assert checkpoint.read_info(tmp_path / "a" / "b" / "model") == INFO
+
+
 def test_nothing_is_replaced_without_force(folder: Path) -> None:
     before = (folder / "model.safetensors").read_bytes()
     with pytest.raises(CheckpointError, match="--force"):

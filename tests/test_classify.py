@@ -137,13 +137,22 @@ def test_logits_beyond_float16_are_computed_again(cat: Path) -> None:
     half = overflowing(30_000, mx.float16)
     with pytest.warns(RuntimeWarning, match="float16 were not finite"):
         found = half(cat)
-    assert found[0].index == overflowing(30_000, mx.float32)(cat)[0].index
+    single = overflowing(30_000, mx.float32)
+    assert found[0].index == single(cat)[0].index
+    pixels = half.preprocess(cat)[None]
+    with pytest.warns(RuntimeWarning, match="float16 were not finite"):
+        again = half.logits(pixels)
+    assert again.dtype == mx.float32
+    expected = np.array(single.logits(pixels))
+    np.testing.assert_allclose(np.array(again), expected, atol=0.02 * np.abs(expected).max())
 
 
 def test_broken_weights_are_an_error_not_nan(cat: Path) -> None:
     broken = overflowing(float("nan"), mx.float32)
     with pytest.raises(CheckpointError, match="not finite"):
         broken(cat)
+    with pytest.raises(CheckpointError, match="not finite"):
+        broken.logits(broken.preprocess(cat)[None])
 
 
 def test_a_model_without_a_head_can_not_classify() -> None:

@@ -1,6 +1,7 @@
 """Strict mypy sees a wrong call wherever it crosses from one file, or one room, into another."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def test_wrong_calls_are_refused(tmp_path: Path) -> None:
     planted = Path("mixer_mlx", "cli", "planted.py")
     (tmp_path / planted).write_text(PLANTED)
     run = subprocess.run(
-        [sys.executable, "-m", "mypy", str(planted)],
+        [sys.executable, "-m", "mypy", "--cache-dir", os.devnull, str(planted)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

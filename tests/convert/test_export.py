@@ -33,6 +33,12 @@ def equal(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
         assert ours[name].tobytes() == np.ascontiguousarray(value).tobytes(), name
 
 
+@pytest.mark.parametrize("format", ["timm", "jax"])
+def test_missing_folders_are_made(tmp_path: Path, format: str) -> None:
+    export("cifar10", tmp_path / "a" / "b" / "out", format=format)
+    assert (tmp_path / "a" / "b" / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["jax_tiny", "jax_from_timm"])
 def test_back_to_jax_bit_for_bit(golden: Path, tmp_path: Path, name: str) -> None:
     convert(golden / f"{name}.npz", tmp_path / "model", settings=SIZE)

@@ -51,6 +51,14 @@ def test_cutout(magnitude: int) -> None:
     assert len(found) > 100
 
 
+def test_no_cutout_of_less_than_a_pixel() -> None:
+    """5 pixels: int(5 * 40 / 224) is 0, in both directions or in one."""
+    for size in ((5, 5), (5, 28), (28, 5)):
+        image = Image.new("RGB", size, "red")
+        for i in range(20):
+            assert OPERATIONS["cutout"](image, 1.0, generator(0, 0, i)) == image
+
+
 def test_each_layer_is_any_operation(theirs: Arrays) -> None:
     """Two operations in a row, all sixteen of them first and last, as often as each other."""
     pixels = theirs["picture"]

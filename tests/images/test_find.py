@@ -319,6 +319,14 @@ def test_a_large_member_of_a_tar_is_passed_over(tmp_path: Path) -> None:
     assert decode(second).size == (3, 2)
 
 
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may write less than it is given, e.g. beyond 2 GiB."""
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
+    archives.OpenFile(os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)).write(2, b"0123456789")
+    assert (tmp_path / "file").read_bytes() == b"\0\0" + b"0123456789"
+
+
 def test_archives_have_to_be_files(tmp_path: Path) -> None:
     made(tmp_path, "folder.zip/a.png")
     assert names(tmp_path / "folder.zip") == [f"{tmp_path}/folder.zip/a.png"]

@@ -551,9 +551,11 @@ def test_16_bits_are_divided_by_257(mode: str) -> None:
         image.putpixel((x, 0), value)
     grey = [0, 0, 1, 1, 127, 255] + ([0, 255] if mode == "I" else [])
     assert np.asarray(to_rgb(image)).tolist() == [[[v, v, v] for v in grey]]
-    image.info["transparency"] = 257
-    grey[3] = 255
-    assert np.asarray(to_rgb(image)).tolist() == [[[v, v, v] for v in grey]]
+    for x, value in enumerate(values[:6]):  # 0 and 65535 too
+        image.info["transparency"] = value
+        white = [255 if other == x else v for other, v in enumerate(grey)]
+        white[6:] = [white[0], white[5]] if mode == "I" else []  # clipped, so the same values
+        assert np.asarray(to_rgb(image)).tolist() == [[[v, v, v] for v in white]]
     assert to_rgb(image).info == {}
 
 

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from mixer_mlx import load
 from mixer_mlx.analysis.evaluate import evaluate
+from mixer_mlx.cli.main import main
 from mixer_mlx.data.augment import augmentation
 from mixer_mlx.data.loader import DecodedImages, EvaluationBatches, TrainingBatches
 from mixer_mlx.data.mixing import Mixing, SoftLabels
@@ -101,11 +102,10 @@ def training(photos: Path, tmp_path: Path, *more: object) -> tuple[object, ...]:
     return ("fine-tune", photos, "-m", SMALL, "-o", "run", *options, *more)
 
 
-def wait_for_step(run: Path, step: int) -> None:
+def wait_for_step(job: Job, run: Path, step: int) -> None:
     log = run / "log.jsonl"
-    end = time.monotonic() + 300
     while not log.exists() or f'"step": {step},' not in log.read_text("utf-8"):
-        assert time.monotonic() < end
+        assert [process.poll() for process in job] == [None] * len(job)
         time.sleep(0.02)
 
 
@@ -143,7 +143,7 @@ def test_two_processes_train_as_one_and_resume(
 
     two.rename(tmp_path / "undisturbed")
     job = start(*args)
-    wait_for_step(two, 2)
+    wait_for_step(job, two, 2)
     job[0].send_signal(signal.SIGTERM)
     first, second = ends(job)
     assert (first[0], second) == (143, (143, "", ""))
@@ -157,17 +157,16 @@ def test_a_killed_rank_stops_the_other(
 ) -> None:
     job = start(*training(photos, tmp_path, "--steps", 5000))
     run = tmp_path / "0" / "run"
-    wait_for_step(run, 4)
+    wait_for_step(job, run, 4)
     job[1].kill()
-    killed = time.monotonic()
     (code, _, err), _ = ends(job)
-    assert time.monotonic() - killed < 30
     assert code == 1
     assert err.splitlines()[-1] == (
         "Error: Rank 1 ended before the work was done; run the same command again with --resume "
         "to continue from what is saved."
     )
-    assert json.loads((run / "state" / "state.json").read_text())["progress"]["step"] >= 2
+    step = json.loads((run / "state" / "state.json").read_text())["progress"]["step"]
+    assert 2 <= step < 5000
     assert load_file(run / "state" / "arrays.safetensors")
 
 
@@ -255,10 +254,22 @@ def test_a_common_error_is_reported_once(
         ("predict", "-"),
     ],
 )
-def test_options_for_one_process(start: Callable[..., Job], args: tuple[str, ...]) -> None:
-    for code, _, err in ends(start(*args, "-m", SMALL)):
-        assert code == 2
-        assert err.count("process") == 1
+def test_options_for_one_process(
+    args: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Refused before the processes connect."""
+    (tmp_path / "hosts.json").write_text('[["127.0.0.1:1"], ["127.0.0.1:2"]]')
+    monkeypatch.setenv("MLX_HOSTFILE", str(tmp_path / "hosts.json"))
+    monkeypatch.setattr(sys, "argv", ["mixer", *args, "-m", str(SMALL)])
+    for rank in ("0", "1"):
+        monkeypatch.setenv("MLX_RANK", rank)
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2
+        assert capfd.readouterr().err.count("process") == 1
 
 
 def rank_of(rank: int, size: int) -> Ranks:

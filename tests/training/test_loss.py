@@ -26,10 +26,13 @@ def test_softmax(smoothing: float, dtype: mx.Dtype) -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_sigmoid(smoothing: float) -> None:
-    t, p = one_hot(smoothing), 1 / (1 + np.exp(-LOGITS))
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
+def test_sigmoid(smoothing: float, dtype: mx.Dtype) -> None:
+    logits = mx.array(LOGITS).astype(dtype)
+    t, p = one_hot(smoothing), 1 / (1 + np.exp(-np.array(logits.astype(mx.float32), np.float64)))
     expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).sum(1)
-    found = sigmoid_loss(mx.array(LOGITS), mx.array(LABELS), smoothing)
+    found = sigmoid_loss(logits, mx.array(LABELS), smoothing)
+    assert found.dtype == mx.float32
     assert np.array(found) == pytest.approx(expected, rel=1e-5)
 
 

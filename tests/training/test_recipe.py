@@ -87,6 +87,11 @@ def test_epochs_or_steps(both: dict[str, int]) -> None:
     assert Recipe(steps=3).replace(epochs=2).steps is None
 
 
+def test_the_default_seed() -> None:
+    """Runs that name none are reproduced by it."""
+    assert Recipe(epochs=1).seed == 0
+
+
 def test_batch_size_for_a_set() -> None:
     quick = RECIPES["quick"].recipe
     assert [quick.batch_size_for(n) for n in (3, 50, 100, 5000)] == [1, 12, 25, 32]

@@ -1,5 +1,6 @@
 """-o FILE grows in FILE.part, and --resume gives the file of an undisturbed run."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import pytest
 
 from mixer_mlx import Classifier
-from mixer_mlx.errors import CheckpointError
+from mixer_mlx.cli.predict.resume import PartFile
+from mixer_mlx.errors import CheckpointError, MixerError
 
 COMMAND = [sys.executable, "-m", "mixer_mlx", "predict", "-m", "cifar10"]
 ARGS = ("-m", "cifar10", "-b", 3, "-k", 2)
@@ -50,7 +52,10 @@ def test_the_end_result_is_that_of_an_undisturbed_run(  # type: ignore[no-untype
     assert run.err.endswith(f"are in {part}; run the same command with --resume to continue.\n")
     assert whole.read_bytes().startswith(part.read_bytes())
     settings = Path(f"{part}.json").read_bytes()
-    for cut in (*range(0, whole.stat().st_size, 331), whole.stat().st_size):
+    size = whole.stat().st_size
+    lines = list(accumulate(map(len, whole.read_bytes().splitlines(keepends=True))))
+    # Nothing; in the first line; a line's end and before it, in a batch and at its end; all.
+    for cut in (0, 9, lines[3] - 1, lines[3], lines[len(lines) // 2], size - 40, size):
         part.write_bytes(whole.read_bytes()[:cut])
         Path(f"{part}.json").write_bytes(settings)
         run = mixer(*args, "-o", out, "--resume", "--force")
@@ -60,10 +65,17 @@ def test_the_end_result_is_that_of_an_undisturbed_run(  # type: ignore[no-untype
         assert sorted(os.listdir(tmp_path)) == ["album", out.name, whole.name]
 
 
+@pytest.mark.parametrize(("suffix", "lines"), [("jsonl", 11), ("csv", 1 + 10 * 2 + 1)])
 def test_whole_batches_are_not_computed_again(  # type: ignore[no-untyped-def]
-    mixer, break_off, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mixer,
+    break_off,
+    album: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    lines: int,
 ) -> None:
-    out = tmp_path / "out.jsonl"
+    out = tmp_path / f"out.{suffix}"
     break_off(7, "predict", album, *ARGS, "-o", out)
     given = []
     predict = Classifier.predict
@@ -75,7 +87,19 @@ def test_whole_batches_are_not_computed_again(  # type: ignore[no-untyped-def]
     monkeypatch.setattr(Classifier, "predict", watched)
     mixer("predict", album, *ARGS, "-o", out, "--resume")
     assert [Path(str(name)).name for name in given] == [f"{n:02}.png" for n in range(6, 11)]
-    assert len(out.read_bytes().splitlines()) == 11
+    assert len(out.read_bytes().splitlines()) == lines
+
+
+@pytest.mark.parametrize("needs_end", [True, False])
+def test_a_part_that_can_not_be_completed(tmp_path: Path, needs_end: bool) -> None:
+    """After a failed write a Parquet file has no end, so nobody can read it."""
+    target = PartFile(tmp_path / "out", resumable=not needs_end, needs_end=needs_end)
+    with pytest.raises(MixerError, match="No space left") as caught, target.open({}) as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    left = [] if needs_end else ["out.part", "out.part.json"]
+    assert sorted(os.listdir(tmp_path)) == left
+    assert ("out.part" in str(caught.value)) != needs_end
 
 
 @pytest.mark.parametrize(
@@ -147,23 +171,26 @@ def test_a_process_that_is_ended_loses_nothing(  # type: ignore[no-untyped-def]
     mixer, cat: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     out, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
-    command = [*COMMAND, *[cat] * 120, "-b", "1"]
-    with subprocess.Popen([*command, "-o", out], stderr=subprocess.PIPE, text=True) as run:
+    command = [*COMMAND, "-", "-b", "1", "-o", out]
+    with subprocess.Popen(command, stdin=-1, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdin is not None
+        run.stdin.write(f"{cat}\n" * 30)
+        run.stdin.flush()  # and it waits for more
         while not part.exists() or part.read_bytes().count(b"\n") < 5:
             assert run.poll() is None
             time.sleep(0.002)
         run.send_signal(number)
-        _, said = run.communicate(timeout=60)
-    assert run.returncode == code
-    assert part.read_bytes().count(b"\n") < 120
+        assert run.wait() == code
+        assert run.stderr is not None
+        said = run.stderr.read()
     if number != signal.SIGKILL:
         advice = f"Finished results are in {part}; run the same command with --resume to continue."
         assert said == f"Interrupted. {advice}\n"
-    args = command[3:]
+    args = [*COMMAND[3:], *[cat] * 40, "-b", "1"]
     assert mixer(*args, "-o", out, "--resume").code == 0
     assert mixer(*args, "-o", tmp_path / "whole.jsonl").code == 0
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert json.loads(out.read_text().splitlines()[119])["image"] == str(cat)
+    assert json.loads(out.read_text().splitlines()[39])["image"] == str(cat)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT RUN: needs /dev/full")

@@ -481,8 +481,11 @@ def test_no_network(
 def test_silence(hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAITS", ())
     monkeypatch.setattr(module, "TIMEOUT", 0.05)
-    hub.faults[PATH] = Fault(delay=0.3)
-    assert isinstance(refused(url, tmp_path, r"was interrupted \(timed out\)"), TimeoutError)
+    hub.faults[PATH] = Fault(wait=(over := threading.Event()))
+    try:
+        assert isinstance(refused(url, tmp_path, r"was interrupted \(timed out\)"), TimeoutError)
+    finally:
+        over.set()
 
 
 @pytest.mark.parametrize(
