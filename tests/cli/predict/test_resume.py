@@ -16,7 +16,7 @@ from mixer_mlx import Classifier
 from mixer_mlx.errors import CheckpointError
 
 COMMAND = [sys.executable, "-m", "mixer_mlx", "predict", "-m", "cifar10"]
-ARGS = ("-m", "cifar10", "-b", 3, "-k", 2)
+ARGS = ("-m", "cifar10", "-b", 3, "-k", 2, "--dtype", "float32")
 
 
 @pytest.fixture
