@@ -149,7 +149,7 @@ def test_resize(mixer, golden: Path, tmp_path: Path) -> None:  # type: ignore[no
     expected = np.load(golden / "jax_square_expected.npz")
     import mlx.core as mx
 
-    model = mixer_mlx.load(tmp_path / "large").model
+    model = mixer_mlx.load(tmp_path / "large", dtype="float32").model
     tiled = mx.array(np.tile(expected["images"], (1, 2, 2, 1)))
     assert abs(np.array(model(tiled)) - expected["logits"]).max() < 1e-5
     known = json.loads(mixer("info", tmp_path / "large", "--format", "json").out)

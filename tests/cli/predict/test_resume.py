@@ -18,7 +18,7 @@ from mixer_mlx.cli.predict.resume import PartFile
 from mixer_mlx.errors import CheckpointError, MixerError
 
 COMMAND = [sys.executable, "-m", "mixer_mlx", "predict", "-m", "cifar10"]
-ARGS = ("-m", "cifar10", "-b", 3, "-k", 2)
+ARGS = ("-m", "cifar10", "-b", 3, "-k", 2, "--dtype", "float32")
 
 
 @pytest.fixture
