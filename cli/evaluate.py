@@ -57,7 +57,7 @@ def evaluate(
     from mixer_mlx.convert import load
     from mixer_mlx.data.loader import DecodedImages
     from mixer_mlx.data.read import match_classes
-    from mixer_mlx.training.run import trained_on
+    from mixer_mlx.training.fingerprint import trained_on
 
     if report:
         refuse_several("--report works in a single process only.")

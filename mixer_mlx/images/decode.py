@@ -5,7 +5,6 @@ import os
 import re
 import stat
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import SUPPORTED as HAS_WEBP
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -28,6 +27,7 @@ from mixer_mlx.errors import ImageError
 from mixer_mlx.runtime.macos import refusal
 from mixer_mlx.runtime.tuning import decode_bytes
 
+from .depth import check_depth, eight_bits
 from .pillow import RAISED_BY_PILLOW, quietly, reason
 
 MAX_PIXELS = 2**28
@@ -137,10 +137,6 @@ _BYTES_PER_PIXEL = 4  # Pillow's, for RGB too
 
 _DECODING = ("decoded", "use an intact copy, or save it again")
 
-# Scanners, cameras and microscopes store 8 or 12 bits in 16, CT Hounsfield units from -1024; those
-# of one data set should fall into the same range, so the steps are wide.
-_GREY_RANGES = ((0, 255), (0, 4095), (-128, 127), (-1024, 3071), (-4096, 4095))
-_WHITE_IS_ZERO = 0  # a TIFF's photometric interpretation
 
 _ORIENTATION = 0x0112
 _TRANSPOSE: dict[object, Image.Transpose] = {
@@ -219,63 +215,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
         deep = ";16" in str(getattr(image, "tile", ""))
         image.load()
         if deep and image.mode in ("RGB", "RGBA", "LA"):
-            _check_depth(image)
+            check_depth(image)
         if image.mode == "F":
             raise ImageError(
                 "The image has floating-point pixels of unknown range; save it with 8 bits."
             )
         if image.mode.startswith("I"):
-            return _eight_bits(image).convert("RGB")
+            return eight_bits(image).convert("RGB")
         if image.mode == "La":  # Pillow converts it only to LA
             image = image.convert("LA")
         if image.has_transparency_data:
             return _over_white(image.convert("RGBA"))
         return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Modes "I" and "I;16*" -> "L", scaled from the range that `_grey_range` finds."""
-    grey = image.convert("I")
-    black, white = _grey_range(*grey.getextrema())
-    span = white - black
-    lut = [min((510 * value + span) // (2 * span), 255) for value in range(65_536)]
-    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
-        lut = [255 - value for value in lut]  # Pillow inverts 1 to 8 bits only
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int) and 0 <= transparent - black < len(lut):
-        lut[transparent - black] = 255
-    if black:
-        grey = grey.point(lambda value: value - black)
-    grey = grey.point(lut, "L")
-    grey.info = {}  # its transparent value is a 16-bit one
-    return grey
-
-
-def _check_depth(image: Image.Image) -> None:
-    """Warn if a colour image with 16 bits, of which Pillow reads the upper 8, comes out black."""
-    colours = (image.getchannel(band) for band in image.getbands() if band != "A")
-    if not any(np.asarray(colour).max() > 15 for colour in colours):
-        warnings.warn(
-            "16-bit colour images with values below 4096 are read as nearly black; save them with "
-            "8 bits.",
-            stacklevel=2,
-        )
-
-
-def _grey_range(least: int, most: int) -> tuple[int, int]:
-    """The values of black and white: the first of _GREY_RANGES that holds those of the image.
-
-    Otherwise those of 16 bits; values outside are clipped. Warns once for each narrower range.
-    """
-    for black, white in _GREY_RANGES:
-        if black <= least and most <= white and (least or most):  # not all black
-            warnings.warn(
-                f"16-bit images with values within {black} to {white} are scaled from that range; "
-                "save them with 8 bits to choose another.",
-                stacklevel=2,
-            )
-            return black, white
-    return (-32_768, 32_767) if least < 0 and most <= 32_767 else (0, 65_535)
 
 
 def _over_white(image: Image.Image) -> Image.Image:

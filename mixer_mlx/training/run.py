@@ -14,13 +14,12 @@
 `best/` and `last/` are native model folders.
 """
 
-import hashlib
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from mixer_mlx import __version__, checkpoint
@@ -29,16 +28,15 @@ from mixer_mlx.analysis.report import Report, describe, readable
 from mixer_mlx.analysis.report import write as write_page
 from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
 from mixer_mlx.classify import Classifier
-from mixer_mlx.data.dataset import Dataset, hold_out
+from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.data.loader import DecodedImages
-from mixer_mlx.data.read import VAL_FRACTION
 from mixer_mlx.errors import ConfigError, TrainingError
-from mixer_mlx.labels import canonical
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_file
 from mixer_mlx.runtime.macos import entries
 
 from . import trackers
+from .fingerprint import fingerprint
 from .loop import Done, EpochDone, Event
 from .recipe import Recipe
 from .run_log import LOG_FILE, Best, Log
@@ -96,39 +94,6 @@ class Start:
             "validation_images": len(self.val),
             **self.recipe.to_dict(),
         }
-
-
-def fingerprint(dataset: Dataset) -> dict[str, object]:
-    """Identifies a dataset: its number of images, and a checksum of their names and sizes.
-
-    A name is that of the class and of the file, so that a folder may be moved; for a Parquet row,
-    the file's name and size and the row's number.
-    """
-    digest = hashlib.sha256()
-    for path, label in zip(dataset.paths, dataset.labels, strict=True):
-        size = _size(path) if isinstance(path, Path) else path.size
-        name = f"{dataset.classes[label]}/{canonical(PurePath(str(path)).name)} {size}\n"
-        digest.update(name.encode(errors="surrogateescape"))
-    return {"images": len(dataset), "sha256": digest.hexdigest()}
-
-
-def _size(path: Path) -> int:
-    """In bytes; -1 for a file that a list names and that is missing."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def trained_on(folder: Path, dataset: Dataset) -> int:
-    """How many of these images the run in `folder` was trained on, as far as its record shows."""
-    if not (folder / RUN_FILE).is_file():
-        return 0
-    began: Any = read_json(folder / RUN_FILE)
-    fraction = began.get("val_fraction") or VAL_FRACTION
-    rest, _ = hold_out(dataset, fraction, began["recipe"]["seed"])
-    same = [part for part in (dataset, rest) if fingerprint(part) == began["train"]]
-    return len(same[0]) if same else 0
 
 
 class Run:

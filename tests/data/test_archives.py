@@ -11,7 +11,7 @@ from mixer_mlx.data import folders
 from mixer_mlx.data.read import read_split, read_splits
 from mixer_mlx.images import archives
 from mixer_mlx.images.archives import StoredImage
-from mixer_mlx.training.run import fingerprint
+from mixer_mlx.training.fingerprint import fingerprint
 
 KINDS = ["photos.zip", "photos.tar", "photos.tar.gz"]
 

@@ -14,7 +14,7 @@ from mixer_mlx.data import parquet as module
 from mixer_mlx.data.parquet import Spool, group_files
 from mixer_mlx.data.read import Columns, Dataset, read_split, read_splits
 from mixer_mlx.images.archives import StoredImage
-from mixer_mlx.training.run import fingerprint
+from mixer_mlx.training.fingerprint import fingerprint
 
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402

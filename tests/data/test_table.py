@@ -8,7 +8,7 @@ import pytest
 from mixer_mlx import ConfigError
 from mixer_mlx.analysis.check import find, read_all_splits, scan
 from mixer_mlx.data.read import Columns, read_split, read_splits
-from mixer_mlx.training.run import fingerprint
+from mixer_mlx.training.fingerprint import fingerprint
 
 
 def lines(folder: Path, name: str, *rows: str) -> Path:

@@ -12,7 +12,7 @@ from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.read import match_classes, read_split, read_splits
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.preprocess import Preprocess
-from mixer_mlx.training.run import fingerprint
+from mixer_mlx.training.fingerprint import fingerprint
 
 COMPOSED, DECOMPOSED = "Caf\u00e9", "Cafe\u0301"
 
