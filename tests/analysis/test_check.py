@@ -158,6 +158,7 @@ def test_sizes(splits: Path, save: Save) -> None:
     assert sum(one[0] == "tiny" for one in found(splits, image_size=(73, 40))) == 32
 
 
+@pytest.mark.filterwarnings("ignore:16-bit images")
 def test_how_images_are_stored(save: Save, tmp_path: Path) -> None:
     modes = {
         "L.png": "grey",
