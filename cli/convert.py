@@ -10,7 +10,7 @@ from mixer_mlx.choices import DType, HiddenAct, Interpolation, ResizeMode
 from .terminal import options, output
 
 if TYPE_CHECKING:
-    from mixer_mlx.convert import Settings
+    pass
 
 
 def convert(
@@ -80,7 +80,7 @@ def convert(
     Every tensor is used exactly once, or nothing is written. What SOURCE doesn't say
     (preprocessing, image size, activation) is assumed and reported, unless you give it.
     """
-    preprocess: dict[str, object] = {
+    preprocess = {
         "mean": options.parse_numbers(mean),
         "std": options.parse_numbers(std),
         "crop_pct": crop,
@@ -88,9 +88,16 @@ def convert(
         "interpolation": interpolation,
     }
     size = options.parse_image_size(image_size) if image_size else None
+    from mixer_mlx.convert import Settings
     from mixer_mlx.convert import convert as run
+    from mixer_mlx.labels import read_file
 
-    settings = _settings(size, labels, preprocess, activation)
+    settings = Settings(
+        image_size=size,
+        hidden_act=activation,
+        labels=read_file(labels) if labels else (),
+        preprocess={key: value for key, value in preprocess.items() if value is not None},
+    )
     with output.fetching(quiet=quiet) as listener:
         done = run(source, out, dtype=dtype, settings=settings, force=force, listener=listener)
     if quiet:
@@ -103,20 +110,3 @@ def convert(
             "The names of its classes are unknown; convert it again with --labels FILE --force to "
             "add them."
         )
-
-
-def _settings(
-    image_size: tuple[int, int] | None,
-    labels: Path | None,
-    preprocess: dict[str, object],
-    activation: str | None,
-) -> "Settings":
-    from mixer_mlx.convert import Settings
-    from mixer_mlx.labels import read_file
-
-    return Settings(
-        image_size=image_size,
-        hidden_act=activation,
-        labels=read_file(labels) if labels else (),
-        preprocess={key: value for key, value in preprocess.items() if value is not None},
-    )

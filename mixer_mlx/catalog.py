@@ -14,7 +14,7 @@ from pathlib import Path
 from mixer_mlx import labels
 from mixer_mlx.images.preprocess import Preprocess
 
-from .choices import BUILT_IN
+from .choices import BUILT_IN, LabelList
 from .config import MixerConfig
 
 BUILT_IN_FOLDER = Path(__file__).parent / "models" / BUILT_IN
@@ -41,7 +41,7 @@ class CatalogEntry:
     source: str | None
     config: MixerConfig
     preprocess: Preprocess
-    label_list: str | None = "imagenet1k"
+    label_list: LabelList | None = "imagenet1k"
     top1: float | None = None
     real: float | None = None
     accuracy_source: str | None = None
@@ -81,7 +81,7 @@ def _timm(
     tag: str,
     *,
     classes: int = 1000,
-    label_list: str = "imagenet1k",
+    label_list: LabelList = "imagenet1k",
     top1: float | None = None,
     real: float | None = None,
     note: str | None = None,

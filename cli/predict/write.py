@@ -4,8 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from mixer_mlx.errors import MixerError
 
@@ -72,8 +71,15 @@ def to_file(
     """
     with target.open(settings) as file:
         if style == "parquet":
-            with ParquetRows(file) as rows:
-                yield rows, Kept()
+            parquet = ParquetRows(file)
+            try:
+                yield parquet, Kept()
+            except OSError:
+                raise  # nothing more can be written
+            except BaseException:
+                parquet.close()  # so that what there is can be read
+                raise
+            parquet.close()
             return
         kept = _kept(file, style, k, batch_size)
         header = CSV_HEADER if style == "csv" and not kept.size else ""
@@ -107,39 +113,17 @@ def check_pyarrow() -> None:
 class ParquetRows:
     """COLUMNS as string, int32, int32, string, float32, string; empty is null.
 
-    Bytes of a name that aren't UTF-8, which Parquet can't hold, become backslash escapes. After an
-    error the file is closed properly too, so that it can be read.
+    Bytes of a name that aren't UTF-8, which Parquet can't hold, become backslash escapes.
     """
 
-    def __init__(self, file: BinaryIO):
-        import pyarrow
-        import pyarrow.parquet
+    def __init__(self, file: BinaryIO) -> None:
+        from pyarrow import float32, int32, schema, string
+        from pyarrow.parquet import ParquetWriter
 
-        types = (
-            pyarrow.string(),
-            pyarrow.int32(),
-            pyarrow.int32(),
-            pyarrow.string(),
-            pyarrow.float32(),
-            pyarrow.string(),
-        )
-        self._schema = pyarrow.schema(list(zip(COLUMNS, types, strict=True)))
-        self._table: Any = pyarrow.Table
-        self._writer = pyarrow.parquet.ParquetWriter(file, self._schema)
+        types = (string(), int32(), int32(), string(), float32(), string())
+        self._schema = schema(list(zip(COLUMNS, types, strict=True)))
+        self._writer = ParquetWriter(file, self._schema)
         self._rows: list[PredictionRow] = []
-
-    def __enter__(self) -> "ParquetRows":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not isinstance(error, OSError):  # after which nothing more can be written
-            self._write_group()
-            self._writer.close()
 
     def add(self, result: "Result") -> None:
         """Take an image's rows."""
@@ -150,25 +134,17 @@ class ParquetRows:
     def flush(self) -> None:
         """Do nothing: until the file is closed, none of it can be read."""
 
+    def close(self) -> None:
+        """Write the last rows, and the end without which the file can't be read."""
+        self._write_group()
+        self._writer.close()
+
     def _write_group(self) -> None:
-        columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(COLUMNS)
-        values = [list(map(_utf8, column)) for column in columns]
-        self._writer.write_table(
-            self._table.from_arrays(
-                [
-                    self._array(column, field.type)
-                    for column, field in zip(values, self._schema, strict=True)
-                ],
-                schema=self._schema,
-            )
-        )
+        from pyarrow import RecordBatch
+
+        values = [dict(zip(COLUMNS, map(_utf8, row), strict=True)) for row in self._rows]
+        self._writer.write_batch(RecordBatch.from_pylist(values, self._schema))
         self._rows.clear()
-
-    @staticmethod
-    def _array(values: list[object], kind: Any) -> Any:
-        import pyarrow
-
-        return pyarrow.array(values, kind)
 
 
 def _utf8(value: object) -> object:

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_parquet_is_written_in_bounded_groups(tmp_path: Path) -> None:
     from mixer_mlx.cli.predict.write import ParquetRows
 
     result = Result("a.png", (Prediction(1, "one", 0.5), Prediction(2, "two", 0.25)))
-    with (tmp_path / "o.parquet").open("wb") as file, ParquetRows(file) as rows:
+    with (tmp_path / "o.parquet").open("wb") as file, closing(ParquetRows(file)) as rows:
         for _ in range(20_000):
             rows.add(result)
     found = parquet.ParquetFile(tmp_path / "o.parquet").metadata
