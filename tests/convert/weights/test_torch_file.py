@@ -298,7 +298,21 @@ def test_the_weights_of_pytorchs_own_file(golden: Path, scratch: Path) -> None:
     # They are read when they are evaluated, which is now, after the folder went.
     expected = load_file(golden / "timm_tiny.safetensors")
     assert same({name: np.array(value) for name, value in found.items()}, expected)
-    assert "torch" not in sys.modules
+
+
+@needs_torch
+def test_pytorch_is_not_imported_by_the_reader(golden: Path) -> None:
+    """In a process of its own: tensorboardX, in another test, imports PyTorch if it is there."""
+    code = """
+import sys
+from pathlib import Path
+from mixer_mlx.convert.weights.source import open_source
+print(len(open_source(Path(sys.argv[1])).read()), "torch" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, str(golden / "timm_tiny.pth")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    count = len(load_file(golden / "timm_tiny.safetensors"))
+    assert run.stdout == f"{count} False\n"
 
 
 @needs_torch
