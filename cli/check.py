@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .terminal import data_options, options, output
+from .terminal import options, output
 from .terminal import sheet as sheets
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _ROWS = 30
 
 
 def check(
-    data: data_options.DataArgument,
+    data: options.DataArgument,
     near: Annotated[
         int,
         typer.Option(
@@ -37,8 +37,8 @@ def check(
             help="Image size of the model, height x width; smaller images are reported.",
         ),
     ] = "32",
-    image_column: data_options.ImageColumn = None,
-    label_column: data_options.LabelColumn = None,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
     sheet: Annotated[
         Path | None,
         typer.Option(

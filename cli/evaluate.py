@@ -8,7 +8,6 @@ import typer
 
 from mixer_mlx.choices import DEFAULT_MODEL
 
-from .terminal import data_options as d
 from .terminal import files, options, output
 from .terminal.ranks import joined, refuse_several
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    data: d.DataArgument,
+    data: options.DataArgument,
     model: options.ModelOption = DEFAULT_MODEL,
     batch_size: options.BatchSize = 32,
     workers: options.Workers = None,
@@ -41,9 +40,9 @@ def evaluate(
             "--exact", help="Ignore EXIF orientation, as published evaluations of ImageNet do."
         ),
     ] = False,
-    split: d.Split = None,
-    image_column: d.ImageColumn = None,
-    label_column: d.LabelColumn = None,
+    split: options.Split = None,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure a model's accuracy on labelled images: top-1, top-5 and loss.
@@ -64,7 +63,7 @@ def evaluate(
         files.check(report, force=force, what="A report is HTML", suffixes=(".html", ".htm"))
     with joined("run the command again.") as ranks:
         quiet = quiet or ranks.rank > 0
-        dataset, part = d.read_split(data, split, image_column, label_column, quiet=quiet)
+        dataset, part = options.read_split(data, split, image_column, label_column, quiet=quiet)
         with output.fetching(quiet=quiet) as listener:
             classifier = load(model, dtype=dtype, device=device, listener=listener)
         if ranks.rank == 0 and (seen := trained_on(Path(model), dataset)):

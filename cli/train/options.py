@@ -10,7 +10,6 @@ import typer
 
 from mixer_mlx.choices import Balance, DType, Optimizer, RecipeName, TrackerName
 
-from ..terminal import data_options as d
 from ..terminal import options
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ _RECIPES = ", ".join(get_args(RecipeName))
 class TrainingOptions:
     """The options of both commands; those named like a field of `Recipe` change it."""
 
-    data: d.DataArgument = ""
+    data: options.DataArgument = ""
     out: Annotated[
         Path | None,
         typer.Option(
@@ -162,8 +161,8 @@ class TrainingOptions:
             "--patience", min=1, help="Stop after N epochs without improvement.", metavar="N"
         ),
     ] = None
-    train_split: d.TrainSplit = None
-    val_split: d.ValSplit = None
+    train_split: options.TrainSplit = None
+    val_split: options.ValSplit = None
     val_fraction: Annotated[
         float | None,
         typer.Option(
@@ -175,8 +174,8 @@ class TrainingOptions:
         ),
     ] = None
     workers: options.Workers = None
-    image_column: d.ImageColumn = None
-    label_column: d.LabelColumn = None
+    image_column: options.ImageColumn = None
+    label_column: options.LabelColumn = None
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that can't be read.")
     ] = False
@@ -261,7 +260,7 @@ class TrainingOptions:
 
     def datasets(self, seed: int) -> "tuple[Dataset, Dataset]":
         """Training and validation images."""
-        return d.read_splits(
+        return options.read_splits(
             self.data,
             self.train_split,
             self.val_split,

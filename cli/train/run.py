@@ -89,7 +89,8 @@ def _check(asked: TrainingOptions) -> None:
         sheet.check(asked.preview, force=asked.force)
     if asked.find_lr:
         check_plot(asked.find_lr, force=asked.force)
-    trackers.check(asked.report_to or ())
+    if asked.report_to:
+        trackers.check(asked.report_to)
 
 
 def _bounded(recipe: "Recipe", examples: int, ranks: "Ranks") -> "Recipe":

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from mixer_mlx.data.columns import Columns
+from mixer_mlx.data.dataset import family
 from mixer_mlx.data.notes import Notes, Say, listed
 from mixer_mlx.data.read import Data, Dataset, Entry, find_splits
-from mixer_mlx.data.split_names import family
 from mixer_mlx.errors import ImageError
 from mixer_mlx.images.decode import LazyImage, opened, rgb
 from mixer_mlx.images.pillow import quietly

@@ -1,5 +1,6 @@
 """Labelled images as a list, and which of a dataset's splits to use. No image is opened here."""
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -13,8 +14,6 @@ from numpy.typing import NDArray
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import StoredImage
 from mixer_mlx.labels import canonical, synsets_of
-
-from .split_names import KNOWN, TEST, TRAIN, VAL, family
 
 Entry: TypeAlias = Path | StoredImage
 """An image as `decode` takes it; `str` of it is its printable name."""
@@ -235,3 +234,38 @@ def _only(splits: Collection[str], kind: str | None, what: str) -> str | None:
 
 def _list(splits: Collection[str]) -> str:
     return ", ".join(sorted(splits))
+
+
+TRAIN = ("train", "training")
+VAL = ("val", "valid", "validation", "dev", "eval", "evaluation")
+TEST = ("test", "testing")
+KNOWN = {*TRAIN, *VAL, *TEST}
+
+_FAMILIES = {"train": TRAIN, "val": VAL, "test": TEST}
+_UNLABELLED = re.compile(r"pred|predict|predictions?|unlabell?ed|submissions?")
+_NOUNS = r"(?:sets?|data|images?|imgs?|split)?"
+
+
+def family(name: str) -> str | None:
+    """ "train", "val" or "test" if one word of the name says so, e.g. "Training Data", "seg_train".
+
+    None for a name without such a word, or with words of two families.
+    """
+    found = {
+        kind
+        for word in _words(name)
+        for kind, names in _FAMILIES.items()
+        if re.fullmatch(f"(?:{'|'.join(names)}){_NOUNS}", word)
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def is_unlabelled(name: str) -> bool:
+    """Whether the name is that of images without labels, e.g. "seg_pred"."""
+    return any(_UNLABELLED.fullmatch(word) for word in _words(name))
+
+
+def _words(name: str) -> list[str]:
+    """Lower-case words, also of "TrainSet" and "train2017"."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return re.findall(r"[^\W\d_]+", spaced.lower())

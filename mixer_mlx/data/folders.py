@@ -1,7 +1,7 @@
 """Images in one folder per class, on disk or in an archive.
 
 root/<class>/<images>               without splits
-root/<split>/<class>/<images>       splits called train, val, test, ... (`split_names`)
+root/<split>/<class>/<images>       splits called train, val, test, ... (`dataset.family`)
 
 One more folder may enclose all of it. `layout` decides which it is.
 """

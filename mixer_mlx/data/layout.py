@@ -5,8 +5,8 @@ from typing import Protocol, Self, TypeVar
 
 from mixer_mlx.errors import ConfigError
 
+from .dataset import family, is_unlabelled
 from .notes import listed
-from .split_names import family, is_unlabelled
 
 
 class Folder(Protocol):

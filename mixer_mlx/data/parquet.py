@@ -26,8 +26,7 @@ from mixer_mlx.images.archives import MAX_MEMBER_BYTES, OpenFile, StoredImage
 from mixer_mlx.images.pillow import reason
 
 from .columns import Columns, find_columns
-from .dataset import UNSPLIT, Dataset, by_name
-from .split_names import KNOWN
+from .dataset import KNOWN, UNSPLIT, Dataset, by_name
 
 _NUMBERED = re.compile(r"(.+?)-\d{5,}-of-(\d{5,})\b.*")
 _BETWEEN_WORDS = re.compile(r"[-._ 0-9]+")

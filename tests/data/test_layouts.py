@@ -12,8 +12,8 @@ from data.conftest import png
 
 from mixer_mlx import ConfigError
 from mixer_mlx.analysis.check import read_all_splits
+from mixer_mlx.data.dataset import family
 from mixer_mlx.data.read import read_split, read_splits
-from mixer_mlx.data.split_names import family
 from mixer_mlx.images.find import find_images
 
 
