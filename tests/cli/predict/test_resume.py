@@ -17,7 +17,7 @@ from mixer_mlx import Classifier
 from mixer_mlx.cli.predict.resume import PartFile
 from mixer_mlx.errors import CheckpointError, MixerError
 
-COMMAND = [sys.executable, "-m", "mixer_mlx", "predict", "-m", "cifar10"]
+COMMAND = [sys.executable, "-m", "mixer_mlx", "predict", "-m", "cifar10", "--dtype", "float32"]
 ARGS = ("-m", "cifar10", "-b", 3, "-k", 2, "--dtype", "float32")
 
 
