@@ -221,7 +221,7 @@ def _only(splits: Collection[str], kind: str | None, what: str) -> str | None:
     """
     found = sorted(split for split in splits if kind and family(split) == kind)
     plain = {split.lower(): split for split in reversed(found)}
-    for name in {"train": TRAIN, "val": VAL, "test": TEST}.get(kind or "", ()):
+    for name in _FAMILIES.get(kind or "", ()):
         if name in plain:
             return plain[name]
     if len(found) > 1:

@@ -46,14 +46,11 @@ def find_metadata(folder: Path, columns: Columns, notes: Notes | None = None) ->
     notes = Notes() if notes is None else notes
     if own := _labelled(folder, columns):
         return find(own, columns, notes)
-    inner = {
-        name: path
-        for name in DiskTree(folder).folders()
-        if (path := _labelled(folder / name, columns))
-    }
+    folders = DiskTree(folder).folders()
+    inner = {name: path for name in folders if (path := _labelled(folder / name, columns))}
     if inner:
         notes.form = f"{next(iter(inner.values())).name} in each split"
-        others = DiskTree(folder).folders().keys() - inner.keys()
+        others = folders.keys() - inner.keys()
         notes.left_out += [f"{name} (no metadata with labels)" for name in sorted(others)]
     return {name: partial(_read_whole, path, columns) for name, path in inner.items()}
 
