@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.errors import ConfigError
-from mixer_mlx.images.archives import StoredImage
+from mixer_mlx.images.stored import StoredImage
 from mixer_mlx.labels import canonical, synsets_of
 
 Entry: TypeAlias = Path | StoredImage

@@ -15,9 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from mixer_mlx.errors import ConfigError
-from mixer_mlx.images.archives import StoredImage, all_images_in
+from mixer_mlx.images.archives import all_images_in
 from mixer_mlx.images.find import images_below
 from mixer_mlx.images.names import BROKEN_LINK, OUTSIDE, Skipped, is_clutter, is_image
+from mixer_mlx.images.stored import StoredImage
 from mixer_mlx.labels import canonical
 
 from . import layout

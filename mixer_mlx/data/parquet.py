@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.errors import ConfigError, ImageError, MixerError
-from mixer_mlx.images.archives import MAX_MEMBER_BYTES, OpenFile, StoredImage
 from mixer_mlx.images.pillow import reason
+from mixer_mlx.images.stored import MAX_MEMBER_BYTES, OpenFile, StoredImage
 
 from .columns import Columns, find_columns
 from .dataset import KNOWN, UNSPLIT, Dataset, by_name

@@ -10,7 +10,7 @@ from mixer_mlx import ConfigError
 from mixer_mlx.data import folders
 from mixer_mlx.data.read import read_split, read_splits
 from mixer_mlx.images import archives
-from mixer_mlx.images.archives import StoredImage
+from mixer_mlx.images.stored import StoredImage
 from mixer_mlx.training.fingerprint import fingerprint
 
 KINDS = ["photos.zip", "photos.tar", "photos.tar.gz"]

@@ -13,7 +13,7 @@ from mixer_mlx import ConfigError, ImageError
 from mixer_mlx.data import parquet as module
 from mixer_mlx.data.parquet import Spool, group_files
 from mixer_mlx.data.read import Columns, Dataset, read_split, read_splits
-from mixer_mlx.images.archives import StoredImage
+from mixer_mlx.images.stored import StoredImage
 from mixer_mlx.training.fingerprint import fingerprint
 
 pa = pytest.importorskip("pyarrow")

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from mixer_mlx.errors import ImageError
-from mixer_mlx.images import archives
+from mixer_mlx.images import archives, stored, tars
 from mixer_mlx.images.decode import LazyImage, decode
 from mixer_mlx.images.find import find_images, read_names
 
@@ -291,7 +291,8 @@ def test_limits(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         zipped(path, *members)
     else:
         path.write_bytes(tar(*members))
-    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 1024)
+    for module in (archives, stored, tars):
+        monkeypatch.setattr(module, "MAX_MEMBER_BYTES", 1024)
     monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     assert names(path) == [f"{path}/a.png", f"{path}/c.png"]
     monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
@@ -299,7 +300,7 @@ def test_limits(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "more than 2 files" in the_one_error(path)
     monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     if suffix == ".zip":
-        monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", len(PNG) - 1)
+        monkeypatch.setattr(stored, "MAX_MEMBER_BYTES", len(PNG) - 1)
         for image in find_images([path]):
             with pytest.raises(ImageError, match=f"has {len(PNG)} bytes"):
                 decode(image)
@@ -307,7 +308,7 @@ def test_limits(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_large_member_of_a_tar_is_passed_over(tmp_path: Path) -> None:
     huge = tarfile.TarInfo("huge.png")
-    huge.size = archives.MAX_MEMBER_BYTES + 1
+    huge.size = stored.MAX_MEMBER_BYTES + 1
     path = tmp_path / "a.tar"
     with path.open("wb") as file:  # sparse
         file.write(huge.tobuf(tarfile.GNU_FORMAT))
@@ -323,7 +324,7 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The system may write less than it is given, e.g. beyond 2 GiB."""
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
-    archives.OpenFile(os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)).write(2, b"0123456789")
+    stored.OpenFile(os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)).write(2, b"0123456789")
     assert (tmp_path / "file").read_bytes() == b"\0\0" + b"0123456789"
 
 

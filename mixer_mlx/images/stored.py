@@ -1,0 +1,83 @@
+"""Images stored in another file, as archives and Parquet files hold them."""
+
+import lzma
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+
+from mixer_mlx.errors import ImageError
+
+from .decode import LazyImage
+from .names import Skipped, reason_to_skip
+
+MAX_MEMBER_BYTES = 2**28
+"""Size of an image's file in an archive."""
+
+# What zipfile and tarfile raise on damaged archives.
+DAMAGED = (
+    *(EOFError, LookupError, NotImplementedError, OSError, RuntimeError, ValueError),
+    *(lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
+)
+
+
+@dataclass(frozen=True)
+class StoredImage(LazyImage):
+    """An image stored in another file; such images may be read in any order, and in threads.
+
+    `size` is that of the image's own file in bytes, or of the file that contains it if the former
+    isn't known without reading.
+    """
+
+    size: int = 0
+
+
+class OpenFile:
+    """An open file that threads read at any offset; closed when garbage-collected."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.size, self._time = self._state()
+
+    def _state(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    def changed(self) -> bool:
+        """Whether the file was modified since it was opened."""
+        return self._state() != (self.size, self._time)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes, or fewer at the end of the file. Raises OSError."""
+        return os.pread(self._descriptor, size, offset)
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of `data` at `offset`. Raises OSError."""
+        rest = memoryview(data)
+        while rest:
+            count = os.pwrite(self._descriptor, rest, offset)
+            rest, offset = rest[count:], offset + count
+
+
+def is_image_member(name: str, skipped: Skipped) -> bool:
+    why = reason_to_skip(PurePosixPath(name).parts)  # drops the dot of ./name
+    skipped.note(why)
+    return why is None
+
+
+def stored_image(archive: str, member: str, size: int, read: Callable[[], bytes]) -> StoredImage:
+    if size > MAX_MEMBER_BYTES:
+        text = f"The image's file has {size:,} bytes; use one of at most {MAX_MEMBER_BYTES:,}."
+        read = partial(fail, text)
+    return StoredImage(f"{archive}/{PurePosixPath(member)}", read, size)
+
+
+def fail(text: str) -> bytes:
+    raise ImageError(text)
