@@ -1,5 +1,6 @@
 """Lists of labelled images: CSV and TSV files, JSON Lines, and the Hub's metadata files."""
 
+import codecs
 import csv
 import json
 import re
@@ -146,6 +147,7 @@ class _Table:
     def __init__(self, path: Path, columns: Columns | None = None) -> None:
         """Raises ConfigError."""
         self.path, self.remark, self._skip = path, "", 1
+        self._encoding = _encoding(path)
         self._delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
         if path.suffix.lower() == ".jsonl":
             keys = (key for _, cells in self._objects() for key in cells)
@@ -161,7 +163,7 @@ class _Table:
     def _other_delimiter(self) -> str | None:
         """The delimiter of a first line without the usual one."""
         try:
-            with self.path.open(encoding="utf-8-sig") as file:
+            with self.path.open(encoding=self._encoding) as file:
                 first = re.sub('"[^"]*"', "", file.readline())
         except (OSError, UnicodeDecodeError):
             return None  # reading the cells raises the reason
@@ -195,7 +197,7 @@ class _Table:
         """Rows of JSON Lines, with values as text. Raises ConfigError."""
         number = 0
         try:
-            with self.path.open(encoding="utf-8-sig") as file:
+            with self.path.open(encoding=self._encoding) as file:
                 for number, text in enumerate(file, start=1):
                     if text.strip():
                         values = json.loads(text).items()
@@ -208,14 +210,25 @@ class _Table:
     def _cells(self) -> Iterator[tuple[int, list[str]]]:
         """Numbers and cells. Raises ConfigError."""
         try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
+            with self.path.open(encoding=self._encoding, newline="") as file:
                 reader = csv.reader(file, delimiter=self._delimiter, strict=True)
                 for cells in reader:
                     yield reader.line_num, [cell.strip() for cell in cells]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(
-                f"{self.path} can't be read as UTF-8 text in columns ({error})."
+                f"{self.path} can't be read as UTF-8 text in columns ({error}); save it as CSV in "
+                "UTF-8."
             ) from error
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, or UTF-16 if the file begins as Excel's "Unicode text" does. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(2)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read ({error.strerror}).") from error
+    return "utf-16" if first in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _text(value: object) -> str:

@@ -27,7 +27,7 @@ def is_archive(path: str) -> bool:
 def images_in(path: str) -> Iterator[LazyImage]:
     """The images in an archive, in its own order, named `path/member`.
 
-    Images are the regular files whose name ends in one of `SUFFIXES`. In a .tar, links to other
+    Images are the regular files whose name ends in one of `SUFFIXES`. Links to other
     members are read from them, and come last. Other links, hidden files, clutter such as
     `__MACOSX`, absolute names and those with `..` are skipped; nested archives aren't opened. If
     the archive is damaged, the last image is named `path` and raises ImageError when read.

@@ -2,10 +2,11 @@
 
 import lzma
 import os
+import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -23,6 +24,9 @@ DAMAGED = (
     *(EOFError, LookupError, NotImplementedError, OSError, RuntimeError, ValueError),
     *(lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
 )
+
+_MAX_LINKS = 8
+"""Links are followed through at most this many others."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +85,16 @@ def stored_image(archive: str, member: str, size: int, read: Callable[[], bytes]
 
 def fail(text: str) -> bytes:
     raise ImageError(text)
+
+
+def link_target(name: str, target: str) -> str:
+    """The member that the symbolic link `name` leads to."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+
+
+def followed(links: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Links and their targets -> each link and what it leads to in the end, if a few links away."""
+    for name, target in links.items():
+        for _ in range(_MAX_LINKS):
+            target = links.get(target, target)
+        yield name, target

@@ -4,7 +4,6 @@ import bz2
 import gzip
 import lzma
 import os
-import posixpath
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,12 +21,12 @@ from .stored import (
     MAX_MEMBER_BYTES,
     OpenFile,
     StoredImage,
+    followed,
     is_image_member,
+    link_target,
     stored_image,
 )
 
-_MAX_LINKS = 8
-"""Links are followed through at most this many others."""
 _TAR_OPENERS: dict[bytes, Callable[[str], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZ": bz2.open,
@@ -81,7 +80,7 @@ def _target(link: tarfile.TarInfo) -> str:
     """The member that a link leads to: from the root if a hard link, else from its folder."""
     if link.islnk():
         return str(PurePosixPath(link.linkname))
-    return posixpath.normpath(posixpath.join(posixpath.dirname(link.name), link.linkname))
+    return link_target(link.name, link.linkname)
 
 
 def _linked(
@@ -89,9 +88,7 @@ def _linked(
 ) -> Iterator[StoredImage]:
     """Links to members as images of their own, found in a second pass; counts the others."""
     names: dict[str, list[str]] = {}
-    for name, target in links.items():
-        for _ in range(_MAX_LINKS):
-            target = links.get(target, target)
+    for name, target in followed(links):
         names.setdefault(target, []).append(name)
     with _opened_tar(path) as archive:
         for member in _headers(archive):

@@ -6,42 +6,81 @@ import unicodedata
 import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import PurePosixPath
 from threading import Lock
 
 from mixer_mlx.errors import ImageError
 
 from .names import LINK, SPECIAL, Skipped
 from .pillow import reason
-from .stored import DAMAGED, StoredImage, is_image_member, stored_image
+from .stored import DAMAGED, StoredImage, followed, is_image_member, link_target, stored_image
 
 MAX_RATIO = 1100
 """Unpacked size of a .zip, relative to its own. Deflate reaches 1032; a larger ratio means
 overlapping members or a zip bomb."""
+
+MAX_PATH = 4096
+"""Bytes of a path that a link leads to."""
 
 _UTF8 = 0x800
 """The flag of a name in UTF-8; names without it should be in code page 437."""
 
 
 def zip_members(path: str, skipped: Skipped) -> Iterator[StoredImage | None]:
-    """An image or None for each member. The file stays open as long as one of its images."""
+    """An image or None for each member; links to members last.
+
+    The file stays open as long as one of its images.
+    """
     archive, lock = zipfile.ZipFile(path), Lock()
     members = archive.infolist()
     if sum(member.file_size for member in members) > MAX_RATIO * os.path.getsize(path):
         raise ImageError(f"The archive claims over {MAX_RATIO} times its size; create it again.")
     names = zip_names(members)
     skipped.unknown_encoding = next(filter(None, map(undecoded, members)), "")
+    links: dict[str, str] = {}
     for member, name in zip(members, names, strict=True):
-        kind = stat.S_IFMT(member.external_attr >> 16)  # 0 if not packed on Unix
-        if kind == stat.S_IFDIR or name.endswith("/"):
+        kind = _kind(member, name)
+        if kind == stat.S_IFLNK:
+            if is_image_member(name, skipped):
+                links[_normal(name)] = _target(archive, lock, member, name)
             yield None
-        elif kind not in (0, stat.S_IFREG):
-            skipped.note(LINK if kind == stat.S_IFLNK else SPECIAL)
+        elif kind != stat.S_IFREG:
+            skipped.note(None if kind == stat.S_IFDIR else SPECIAL)
             yield None
         elif is_image_member(name, skipped):
             read = partial(_read, archive, lock, member)
             yield stored_image(path, name, member.file_size, read)
         else:
             yield None
+    files = dict(zip(map(_normal, names), members, strict=True)) if links else {}
+    for name, target in followed(links):
+        end = files.get(target)
+        if end is not None and _kind(end, end.filename) == stat.S_IFREG:
+            read = partial(_read, archive, lock, end)
+            yield stored_image(path, name, end.file_size, read)
+        else:
+            skipped.note(LINK)
+
+
+def _kind(member: zipfile.ZipInfo, name: str) -> int:
+    """The kind of file, as in `stat`; what wasn't packed on Unix is a file or a folder."""
+    if name.endswith("/"):
+        return stat.S_IFDIR
+    return stat.S_IFMT(member.external_attr >> 16) or stat.S_IFREG
+
+
+def _normal(name: str) -> str:
+    return str(PurePosixPath(name))
+
+
+def _target(archive: zipfile.ZipFile, lock: Lock, link: zipfile.ZipInfo, name: str) -> str:
+    """The member that a link leads to, which is its content; "" if that can't be read."""
+    if link.file_size > MAX_PATH:
+        return ""
+    try:
+        return link_target(name, os.fsdecode(_read(archive, lock, link)))
+    except ImageError:
+        return ""
 
 
 def _read(archive: zipfile.ZipFile, lock: Lock, member: zipfile.ZipInfo) -> bytes:

@@ -89,6 +89,20 @@ def test_other_columns_and_other_encodings(folder: Path) -> None:
         read_split(path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_utf_16_as_excel_writes_it(encoding: str, suffix: str, folder: Path) -> None:
+    """Excel's "Unicode text": UTF-16 with a byte-order mark, separated by tabs."""
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    text = f"{mark}path\tlabel\r\ntrain/cat/1.png\té\r\ntrain/dog/1.png\t犬\r\n"
+    (folder / f"list{suffix}").write_bytes(text.encode(encoding))
+    found = read_split(folder / f"list{suffix}")[0]
+    assert found.counts() == {"é": 1, "犬": 1}
+    (folder / f"list{suffix}").write_bytes(text.encode(encoding)[:-1])
+    with pytest.raises(ConfigError, match="save it as CSV in UTF-8"):
+        read_split(folder / f"list{suffix}")
+
+
 @pytest.mark.parametrize(
     "rows",
     [

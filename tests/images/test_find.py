@@ -19,6 +19,7 @@ from mixer_mlx.errors import ImageError
 from mixer_mlx.images import archives, stored, tars
 from mixer_mlx.images.decode import LazyImage, decode
 from mixer_mlx.images.find import find_images, read_names
+from mixer_mlx.images.names import LINK, Skipped
 
 _FILE = io.BytesIO()
 Image.new("RGB", (3, 2), (9, 8, 7)).save(_FILE, "PNG")
@@ -201,6 +202,33 @@ def test_zip(tmp_path: Path) -> None:
     assert list(map(str, found)) == [f"{path}/{name}" for name in WANTED]
     assert [decode(image).getpixel((0, 0)) for image in found] == [(9, 8, 7)] * 4
     assert os.listdir(tmp_path) == [path.name]
+
+
+def zip_link(name: str) -> zipfile.ZipInfo:
+    link = zipfile.ZipInfo(name)
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    return link
+
+
+def test_links_in_a_zip_give_what_they_lead_to(tmp_path: Path) -> None:
+    """As `zip --symlinks` stores them: a member of a link's kind whose content is its target."""
+    targets = {
+        **{"a/1.png": "../blobs/abc", "a/2.png": "1.png", "a/3.png": "./../a/2.png"},
+        **{"out.png": "../out/x.png", "root.png": "/blobs/abc", "loop.png": "loop.png"},
+        **{"folder.png": "blobs", "gone.png": "blobs/def", "long.png": "x/" * 2050},
+    }
+    path = tmp_path / "links.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, target in targets.items():
+            archive.writestr(zip_link(name), target)
+        archive.writestr("blobs/", b"")
+        archive.writestr("blobs/abc", PNG)
+    found = list(find_images([path]))
+    assert list(map(str, found)) == [f"{path}/a/{i}.png" for i in (1, 2, 3)]
+    assert [decode(image).getpixel((0, 0)) for image in found] == [(9, 8, 7)] * 3
+    skipped = Skipped()
+    archives.all_images_in(str(path), memory_bytes=0, skipped=skipped)
+    assert skipped[LINK] == 6
 
 
 def the_one_error(path: Path) -> str:
