@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 
 from mixer_mlx.data import read
 from mixer_mlx.data.dataset import split_for_evaluation, splits_for_training
+from mixer_mlx.data.folders import METADATA
 from mixer_mlx.data.notes import Say
 from mixer_mlx.data.parquet import group_files
 from mixer_mlx.data.read import Dataset
-from mixer_mlx.data.table import METADATA
 from mixer_mlx.errors import SourceError
 from mixer_mlx.images.archives import ARCHIVE_SUFFIXES
 from mixer_mlx.images.find import SUFFIXES

@@ -6,11 +6,13 @@ root/<split>/<class>/<images>       splits called train, val, test, ... (`datase
 One more folder may enclose all of it. `layout` decides which it is.
 """
 
+import io
 import os
+import posixpath
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -18,12 +20,15 @@ from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.archives import all_images_in
 from mixer_mlx.images.find import images_below
 from mixer_mlx.images.names import BROKEN_LINK, OUTSIDE, Skipped, is_clutter, is_image
-from mixer_mlx.images.stored import StoredImage
+from mixer_mlx.images.stored import StoredImage, fail
 from mixer_mlx.labels import canonical
 
 from . import layout
 from .dataset import UNSPLIT, Dataset, Entry
 from .notes import Notes
+
+METADATA = ("metadata.csv", "metadata.jsonl")
+"""Lists of a folder's images, as the Hub's image folders have."""
 
 MEMORY_BYTES = 2**30
 """The image files of a compressed tar are read into memory, up to this total size."""
@@ -46,6 +51,15 @@ class Tree(Protocol):
 
     def broken_links(self) -> Sequence[str]:
         """Names of links in it that lead nowhere."""
+
+    def list_file(self, name: str) -> "Callable[[], IO[bytes]] | None":
+        """Opens the list of that name directly in it, if there is one; raises OSError."""
+
+    def image(self, name: str) -> Entry | None:
+        """The image at a path relative to it, "/" between folders; None if there is none."""
+
+    def missing(self, name: str) -> Entry:
+        """An image that can't be read, in place of one that a list names."""
 
 
 class DiskTree:
@@ -78,6 +92,16 @@ class DiskTree:
         links = (entry for entry in os.scandir(self.path) if entry.is_symlink())
         return sorted(link.name for link in links if not os.path.exists(link.path))
 
+    def list_file(self, name: str) -> Callable[[], IO[bytes]] | None:
+        path = self.path / name
+        return (lambda: path.open("rb")) if path.is_file() else None
+
+    def image(self, name: str) -> Path | None:
+        return path if (path := self.path / name).is_file() else None
+
+    def missing(self, name: str) -> Path:
+        return self.path / name
+
 
 class ArchiveTree:
     """A folder in an archive: its members, each with its path below the folder."""
@@ -99,23 +123,37 @@ class ArchiveTree:
     def folders(self) -> dict[str, "ArchiveTree"]:
         return self._folders
 
+    @cached_property
+    def _files(self) -> dict[tuple[str, ...], StoredImage]:
+        return dict(self.members)
+
     def loose_images(self) -> int:
-        return sum(len(path) == 1 for path, _ in self.members)
+        return sum(len(path) == 1 and path[0] not in METADATA for path, _ in self.members)
 
     def images(self) -> list[StoredImage]:
-        ordered = sorted(
-            self.members, key=lambda item: [*((1, p) for p in item[0][:-1]), (0, item[0][-1])]
-        )
-        return [member for _, member in ordered]
+        found = [item for item in self.members if item[0][-1] not in METADATA]
+        found.sort(key=lambda item: [*((1, p) for p in item[0][:-1]), (0, item[0][-1])])
+        return [member for _, member in found]
 
     def broken_links(self) -> list[str]:
         return []  # they were skipped
+
+    def list_file(self, name: str) -> Callable[[], IO[bytes]] | None:
+        member = self._files.get((name,))
+        return None if member is None else lambda: io.BytesIO(member.read())
+
+    def image(self, name: str) -> StoredImage | None:
+        return self._files.get(PurePosixPath(posixpath.normpath(name)).parts)
+
+    def missing(self, name: str) -> StoredImage:
+        text = "The archive doesn't hold this image, which its list names; pack it again."
+        return StoredImage(f"{self.name}/{name}", partial(fail, text))
 
 
 def open_archive(path: Path, skipped: Skipped | None = None) -> ArchiveTree:
     """The images in a .zip or .tar file. Raises ConfigError if it lacks random access."""
     name = str(path)
-    members = all_images_in(name, memory_bytes=MEMORY_BYTES, skipped=skipped)
+    members = all_images_in(name, memory_bytes=MEMORY_BYTES, skipped=skipped, also=METADATA)
     return ArchiveTree(name, [(PurePosixPath(m.name[len(name) + 1 :]).parts, m) for m in members])
 
 

@@ -1,9 +1,10 @@
 """Read labelled images from folders, archives, Parquet files, and lists.
 
 DATA/<class>/<images>, DATA/<split>/<class>/<images>   `folders`
-the same in a .zip or .tar file                        `folders`
 a Parquet file, or a folder of them                    `parquet`
 a .csv or .tsv file, or a folder with a metadata.csv   `table`
+
+Folders may be packed as a .zip or .tar file.
 """
 
 import os
@@ -140,7 +141,9 @@ def find_splits(
     if path.is_dir():
         return _in_folder(path, columns, wanted, notes)
     if is_archive(str(path)):
-        return folders.find(folders.open_archive(path, notes.skipped), wanted, notes)
+        archive = folders.open_archive(path, notes.skipped)
+        labelled = table.find_metadata(archive, columns, notes)
+        return labelled or folders.find(archive, wanted, notes)
     if not path.is_file():
         raise ConfigError(f"{path} doesn't exist; check the path.")
     if suffix == ".parquet":
@@ -155,7 +158,8 @@ def find_splits(
 
 
 def _in_folder(path: Path, columns: Columns, wanted: Collection[str], notes: Notes) -> Splits:
-    if labelled := table.find_metadata(path, columns, notes):
+    tree = DiskTree(path, notes.skipped)
+    if labelled := table.find_metadata(tree, columns, notes):
         return labelled
     no_images = next(find_images([path]), None) is None
     files = parquet.find_files(path, deep=no_images)
@@ -163,4 +167,4 @@ def _in_folder(path: Path, columns: Columns, wanted: Collection[str], notes: Not
     if files and (no_images or UNSPLIT not in files):
         notes.form = "Parquet"
         return {name: partial(parquet.read, some, columns) for name, some in files.items()}
-    return folders.find(DiskTree(path, notes.skipped), wanted, notes)
+    return folders.find(tree, wanted, notes)

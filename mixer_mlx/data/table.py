@@ -2,24 +2,25 @@
 
 import codecs
 import csv
+import io
 import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
-from mixer_mlx.errors import ConfigError
+from mixer_mlx.errors import ConfigError, ImageError
 from mixer_mlx.images.names import is_image
+from mixer_mlx.images.pillow import reason
 from mixer_mlx.labels import canonical
 
 from .columns import LABEL_NAMES, PATH_NAMES, Columns, choose
-from .dataset import UNSPLIT, Dataset, by_name
-from .folders import DiskTree, Splits
+from .dataset import UNSPLIT, Dataset, Entry, by_name, family
+from .folders import METADATA, DiskTree, Splits, Tree
 from .notes import Notes
 
-METADATA = ("metadata.csv", "metadata.jsonl")
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 _SPLITS = ("split", "subset", "partition")
 _HELD_OUT = {"is_valid": "val", "is_val": "val", "is_validation": "val", "is_test": "test"}
@@ -39,36 +40,42 @@ class _Line(NamedTuple):
     split: str
 
 
-def find_metadata(folder: Path, columns: Columns, notes: Notes | None = None) -> Splits:
+def find_metadata(tree: Tree, columns: Columns, notes: Notes | None = None) -> Splits:
     """The splits of a folder with a metadata file that has labels, or with one in each split.
 
-    Empty if there is none with labels.
+    One more folder may enclose it. Empty if there is none with labels.
     """
     notes = Notes() if notes is None else notes
-    if own := _labelled(folder, columns):
-        return find(own, columns, notes)
-    folders = DiskTree(folder).folders()
-    inner = {name: path for name in folders if (path := _labelled(folder / name, columns))}
+    if own := _labelled(tree, columns):
+        return _find(tree, own, columns, notes)
+    folders = tree.folders()
+    if len(folders) == 1 and not tree.loose_images():
+        ((name, only),) = folders.items()
+        if not family(name):
+            return find_metadata(only, columns, notes)
+    inner = {name: list_ for name in folders if (list_ := _labelled(folders[name], columns))}
     if inner:
-        notes.form = f"{next(iter(inner.values())).name} in each split"
+        notes.form = f"{next(iter(inner.values()))} in each split"
         others = folders.keys() - inner.keys()
         notes.left_out += [f"{name} (no metadata with labels)" for name in sorted(others)]
-    return {name: partial(_read_whole, path, columns) for name, path in inner.items()}
+    return {name: partial(_read_whole, folders[name], inner[name], columns) for name in inner}
 
 
-def _labelled(folder: Path, columns: Columns) -> Path | None:
-    """The metadata file in a folder, if it has a column of labels."""
+def _labelled(tree: Tree, columns: Columns) -> str | None:
+    """The name of the metadata file in a folder, if it has a column of labels."""
     wanted = {columns.label} if columns.label else set(LABEL_NAMES)
-    for path in (folder / name for name in METADATA):
-        if path.is_file() and not wanted.isdisjoint(name.lower() for name in _Table(path).header):
-            return path
+    for name in METADATA:
+        if tree.list_file(name):
+            header = _Table(tree, name).header
+            if not wanted.isdisjoint(column.lower() for column in header):
+                return name
     return None
 
 
-def _read_whole(path: Path, columns: Columns) -> Dataset:
-    splits = find(path, columns)
+def _read_whole(tree: Tree, name: str, columns: Columns) -> Dataset:
+    splits = _find(tree, name, columns)
     if set(splits) != {UNSPLIT}:
-        raise ConfigError(f"{path} lies in a split's folder; remove its column of splits.")
+        raise ConfigError(f"{tree}/{name} lies in a split's folder; remove its column of splits.")
     return splits[UNSPLIT]()
 
 
@@ -77,15 +84,19 @@ def find(path: Path, columns: Columns, notes: Notes | None = None) -> Splits:
 
     Raises ConfigError that names the line for an empty or missing cell.
     """
-    table = _Table(path, columns)
+    return _find(DiskTree(path.parent), path.name, columns, notes)
+
+
+def _find(tree: Tree, name: str, columns: Columns, notes: Notes | None = None) -> Splits:
+    table = _Table(tree, name, columns)
     splits: dict[str, list[_Line]] = {}
     for line in _lines(table, columns):
         splits.setdefault(line.split, []).append(line)
     if not splits:
-        raise ConfigError(f"{path} has no lines below its header; add one for each image.")
+        raise ConfigError(f"{table.path} has no lines below its header; add one for each image.")
     if notes is not None:
         notes.form = f"a list of {sum(map(len, splits.values())):,} images{table.remark}"
-    return {split: partial(_read, path, rows) for split, rows in splits.items()}
+    return {split: partial(_read, tree, table.path, rows) for split, rows in splits.items()}
 
 
 def _lines(table: "_Table", columns: Columns) -> Iterator[_Line]:
@@ -116,40 +127,42 @@ def _in(header: Sequence[str], names: Sequence[str]) -> list[str]:
     return [name for name in header if name.lower() in names]
 
 
-def _read(path: Path, lines: list[_Line]) -> Dataset:
+def _read(tree: Tree, path: Path, lines: list[_Line]) -> Dataset:
     """The images of some lines. Missing files stay in, to be reported as unreadable ones are.
 
     Raises ConfigError if all are missing.
     """
-    images = [_image(path.parent, line.image) for line in lines]
-    if not any(image.is_file() for image in images):
+    images = [_image(tree, line.image) for line in lines]
+    if not any(images):
         raise ConfigError(
             f"{path} line {lines[0].number} names {lines[0].image}, which isn't in {path.parent}, "
             "and no other line names a file there; write paths relative to the list."
         )
-    return by_name(images, [line.label for line in lines])
+    entries = [image or tree.missing(line.image) for image, line in zip(images, lines, strict=True)]
+    return by_name(entries, [line.label for line in lines])
 
 
-def _image(folder: Path, name: str) -> Path:
-    """The file of that name; as written if there is none.
+def _image(tree: Tree, name: str) -> Entry | None:
+    """The file of that name.
 
     Backslashes, as Windows writes them, separate if no file has them; names may have either of
     Unicode's forms, which macOS takes for one and other systems don't.
     """
     names = (name, name.replace("\\", "/"))
     forms = [*names, *(unicodedata.normalize(form, n) for form in ("NFC", "NFD") for n in names)]
-    return next((path for form in forms if (path := folder / form).is_file()), folder / name)
+    return next((image for form in forms if (image := tree.image(form))), None)
 
 
 class _Table:
     """A list's columns and rows; `remark` says what was assumed to read it."""
 
-    def __init__(self, path: Path, columns: Columns | None = None) -> None:
+    def __init__(self, tree: Tree, name: str, columns: Columns | None = None) -> None:
         """Raises ConfigError."""
-        self.path, self.remark, self._skip = path, "", 1
-        self._encoding = _encoding(path)
-        self._delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        if path.suffix.lower() == ".jsonl":
+        self.path, self.remark, self._skip = Path(str(tree)) / name, "", 1
+        self._open = tree.list_file(name) or (lambda: self.path.open("rb"))
+        self._encoding = self._find_encoding()
+        self._delimiter = "\t" if self.path.suffix.lower() == ".tsv" else ","
+        if self.path.suffix.lower() == ".jsonl":
             keys = (key for _, cells in self._objects() for key in cells)
             self.header: Sequence[str] = list(dict.fromkeys(keys))
             return
@@ -160,10 +173,23 @@ class _Table:
         if columns and not (columns.image or columns.label):
             self._check_header()
 
+    def _text(self) -> TextIO:
+        """The list, opened. Raises OSError, and ImageError for a damaged archive."""
+        return io.TextIOWrapper(self._open(), self._encoding, newline="")
+
+    def _find_encoding(self) -> str:
+        """UTF-8, or UTF-16 as Excel's "Unicode text" begins. Raises ConfigError."""
+        try:
+            with self._open() as file:
+                first = file.read(2)
+        except (OSError, ImageError) as error:
+            raise ConfigError(f"{self.path} can't be read ({reason(error)}).") from error
+        return "utf-16" if first in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
     def _other_delimiter(self) -> str | None:
         """The delimiter of a first line without the usual one."""
         try:
-            with self.path.open(encoding=self._encoding) as file:
+            with self._text() as file:
                 first = re.sub('"[^"]*"', "", file.readline())
         except (OSError, UnicodeDecodeError):
             return None  # reading the cells raises the reason
@@ -197,11 +223,11 @@ class _Table:
         """Rows of JSON Lines, with values as text. Raises ConfigError."""
         number = 0
         try:
-            with self.path.open(encoding=self._encoding) as file:
+            with self._text() as file:
                 for number, text in enumerate(file, start=1):
                     if text.strip():
                         values = json.loads(text).items()
-                        yield number, {key: _text(value) for key, value in values}
+                        yield number, {key: _cell(value) for key, value in values}
         except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise ConfigError(
                 f"{self.path} line {number} isn't a JSON object in UTF-8 ({error}); correct it."
@@ -210,7 +236,7 @@ class _Table:
     def _cells(self) -> Iterator[tuple[int, list[str]]]:
         """Numbers and cells. Raises ConfigError."""
         try:
-            with self.path.open(encoding=self._encoding, newline="") as file:
+            with self._text() as file:
                 reader = csv.reader(file, delimiter=self._delimiter, strict=True)
                 for cells in reader:
                     yield reader.line_num, [cell.strip() for cell in cells]
@@ -221,17 +247,7 @@ class _Table:
             ) from error
 
 
-def _encoding(path: Path) -> str:
-    """UTF-8, or UTF-16 if the file begins as Excel's "Unicode text" does. Raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            first = file.read(2)
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read ({error.strerror}).") from error
-    return "utf-16" if first in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-
-
-def _text(value: object) -> str:
+def _cell(value: object) -> str:
     """A JSON value as a cell; "" for null, lists and objects."""
     if isinstance(value, bool):
         return str(value).lower()

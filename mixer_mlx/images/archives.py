@@ -1,7 +1,7 @@
 """Images in .zip and .tar files, read in place: nothing is unpacked to disk."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -33,15 +33,19 @@ def images_in(path: str) -> Iterator[LazyImage]:
     the archive is damaged, the last image is named `path` and raises ImageError when read.
     """
     try:
-        yield from _members(path, Skipped())
+        yield from _members(path, Skipped(), ())
     except ImageError as error:
         yield LazyImage(path, partial(fail, str(error)))
 
 
 def all_images_in(
-    path: str, *, memory_bytes: int, skipped: Skipped | None = None
+    path: str,
+    *,
+    memory_bytes: int,
+    skipped: Skipped | None = None,
+    also: Collection[str] = (),
 ) -> list[StoredImage]:
-    """The same images, to be read in any order, any number of times.
+    """The same images, and files of the names in `also`, to be read in any order, repeatedly.
 
     A compressed tar can only be decoded from its beginning, so its images are read at once and kept
     in memory. What is left out is counted in `skipped`. Raises ConfigError for an archive that is
@@ -50,7 +54,7 @@ def all_images_in(
     kept: list[StoredImage] = []
     try:
         room = memory_bytes if tar_opener(path) else None
-        for member in _members(path, Skipped() if skipped is None else skipped):
+        for member in _members(path, Skipped() if skipped is None else skipped, also):
             if room is not None and member.size <= MAX_MEMBER_BYTES:
                 room -= member.size
                 if room < 0:
@@ -67,11 +71,11 @@ def all_images_in(
     return kept
 
 
-def _members(path: str, skipped: Skipped) -> Iterator[StoredImage]:
+def _members(path: str, skipped: Skipped, also: Collection[str]) -> Iterator[StoredImage]:
     """Raises ImageError."""
     members = zip_members if path.lower().endswith(".zip") else tar_members
     try:
-        for count, image in enumerate(members(path, skipped), start=1):
+        for count, image in enumerate(members(path, skipped, also), start=1):
             if count > MAX_MEMBERS:
                 raise ImageError(f"The archive contains more than {MAX_MEMBERS:,} files; split it.")
             if image is not None:

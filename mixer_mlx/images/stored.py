@@ -6,7 +6,7 @@ import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from mixer_mlx.errors import ImageError
 
 from .decode import LazyImage
-from .names import Skipped, reason_to_skip
+from .names import UNSAFE, Skipped, reason_to_skip
 
 MAX_MEMBER_BYTES = 2**28
 """Size of an image's file in an archive."""
@@ -70,8 +70,12 @@ class OpenFile:
             rest, offset = rest[count:], offset + count
 
 
-def is_image_member(name: str, skipped: Skipped) -> bool:
-    why = reason_to_skip(PurePosixPath(name).parts)  # drops the dot of ./name
+def is_wanted(name: str, skipped: Skipped, also: Collection[str]) -> bool:
+    """Whether a member is an image, or a file of a name in `also`; counts others in `skipped`."""
+    parts = PurePosixPath(name).parts  # drops the dot of ./name
+    why = reason_to_skip(parts)
+    if parts and parts[-1] in also and why not in ("", UNSAFE):
+        return True
     skipped.note(why)
     return why is None
 

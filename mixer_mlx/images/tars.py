@@ -5,7 +5,7 @@ import gzip
 import lzma
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from .stored import (
     OpenFile,
     StoredImage,
     followed,
-    is_image_member,
+    is_wanted,
     link_target,
     stored_image,
 )
@@ -35,20 +35,20 @@ _TAR_OPENERS: dict[bytes, Callable[[str], Any]] = {
 """First two bytes -> opener."""
 
 
-def tar_members(path: str, skipped: Skipped) -> Iterator[StoredImage | None]:
+def tar_members(path: str, skipped: Skipped, also: Collection[str]) -> Iterator[StoredImage | None]:
     """An image or None for each member; a compressed tar's images are read along the way."""
     plain = None if tar_opener(path) else OpenFile(os.open(path, os.O_RDONLY))
     links: dict[str, str] = {}
     with _opened_tar(path) as archive:
         for member in _headers(archive):
             if member.islnk() or member.issym():
-                if is_image_member(member.name, skipped):
+                if is_wanted(member.name, skipped, also):
                     links[str(PurePosixPath(member.name))] = _target(member)
                 yield None
             elif not member.isreg() or member.issparse():
                 skipped.note(None if member.isdir() else SPECIAL)
                 yield None
-            elif is_image_member(member.name, skipped):
+            elif is_wanted(member.name, skipped, also):
                 yield _tar_image(path, plain, archive, member, member.name)
             else:
                 yield None

@@ -4,7 +4,7 @@ import os
 import stat
 import unicodedata
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from threading import Lock
@@ -13,7 +13,7 @@ from mixer_mlx.errors import ImageError
 
 from .names import LINK, SPECIAL, Skipped
 from .pillow import reason
-from .stored import DAMAGED, StoredImage, followed, is_image_member, link_target, stored_image
+from .stored import DAMAGED, StoredImage, followed, is_wanted, link_target, stored_image
 
 MAX_RATIO = 1100
 """Unpacked size of a .zip, relative to its own. Deflate reaches 1032; a larger ratio means
@@ -26,7 +26,7 @@ _UTF8 = 0x800
 """The flag of a name in UTF-8; names without it should be in code page 437."""
 
 
-def zip_members(path: str, skipped: Skipped) -> Iterator[StoredImage | None]:
+def zip_members(path: str, skipped: Skipped, also: Collection[str]) -> Iterator[StoredImage | None]:
     """An image or None for each member; links to members last.
 
     The file stays open as long as one of its images.
@@ -41,13 +41,13 @@ def zip_members(path: str, skipped: Skipped) -> Iterator[StoredImage | None]:
     for member, name in zip(members, names, strict=True):
         kind = _kind(member, name)
         if kind == stat.S_IFLNK:
-            if is_image_member(name, skipped):
+            if is_wanted(name, skipped, also):
                 links[_normal(name)] = _target(archive, lock, member, name)
             yield None
         elif kind != stat.S_IFREG:
             skipped.note(None if kind == stat.S_IFDIR else SPECIAL)
             yield None
-        elif is_image_member(name, skipped):
+        elif is_wanted(name, skipped, also):
             read = partial(_read, archive, lock, member)
             yield stored_image(path, name, member.file_size, read)
         else:

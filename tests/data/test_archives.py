@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mixer_mlx import ConfigError
+from mixer_mlx import ConfigError, ImageError
 from mixer_mlx.data import folders
 from mixer_mlx.data.read import read_split, read_splits
 from mixer_mlx.images import archives
@@ -52,6 +52,34 @@ def test_a_compressed_tar_has_to_fit_into_memory(files, pack, monkeypatch) -> No
     with pytest.raises(ConfigError, match=r"unpack it, or pack it as \.zip or plain \.tar"):
         read_splits(path)
     read_splits(pack("a.tar", files))
+
+
+@pytest.mark.parametrize("prefix", ["", "photos/"])
+@pytest.mark.parametrize("name", KINDS)
+def test_metadata_in_an_archive_is_read_as_in_a_folder(name, prefix, files, pack) -> None:  # type: ignore[no-untyped-def]
+    rows = {"cat/1.png": "odd", "dog/2.png": "even", "./cat/deep/0.png": "even"}
+    text = "".join(f"{path},{label}\n" for path, label in rows.items())
+    lists = {f"{s}/metadata.csv": f"file_name,label\n{text}".encode() for s in ("train", "val")}
+    path = pack(name, files | lists, prefix)
+    for split, dataset in zip(("train", "val"), read_splits(path), strict=True):
+        assert dataset.classes == ("even", "odd")
+        assert dataset.labels.tolist() == [1, 0, 0]
+        assert [entry.read() for entry in dataset.paths] == [
+            files[f"{split}/{os.path.normpath(row)}"] for row in rows
+        ]
+
+
+def test_metadata_in_an_archive_that_names_what_is_not_there(files, pack) -> None:  # type: ignore[no-untyped-def]
+    rows = ['{"file_name": "train/cat/%s.png", "label": "a"}' % i for i in (1, 99)]  # noqa: UP031
+    path = pack("a.zip", files | {"metadata.jsonl": "\n".join(rows).encode()})
+    found, _ = read_split(path)
+    with pytest.raises(ImageError, match="doesn't hold this image"):
+        found.paths[1].read()
+    none = pack("b.zip", files | {"metadata.jsonl": rows[1].encode()})
+    with pytest.raises(ConfigError, match=r"b.zip/metadata.jsonl line 1 names train/cat/99.png"):
+        read_split(none)
+    without_labels = pack("c.zip", files | {"train/metadata.csv": b"file_name,text\n"})
+    assert read_splits(without_labels)[0].classes == ("cat", "dog")
 
 
 def test_what_changed_is_noticed(files, pack) -> None:  # type: ignore[no-untyped-def]
