@@ -137,7 +137,9 @@ def _uniform(values: Sequence[object]) -> list[str]:
     floats = [value for value in values if isinstance(value, float)]
     decimals = max((len(str(value).partition(".")[2]) for value in floats), default=0)
     return [
-        f"{value:,.{decimals}f}" if isinstance(value, float) else _text(value) if value else ""
+        f"{value:,.{decimals}f}"
+        if isinstance(value, float)
+        else ("" if value is None or value is False else _text(value))
         for value in values
     ]
 

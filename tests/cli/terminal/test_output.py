@@ -1,6 +1,6 @@
 import pytest
 
-from mixer_mlx.cli.terminal.output import csv_line, printable
+from mixer_mlx.cli.terminal.output import csv_line, printable, table
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,15 @@ def test_printable(text: str, shown: str) -> None:
 def test_a_spreadsheet_runs_nothing() -> None:
     assert csv_line(["=1+1", "@x", "-2", "ok", 3, -0.5]) == "'=1+1,'@x,'-2,ok,3,-0.5\n"
     assert csv_line(['a"b', "c,d"]) == '"a""b","c,d"\n'
+
+
+def test_a_table_shows_zero_and_leaves_out_what_is_empty() -> None:
+    rows = [
+        {"name": "a", "images": 0, "broken": False},
+        {"name": "b", "images": 1200, "broken": True},
+    ]
+    assert table(rows).splitlines() == [
+        "name  images  broken",
+        "a          0",
+        "b      1,200  yes",
+    ]

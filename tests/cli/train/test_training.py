@@ -37,7 +37,7 @@ def weights(run: Path, name: str = "last") -> dict[str, np.ndarray]:
 
 def test_a_run_from_folder_to_model(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     run = tmp_path / "run"
-    done = mixer("fine-tune", photos, "-m", "cifar10", "-o", run, "--steps", 30, "-b", 6)
+    done = mixer("fine-tune", photos, "-m", "cifar10", "-o", run, "--steps", 12, "-b", 6)
     assert done.code == 0, done.err
     assert sorted(os.listdir(run)) == [
         "README.md",
@@ -51,7 +51,7 @@ def test_a_run_from_folder_to_model(mixer, photos: Path, tmp_path: Path) -> None
     ]
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["event"] == "step"]
-    assert [line["step"] for line in steps] == list(range(1, 31))
+    assert [line["step"] for line in steps] == list(range(1, 13))
     assert steps[-1]["loss"] < 0.95 * steps[0]["loss"]
     trained = checkpoint.read_info(run / "best")
     assert trained.labels == ("blue", "red")
@@ -66,11 +66,11 @@ def test_a_run_from_folder_to_model(mixer, photos: Path, tmp_path: Path) -> None
     assert json.loads(evaluated.out)["top1"] == 1.0
     assert mixer("export", run, tmp_path / "out.npz", "--format", "jax").code == 0
     assert mixer("resize", run, tmp_path / "large", "--image-size", 64).code == 0
-    again = mixer("fine-tune", photos, "-m", "cifar10", "-o", run, "--steps", 30, "-b", 6)
+    again = mixer("fine-tune", photos, "-m", "cifar10", "-o", run, "--steps", 12, "-b", 6)
     assert again.code == 1
     assert "--resume" in again.err
     resumed = mixer(
-        "fine-tune", photos, "-m", "cifar10", "-o", run, "--steps", 30, "-b", 6, "--resume"
+        "fine-tune", photos, "-m", "cifar10", "-o", run, "--steps", 12, "-b", 6, "--resume"
     )
     assert resumed.code == 0
     assert "finished" in resumed.err
