@@ -97,7 +97,7 @@ def test_convert_says_what_it_assumes_and_replaces_nothing(  # type: ignore[no-u
     assert "Assumed: activation gelu_tanh" in run.err
     assert "--labels FILE" in run.err.splitlines()[-1]
     expected = np.load(golden / "jax_tiny_expected.npz")
-    model = mixer_mlx.load(tmp_path / "model").model
+    model = mixer_mlx.load(tmp_path / "model", dtype="float32").model
     import mlx.core as mx
 
     assert abs(np.array(model(mx.array(expected["images"]))) - expected["logits"]).max() < 1e-5

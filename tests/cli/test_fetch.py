@@ -216,7 +216,8 @@ def test_cache_list_verify_remove(mixer, tiny: HubServer, cat: Path, cache: Path
 
 
 def command(cat: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "mixer_mlx", "predict", str(cat), "-m", "user/tiny", *more]
+    model = ("-m", "user/tiny", "--dtype", "float32")
+    return [sys.executable, "-m", "mixer_mlx", "predict", str(cat), *model, *more]
 
 
 def test_several_processes_convert_once(tiny: HubServer, cat: Path, cache: Path) -> None:

@@ -194,7 +194,7 @@ def test_evaluate_under_the_launcher(photos: Path, tmp_path: Path) -> None:
     )
     assert run.stderr == ""
     found = json.loads(run.stdout)
-    classifier, dataset = load("cifar10"), read_split(photos)[0]
+    classifier, dataset = load("cifar10", dtype="float32"), read_split(photos)[0]
     images = DecodedImages(dataset, lambda *_: None, exact=True)
     classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
     batches = EvaluationBatches(images, classifier.preprocess, 8)
@@ -217,7 +217,9 @@ def test_predict_in_the_order_of_the_images(
     found = [json.loads(line) for line in out.splitlines()]
     names = sorted(str(path) for path in (tmp_path / "album").rglob("*.png"))
     assert [line["image"] for line in found] == names
-    for line, expected in zip(found, load("cifar10").predict(names, k=1), strict=True):
+    for line, expected in zip(
+        found, load("cifar10", dtype="float32").predict(names, k=1), strict=True
+    ):
         if expected.error is not None:
             assert line["error"] == str(expected.error)
             continue

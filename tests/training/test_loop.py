@@ -94,6 +94,7 @@ def test_speed_of_a_step_that_is_computed_while_it_is_handed_on(
 
         return cast(Step, run)
 
+    monkeypatch.setattr("mixer_mlx.training.loop.gpu_is_default", lambda: False)
     monkeypatch.setattr("mixer_mlx.training.loop.make_step", slow)
     clock = SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr("mixer_mlx.training.loop.time", clock)

@@ -213,7 +213,7 @@ def test_a_file_that_can_not_grow_is_a_sentence(mixer, album: Path, tmp_path: Pa
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
         "from mixer_mlx.cli.main import main; main()"
     )
-    args = ["predict", album, "-m", "cifar10", "-o", out]
+    args = ["predict", album, "-m", "cifar10", "--dtype", "float32", "-o", out]
     run = subprocess.run(
         [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False
     )
