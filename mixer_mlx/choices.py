@@ -16,6 +16,9 @@ HiddenAct = Literal["gelu", "gelu_tanh"]
 ResizeMode = Literal["shorter", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
 
+Pool = Literal["mean", "none"]
+"""Features of an image: the mean over its tokens, or one vector per token."""
+
 Optimizer = Literal["adamw", "muon", "sgd"]
 Schedule = Literal["linear", "cosine", "constant"]
 Loss = Literal["softmax", "sigmoid"]

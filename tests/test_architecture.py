@@ -23,6 +23,8 @@ LAYERS = [
     ["catalog", "resolution"],
     ["checkpoint"],
     ["data"],
+    ["forward"],
+    ["features"],
     ["classify"],
     ["analysis"],
     ["training"],

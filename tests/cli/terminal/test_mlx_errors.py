@@ -49,7 +49,7 @@ def raising(error: Exception):  # type: ignore[no-untyped-def]
 def test_a_sentence(  # type: ignore[no-untyped-def]
     mixer, cat: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, what: str, step: str
 ) -> None:
-    monkeypatch.setattr("mixer_mlx.classify.Classifier._forward", raising(error))
+    monkeypatch.setattr("mixer_mlx.forward.Forward._forward", raising(error))
     run = mixer("predict", cat, "-m", "cifar10")
     assert run.code == 1
     assert run.err.startswith(f"Error: {what}")

@@ -1,0 +1,215 @@
+"""Images through a network in batches, decoded in threads while the batch before is computed."""
+
+import itertools
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_map
+from numpy.typing import NDArray
+
+from mixer_mlx.images.decode import ImageInput
+from mixer_mlx.images.preprocess import Preprocess, normalized
+from mixer_mlx.runtime.streams import one_core_each, rounds, streams
+from mixer_mlx.runtime.threads import in_threads, workers
+from mixer_mlx.runtime.tuning import COMPILE_FORWARD_FROM
+
+from .errors import CheckpointError, ImageError
+from .model import MlpMixer
+from .runtime import backend
+
+Network: TypeAlias = Callable[[MlpMixer, mx.array], mx.array]
+"""A model and normalised images (N, H, W, in) -> an output for each image, (N, ...)."""
+Finish: TypeAlias = Callable[[mx.array], tuple[mx.array, ...]]
+"""The network's output in float32, (N, ...) -> what is kept of it, N rows each."""
+
+_Decoded: TypeAlias = tuple[ImageInput, NDArray[np.uint8] | ImageError]
+_Batched: TypeAlias = Callable[[mx.array], mx.array]
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A batch that the device is computing, with the threads reserved for it."""
+
+    pixels: NDArray[np.uint8]  # (N, H, W, in)
+    parts: int  # parts computed at once
+    finish: Finish
+    finite: mx.array  # whether all of the output is
+    found: tuple[mx.array, ...]
+    cores: ExitStack
+
+    def wait(self) -> None:
+        """Wait until all is computed."""
+        try:
+            mx.eval(self.finite, *self.found)
+        finally:
+            self.cores.close()
+
+
+class Forward:
+    """`network` for a model's pixels, uint8 (N, H, W, in) from `preprocess`.
+
+    Computed in parts where that is faster, and compiled where that pays off. Outputs that aren't
+    finite are recomputed in float32, with a RuntimeWarning. `what` names them in messages, e.g.
+    "logits". Raises CheckpointError if they still aren't finite.
+    """
+
+    def __init__(
+        self,
+        model: MlpMixer,
+        preprocess: Preprocess,
+        device: mx.Device,
+        network: Network,
+        what: str,
+    ):
+        self._model, self._preprocess, self._device = model, preprocess, device
+        self._network, self._what = network, what
+        self._mean, self._std = mx.array(preprocess.mean), mx.array(preprocess.std)
+        mx.eval(model.parameters(), self._mean, self._std)  # only this thread can
+        self._plain: _Batched = partial(network, model)
+        self._compiled = mx.compile(self._plain, inputs=model.state)
+        self._sizes: set[int] = set()  # of earlier batches
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> mx.array:
+        """Pixels -> outputs, float32 (N, ...)."""
+        with mx.stream(self._device), one_core_each(self._parts(len(pixels))):
+            output = self._forward(pixels)
+            return output if _finite(output).item() else self._in_float32(pixels)
+
+    def start(self, pixels: NDArray[np.uint8], finish: Finish) -> Pending:
+        """Start computing a batch, without waiting for it."""
+        parts = self._parts(len(pixels))
+        with ExitStack() as cores:
+            cores.enter_context(one_core_each(parts))
+            with mx.stream(self._device):
+                output = self._forward(pixels)
+                finite, found = _finite(output), finish(output)
+            mx.async_eval(finite, *found)
+            return Pending(pixels, parts, finish, finite, found, cores.pop_all())
+
+    def finished(self, running: Pending) -> tuple[mx.array, ...]:
+        """Wait for a batch, and return what `finish` keeps of it."""
+        running.wait()
+        if running.finite.item():
+            return running.found
+        with mx.stream(self._device), one_core_each(running.parts):
+            found = running.finish(self._in_float32(running.pixels))
+            mx.eval(*found)
+            return found
+
+    def stream(
+        self,
+        images: Iterable[ImageInput],
+        finish: Finish,
+        rows: Callable[[tuple[mx.array, ...]], Sequence[Row]],
+        *,
+        batch_size: int,
+        exact: bool,
+    ) -> Iterator[tuple[ImageInput, Row | ImageError]]:
+        """Each image in order, with its row or the error if it can't be read.
+
+        `rows` makes the rows of a batch from what `finish` kept. Images are read lazily: memory
+        doesn't depend on their number. The last batch may be smaller.
+        """
+
+        def results(
+            batch: list[_Decoded], running: Pending | None
+        ) -> Iterator[tuple[ImageInput, Row | ImageError]]:
+            found = iter(rows(self.finished(running)) if running else ())
+            for image, value in batch:
+                yield image, value if isinstance(value, ImageError) else next(found)
+
+        with closing(self._decoded(images, exact)) as decoded:
+            before: list[_Decoded] = []
+            running = None
+            try:
+                while batch := list(itertools.islice(decoded, batch_size)):
+                    done, running = running, self._next(batch, finish, running)
+                    yield from results(before, done)
+                    before = batch
+                yield from results(before, running)
+            finally:
+                if running:
+                    running.cores.close()
+
+    def _next(
+        self, batch: list[_Decoded], finish: Finish, before: Pending | None
+    ) -> Pending | None:
+        """Start computing the images of a batch that could be read; None if there are none."""
+        good = [value for _, value in batch if not isinstance(value, ImageError)]
+        if not good:
+            return None
+        if before and before.parts != self._parts(len(good)):
+            before.wait()  # before the threads of its matrix products change
+        return self.start(np.stack(good), finish)
+
+    def _decoded(
+        self, images: Iterable[ImageInput], exact: bool
+    ) -> Generator[_Decoded, None, None]:
+        """Images in order, each with its pixels or error, decoded in threads."""
+
+        def pixels(image: ImageInput) -> _Decoded:
+            try:
+                return image, self._preprocess(image, exact=exact)
+            except ImageError as error:
+                return image, error
+
+        # Few, since an image of an archive may be in memory until it is decoded.
+        return in_threads(pixels, images, ahead=2 * workers())
+
+    def _forward(self, pixels: NDArray[np.uint8]) -> mx.array:
+        """Outputs, not yet evaluated."""
+        # Only for a size that repeats: compiling doesn't pay off for a single image.
+        size = len(pixels)
+        config, again = self._model.config, size in self._sizes
+        compiled = again and backend.worth_compiling(config, size, COMPILE_FORWARD_FROM)
+        self._sizes.add(size)
+        return self._in_parts(self._compiled if compiled else self._plain, pixels)
+
+    def _in_parts(self, network: _Batched, pixels: NDArray[np.uint8]) -> mx.array:
+        """In parts if that is faster, see `streams`."""
+        outputs: list[mx.array] = []
+        turns = rounds(self._model.config, len(pixels))
+        for parts in turns:
+            found = []
+            for stream, (start, end) in zip(streams(len(parts)), parts, strict=True):
+                with mx.stream(stream):
+                    images = normalized(mx.array(pixels[start:end]), self._mean, self._std)
+                    found.append(network(images).astype(mx.float32))
+            if len(turns) > 1 or len(parts) > 1:
+                mx.async_eval(found)  # together, before the next round
+            outputs += found
+        return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
+
+    def _in_float32(self, pixels: NDArray[np.uint8]) -> mx.array:
+        """Run a float32 copy of a half-precision model."""
+        model = self._model
+        if model.dtype != mx.float32:
+            warnings.warn(
+                f"{self._what.capitalize()} in {backend.dtype_name(model.dtype)} were not finite "
+                "and are recomputed in float32; use float32 (--dtype float32) to avoid this.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            copy = MlpMixer(model.config)
+            copy.update(tree_map(lambda value: value.astype(mx.float32), model.parameters()))
+            output = self._in_parts(partial(self._network, copy), pixels)
+            if _finite(output).item():
+                return output
+        raise CheckpointError(
+            f"The model's {self._what} are not finite even in float32; use intact weights."
+        )
+
+    def _parts(self, size: int) -> int:
+        """How many parts of a batch are computed at once."""
+        return len(rounds(self._model.config, size)[0])
+
+
+def _finite(output: mx.array) -> mx.array:
+    return mx.isfinite(output).all()
