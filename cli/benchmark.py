@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from mixer_mlx.choices import DEFAULT_MODEL, DType, Format
+from mixer_mlx.choices import DEFAULT_MODEL, Device, DType, Format
 from mixer_mlx.errors import SourceError
 
 from .terminal import files, options, output
@@ -99,7 +99,7 @@ def benchmark(
     from mixer_mlx.runtime import backend
 
     earlier = report.Earlier.read(compare) if compare else None
-    default = (
+    default: DType = (
         "float32" if train else backend.dtype_name(backend.dtype(None, backend.device(device)))
     )
     dtypes = dtypes or [default]
@@ -136,13 +136,13 @@ def _batch_sizes(text: str) -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-def _dtypes(text: str | None) -> list[str]:
+def _dtypes(text: str | None) -> list[DType]:
     """The list; empty means the default."""
     wanted = [] if text is None else [part.strip() for part in text.split(",")]
     if not set(wanted) <= set(get_args(DType)):
         known = ", ".join(get_args(DType))
         raise typer.BadParameter(f"{text!r} isn't a list of dtypes; choose from {known}.")
-    return list(dict.fromkeys(wanted))
+    return [cast(DType, name) for name in dict.fromkeys(wanted)]
 
 
 def _was_given(ctx: typer.Context, name: str) -> bool:
@@ -151,7 +151,7 @@ def _was_given(ctx: typer.Context, name: str) -> bool:
 
 
 def _classifier(
-    model: str, variant: str | None, dtype: str, device: str | None, *, quiet: bool
+    model: str, variant: str | None, dtype: DType, device: Device | None, *, quiet: bool
 ) -> "Classifier":
     from mixer_mlx import MixerConfig
     from mixer_mlx.benchmark.jobs import random_classifier

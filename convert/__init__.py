@@ -7,6 +7,7 @@ import mlx.core as mx
 
 from mixer_mlx import checkpoint, resolution
 from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.choices import Device, DType, ExportFormat
 from mixer_mlx.classify import Classifier
 from mixer_mlx.runtime import backend
 
@@ -34,8 +35,8 @@ ModelName = str | os.PathLike[str]
 def load(
     model: ModelName,
     *,
-    dtype: str | None = None,
-    device: str | None = None,
+    dtype: DType | None = None,
+    device: Device | None = None,
     listener: Listener = SILENT,
 ) -> Classifier:
     """A Classifier from a name, an address (`hf://user/repo`, `https://...`) or a path.
@@ -51,7 +52,7 @@ def load(
     return Classifier(imported.model, imported.info, chosen)
 
 
-def open_model(model: ModelName, *, dtype: str, listener: Listener = SILENT) -> Imported:
+def open_model(model: ModelName, *, dtype: DType, listener: Listener = SILENT) -> Imported:
     """As `load`, but the model itself, which may have no head, and what is known of it."""
     address = locate.resolve(model)
     path = address.path or locate.ensure(address, dtype, listener=listener)
@@ -65,7 +66,7 @@ def convert(
     source: ModelName,
     out: str | os.PathLike[str],
     *,
-    dtype: str | None = None,
+    dtype: DType | None = None,
     settings: Settings = NOTHING,
     force: bool = False,
     listener: Listener = SILENT,
@@ -85,7 +86,7 @@ def export(
     model: ModelName,
     out: str | os.PathLike[str],
     *,
-    format: str,
+    format: ExportFormat,
     force: bool = False,
     listener: Listener = SILENT,
 ) -> Imported:
@@ -104,7 +105,7 @@ def resize(
     out: str | os.PathLike[str],
     *,
     image_size: tuple[int, int],
-    dtype: str | None = None,
+    dtype: DType | None = None,
     force: bool = False,
     listener: Listener = SILENT,
 ) -> Imported:
@@ -140,7 +141,7 @@ def describe(model: ModelName) -> tuple[ModelInfo, tuple[str, ...]]:
 
 def _import(
     model: ModelName,
-    dtype: str | None,
+    dtype: DType | None,
     settings: Settings,
     listener: Listener,
 ) -> Imported:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from mixer_mlx.choices import HiddenAct
 from mixer_mlx.errors import ConversionError
 
 Axes = tuple[int, ...] | None
@@ -33,7 +34,7 @@ class Layout:
 
     name: str
     origin: str
-    hidden_act: str
+    hidden_act: HiddenAct
     table: NamesTable
     squeeze: bool = False
 

@@ -7,6 +7,7 @@ The keys are those that pytorch-image-models writes (`timm/models/_hub.py`) and 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mixer_mlx.choices import HiddenAct
 from mixer_mlx.errors import ConfigError, ConversionError
 
 
@@ -19,7 +20,7 @@ class Settings:
     """
 
     image_size: tuple[int, int] | None = None
-    hidden_act: str | None = None
+    hidden_act: HiddenAct | None = None
     labels: tuple[str, ...] = ()
     preprocess: Mapping[str, object] = field(default_factory=dict)
     source: Mapping[str, object] = field(default_factory=dict)
@@ -37,7 +38,7 @@ class Settings:
 
 _RESIZE_MODES = {"center": "shorter", "squash": "squash"}
 _INTERPOLATIONS = ("bicubic", "bilinear")
-_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh"}
+_ACTIVATIONS: dict[str, HiddenAct] = {"gelu": "gelu", "gelu_tanh": "gelu_tanh"}
 _SIBLINGS = {"resmlp": "ResMLP", "gmlp": "gMLP", "gmixer": "gMixer"}
 
 
@@ -84,7 +85,7 @@ def _image_size(cfg: Mapping[str, object]) -> tuple[int, int] | None:
     return size[1], size[2]
 
 
-def _hidden_act(config: Mapping[str, object]) -> str | None:
+def _hidden_act(config: Mapping[str, object]) -> HiddenAct | None:
     """timm runs the erf form, unless its model was built with another; ours is in `hidden_act`."""
     name = config.get("hidden_act", config.get("act_layer", "gelu"))
     if not isinstance(name, str) or name not in _ACTIVATIONS:

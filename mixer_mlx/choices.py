@@ -25,6 +25,8 @@ Loss = Literal["softmax", "sigmoid"]
 AugmentationName = Literal["auto", "crop", "pad", "none"]
 Balance = Literal["none", "loss", "sampling"]
 Freeze = Literal["backbone"]
+WeightsName = Literal["raw", "ema"]
+"""A run's weights, and their exponential moving average."""
 RecipeName = Literal[
     "quick",
     "paper-finetune",

@@ -1,6 +1,6 @@
 """Images -> predictions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, overload
@@ -73,25 +73,25 @@ class Classifier:
         return self.info.labels
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]  # a str, itself a sequence, is a path
         self, images: ImageInput, *, k: int = 5, exact: bool = False
     ) -> list[Prediction]: ...
 
     @overload
     def __call__(
-        self, images: list[ImageInput], *, k: int = 5, exact: bool = False
+        self, images: Sequence[ImageInput], *, k: int = 5, exact: bool = False
     ) -> list[list[Prediction]]: ...
 
     def __call__(
-        self, images: ImageInput | list[ImageInput], *, k: int = 5, exact: bool = False
+        self, images: ImageInput | Sequence[ImageInput], *, k: int = 5, exact: bool = False
     ) -> list[Prediction] | list[list[Prediction]]:
-        """The k most probable classes of an image, or of each of a list of images.
+        """The k most probable classes of an image, or of each of a sequence of images.
 
         An image is a path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or from
         `images.find.find_images`; `exact` is that of `Preprocess`. Raises ImageError for the first
         image that can't be read; `predict` continues instead.
         """
-        if not isinstance(images, list):
+        if isinstance(images, str) or not isinstance(images, Sequence):
             return self([images], k=k, exact=exact)[0]
         results = []
         for result in self.predict(images, k=k, exact=exact):
@@ -141,7 +141,7 @@ class Classifier:
     @overload
     def embed(
         self,
-        images: list[ImageInput],
+        images: Sequence[ImageInput],
         *,
         layer: str = PRE_LOGITS,
         pool: Pool = "mean",
@@ -164,7 +164,7 @@ class Classifier:
 
     def embed(
         self,
-        images: list[ImageInput] | Iterator[ImageInput],
+        images: Sequence[ImageInput] | Iterator[ImageInput],
         *,
         layer: str = PRE_LOGITS,
         pool: Pool = "mean",
@@ -172,17 +172,17 @@ class Classifier:
         batch_size: int = 32,
         exact: bool = False,
     ) -> NDArray[np.float32] | Iterator[Embedding]:
-        """Features of images: an array (N, C) for a list, embeddings one by one for an iterator.
+        """Features of images: an array (N, C) for a sequence, or for an iterator one by one.
 
         `layer`, `pool` and `normalize` are those of `features.embed.Features`; with pool "none"
-        the array is (N, S, C). For a list, raises ImageError for the first image that can't be
+        the array is (N, S, C). For a sequence, raises ImageError for the first image that can't be
         read; an iterator continues, as in `predict`. Raises ConfigError for an unknown layer.
         """
         wanted = Features(layer, pool, normalize)
         if wanted not in self._embedders:
             self._embedders[wanted] = Embedder(self.model, self.info, self.device, wanted)
         embedder = self._embedders[wanted]
-        if isinstance(images, list):
+        if isinstance(images, Sequence):
             return embedder.array(images, batch_size=batch_size, exact=exact)
         return embedder.stream(images, batch_size=batch_size, exact=exact)
 

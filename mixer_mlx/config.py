@@ -48,7 +48,7 @@ class MixerConfig:
     channels_mlp_dim: int
     in_channels: int = 3
     num_classes: int = 1000
-    hidden_act: str = "gelu"
+    hidden_act: HiddenAct = "gelu"
     layer_norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:

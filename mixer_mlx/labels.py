@@ -5,6 +5,7 @@ in pytorch-image-models (Apache-2.0); the names are WordNet 3.0's.
 """
 
 import json
+import os
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -43,12 +44,13 @@ def synsets_of(labels: Sequence[str]) -> tuple[str, ...]:
     return ()
 
 
-def read_file(path: Path) -> tuple[str, ...]:
+def read_file(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Names from a user's file, in the order of the outputs.
 
     A `.json` file contains a list, or an object that maps "0", "1", ... to names (as `id2label` in
     a Hub config); any other file has one name per line. Raises ConfigError.
     """
+    path = Path(path)
     try:
         text = path.read_text("utf-8-sig")
         if path.suffix.lower() != ".json":

@@ -1,11 +1,14 @@
-"""Strict mypy sees a wrong call wherever it crosses from one file, or one room, into another."""
+"""Type checkers see wrong calls: ours, from one file or room into another, and a user's."""
 
 import ast
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import mixer_mlx
 
@@ -57,9 +60,54 @@ def test_wrong_calls_are_refused(tmp_path: Path) -> None:
     assert all(line.startswith(f"{planted}:") for line in found), run.stdout
 
 
+PROGRAMS = ROOT / "tests" / "typing"
+
+
+def wrong_lines() -> list[str]:
+    """The lines of the programs that a type checker must refuse."""
+    lines = (PROGRAMS / "mistakes.py").read_text("utf-8").splitlines()
+    return [f"mistakes.py:{i}" for i, line in enumerate(lines, 1) if line.endswith("# wrong")]
+
+
+def test_mypy_checks_programs_that_use_the_package() -> None:
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--config-file="),
+            *("--cache-dir", str(ROOT / ".mypy_cache" / "programs")),
+            *("--strict", "--follow-imports=silent", "correct.py", "mistakes.py"),
+        ],
+        cwd=PROGRAMS,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [line.split(": ")[0] for line in run.stdout.splitlines() if ": error:" in line]
+    assert list(dict.fromkeys(found)) == wrong_lines(), run.stdout + run.stderr
+
+
+def test_pyright_checks_programs_that_use_the_package() -> None:
+    pytest.importorskip("pyright", reason="NOT RUN: needs the extra `pyright`")
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pyright", "--pythonpath", sys.executable),
+            *("--outputjson", "--project", str(PROGRAMS)),
+        ],
+        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [
+        f"{Path(error['file']).name}:{error['range']['start']['line'] + 1}"
+        for error in json.loads(run.stdout)["generalDiagnostics"]
+    ]
+    assert sorted(set(found), key=found.index) == wrong_lines(), run.stdout
+
+
 def test_type_checkers_see_the_names_that_the_package_exports() -> None:
     tree = ast.parse((ROOT / "mixer_mlx" / "__init__.py").read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {}
     for line in block.body:
         assert isinstance(line, ast.ImportFrom)

@@ -110,8 +110,9 @@ def readable(images: DecodedImages) -> list[Entry]:
     return [path for index, path in paths if index not in images.unreadable]
 
 
-def write(path: Path, report: Report) -> None:
+def write(path: str | os.PathLike[str], report: Report) -> None:
     """Write the page to a file. Raises MixerError if it can't be written."""
+    path = Path(path)
     text = page(report, path.parent)
     with written_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")

@@ -52,9 +52,9 @@ class Preprocess:
     """
 
     image_size: tuple[int, int]
-    resize_mode: str = "shorter"
+    resize_mode: ResizeMode = "shorter"
     crop_pct: float = 0.875
-    interpolation: str = "bicubic"
+    interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 

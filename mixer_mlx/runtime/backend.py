@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from mixer_mlx.choices import Device, DType
 from mixer_mlx.errors import BackendError
@@ -79,9 +79,9 @@ def dtype(name: str | None, device: mx.Device) -> mx.Dtype:
     return chosen
 
 
-def dtype_name(dtype: mx.Dtype) -> str:
+def dtype_name(dtype: mx.Dtype) -> DType:
     """E.g. "float32"."""
-    return str(dtype).removeprefix("mlx.core.")
+    return cast(DType, str(dtype).removeprefix("mlx.core."))
 
 
 def worth_compiling(config: MixerConfig, batch_size: int, threshold: int) -> bool:

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def fall(trials: Sequence[Trial]) -> float:
     return 1 - min(later) / later[0] if later and later[0] else 0.0
 
 
-def save(trials: Sequence[Trial], plot: Path) -> None:
+def save(trials: Sequence[Trial], plot: str | os.PathLike[str]) -> None:
     """Write the curves as a PNG, and all values as JSON beside it. Raises TrainingError."""
     record = {
         "suggested_lr": suggested(trials),
@@ -127,13 +128,13 @@ def save(trials: Sequence[Trial], plot: Path) -> None:
     }
     with written_file(table(plot), TrainingError) as temporary:
         temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", "utf-8")
-    with written_file(plot, TrainingError) as temporary:
+    with written_file(Path(plot), TrainingError) as temporary:
         draw_panels([_panel(trials)]).save(temporary, "PNG")
 
 
-def table(plot: Path) -> Path:
+def table(plot: str | os.PathLike[str]) -> Path:
     """The JSON file beside a plot."""
-    return plot.with_suffix(".json")
+    return Path(plot).with_suffix(".json")
 
 
 def _panel(trials: Sequence[Trial]) -> Panel:

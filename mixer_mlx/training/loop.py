@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.analysis.evaluate import Metrics
+from mixer_mlx.choices import WeightsName
 from mixer_mlx.data.mixing import Labels
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.images.preprocess import Preprocess
@@ -80,7 +82,7 @@ class EpochDone(Event):
     epoch: int
     raw: Metrics | None
     ema: Metrics | None
-    best: str | None
+    best: WeightsName | None
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def fit(
     recipe: Recipe,
     *,
     preprocess: Preprocess,
-    folder: Path | None = None,
+    folder: str | os.PathLike[str] | None = None,
     resume: State | None = None,
     ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
@@ -230,20 +232,21 @@ class _PendingStep:
         )
 
 
-def save(state: State, folder: Path, ranks: Ranks = ALONE) -> Saved:
+def save(state: State, folder: str | os.PathLike[str], ranks: Ranks = ALONE) -> Saved:
     """Rank 0 writes the state; the others finish computing it. Raises TrainingError."""
     if ranks.rank == 0:
         state.save(folder)
     mx.eval(state.arrays)
-    return Saved(state, state.progress.step, folder)
+    return Saved(state, state.progress.step, Path(folder))
 
 
 def _end_epoch(state: State, model: MlpMixer, validate: Validate | None, total: int) -> EpochDone:
     """Validate, and record whether the weights are the best so far and whether the run ends."""
     progress, patience = state.progress, state.recipe.patience
-    found: dict[str, Metrics] = {}
+    found: dict[WeightsName, Metrics] = {}
+    names: list[WeightsName] = ["raw", "ema"] if "ema" in state.arrays else ["raw"]
     if validate is not None:
-        for weights in ("raw", "ema") if "ema" in state.arrays else ("raw",):
+        for weights in names:
             state.fill(model, weights)
             found[weights] = validate(model)
     best = max(found, key=lambda name: _quality(found[name]), default=None)

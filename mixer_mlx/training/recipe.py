@@ -1,6 +1,7 @@
 """Recipe: everything that decides a training run, and the only place of its defaults."""
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,34 +98,34 @@ class Recipe:
     batch_size: int = 32
     batch_fraction: float = 1.0
     accumulation: int = 1
-    optimizer: str = "adamw"
+    optimizer: Optimizer = "adamw"
     lr: float = 1e-3
     end_lr: float = 0.0
     warmup: int | float = 0.1
-    schedule: str = "cosine"
+    schedule: Schedule = "cosine"
     layer_decay: float = 1.0
     weight_decay: float = 0.0
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float | None = 1.0
-    loss: str = "softmax"
+    loss: Loss = "softmax"
     label_smoothing: float = 0.0
     head_bias: float = 0.0
     drop_path: float = 0.0
     drop_path_rescale: bool = False
     dropout: float = 0.0
     ema_decay: float | None = None
-    dtype: str = "float32"
+    dtype: DType = "float32"
     gradient_checkpointing: bool = False
-    freeze: str | None = None
+    freeze: Freeze | None = None
     unfreeze_last: int = 0
-    augmentation: str = "auto"
+    augmentation: AugmentationName = "auto"
     flip: bool = True
     rand_augment: tuple[int, int] | None = None
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
-    balance: str = "none"
+    balance: Balance = "none"
     patience: int | None = None
     save_every: int | None = None
     seed: int = 0
@@ -194,13 +195,13 @@ class Recipe:
         check_keys("recipe", values, cls, all_=False)
         return cls(**values)  # type: ignore[arg-type]
 
-    def with_toml(self, path: Path) -> "Recipe":
+    def with_toml(self, path: str | os.PathLike[str]) -> "Recipe":
         """A copy with the values of a TOML file, whose keys are this class's fields.
 
         Raises ConfigError. (TOML has no null: `clip_norm = false` means None.)
         """
         try:
-            values = tomllib.loads(path.read_text("utf-8"))
+            values = tomllib.loads(Path(path).read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} isn't a readable TOML file ({error}).") from error
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mixer_mlx.checkpoint import read_header, read_json, read_tensors, summarize
+from mixer_mlx.choices import WeightsName
 from mixer_mlx.errors import ConfigError, MixerError, TrainingError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_folder
@@ -42,7 +43,7 @@ class Progress:
     epoch: int = 0
     best: tuple[float, float] | None = None
     best_epoch: int | None = None
-    best_weights: str | None = None
+    best_weights: WeightsName | None = None
     end: str | None = None
 
 
@@ -75,7 +76,7 @@ class State:
             {name: w for name, w in weights.items() if name not in trained},
         )
 
-    def fill(self, model: MlpMixer, weights: str = "raw") -> None:
+    def fill(self, model: MlpMixer, weights: WeightsName = "raw") -> None:
         """Put the "raw" or the "ema" weights into a model, as float32."""
         put(model, {**self.frozen, **self.arrays["weights" if weights == "raw" else "ema"]})
 
