@@ -26,6 +26,7 @@ from .predict.command import predict
 from .resize import resize
 from .terminal import mlx_errors, output, signals
 from .train.command import fine_tune, train
+from .visualize import visualize
 
 app = typer.Typer(
     name="mixer",
@@ -43,6 +44,7 @@ app.command("check", short_help="Find problems in a dataset before training.")(c
 app.command("train", short_help="Train a model from scratch.")(train)
 app.command("fine-tune", short_help="Fine-tune a model on your own photos.")(fine_tune)
 app.command("evaluate", short_help="Measure accuracy on labelled images.")(evaluate)
+app.command("visualize", short_help="Draw what a model's units look like.")(visualize)
 app.command("benchmark", short_help="Measure speed and memory.")(benchmark)
 app.command("models", short_help="List the published models.")(models)
 app.command("info", short_help="Show what is known of a model.")(info)

@@ -19,6 +19,7 @@ Models
   mixer export my-model back/ --format timm   export to timm or JAX
   mixer resize my-model large --image-size 448
                                               make a model take larger images
+  mixer visualize cifar10 -o units/           draw what its units look like
   mixer cache list                            downloaded and converted models
 
 This machine

@@ -1,5 +1,6 @@
 """Output files: failures that can be known before the work starts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mixer_mlx.errors import MixerError
@@ -23,3 +24,22 @@ def check_free(path: Path, *, force: bool) -> None:
         raise MixerError(
             f"{path} already exists; choose another name, or overwrite it with --force."
         )
+
+
+def in_folder(folder: Path, names: Sequence[str], *, force: bool) -> list[Path]:
+    """Paths of new files in a folder, which is made if its parent exists.
+
+    Raises MixerError for a folder that can't be made, and files that may not be overwritten.
+    """
+    if not folder.parent.is_dir():
+        raise MixerError(f"The folder {folder.parent} doesn't exist; create it first.")
+    if folder.exists() and not folder.is_dir():
+        raise MixerError(f"{folder} is a file; choose another name for the folder.")
+    paths = [folder / name for name in names]
+    for path in paths:
+        check_free(path, force=force)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise MixerError(f"{folder} can't be written: {error.strerror}.") from error
+    return paths
