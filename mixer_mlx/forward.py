@@ -14,6 +14,7 @@ from mlx.utils import tree_map
 from numpy.typing import NDArray
 
 from mixer_mlx.images.decode import ImageInput
+from mixer_mlx.images.pillow import bare
 from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.runtime.streams import one_core_each, rounds, streams
 from mixer_mlx.runtime.threads import in_threads, workers
@@ -158,7 +159,7 @@ class Forward:
             try:
                 return image, self._preprocess(image, exact=exact)
             except ImageError as error:
-                return image, error
+                return image, bare(error)
 
         # Few, since an image of an archive may be in memory until it is decoded.
         return in_threads(pixels, images, ahead=2 * workers())

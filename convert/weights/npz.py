@@ -5,6 +5,7 @@ every member's header is read first and compared with the member's size; nothing
 the caller has checked the shapes against a model.
 """
 
+import lzma
 import math
 import os
 import struct
@@ -12,18 +13,19 @@ import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from mixer_mlx.errors import SourceError
+from mixer_mlx.runtime.unzip import MemberFile
 
 _MAX_MEMBERS = 100_000
 _READ_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     struct.error,
     OSError,
     EOFError,
@@ -90,7 +92,7 @@ def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-    with archive.open(info) as file:
+    with MemberFile(archive, info) as file:
         shape, _, dtype = _array_header(file)
         size = file.tell() + math.prod(shape) * dtype.itemsize
     if any(side < 0 for side in shape) or size != info.file_size:
@@ -98,7 +100,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     return Member(shape, dtype)
 
 
-def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+def _array_header(file: MemberFile) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     version = npy.read_magic(file)
     if version not in _READ_HEADER:
         raise ValueError(f"version {version} of the array format isn't supported")
@@ -114,7 +116,7 @@ def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.g
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    with archive.open(info) as file:
+    with MemberFile(archive, info) as file:
         shape, fortran_order, dtype = _array_header(file)
         values = np.frombuffer(file.read(), dtype)
     array = values.reshape(shape, order="F" if fortran_order else "C")

@@ -10,6 +10,7 @@ from PIL import Image
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError, ImageError
 from mixer_mlx.images.decode import decode
+from mixer_mlx.images.pillow import bare
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.runtime.ranks import ALONE, Ranks
 from mixer_mlx.runtime.threads import in_threads
@@ -63,6 +64,7 @@ class DecodedImages:
         try:
             image = decode(path, exact=self._exact)
         except ImageError as error:
+            error = bare(error)
             with self._lock:
                 known, self.unreadable[index] = index in self.unreadable, error
             if not known:

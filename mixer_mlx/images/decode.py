@@ -37,6 +37,13 @@ MAX_RLE_PIXELS = 2**24
 """For run-length encoded BMPs: Pillow decodes them in Python at 12 megapixels per second, and 1 kB
 of such a file can encode any number of pixels."""
 
+MAX_SCANS = 100
+"""Of a progressive JPEG, each of which takes a pass over all pixels; encoders make about ten."""
+
+_MAX_JPEG_BYTES = 2**28
+_JPEG_MARKER = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # in a scan, these follow a byte ff
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+
 # The classes and not Image.open, which applies Pillow's global limit of 179 megapixels to every
 # image, and parses the index of JPEGs with several images (MPO), where one wrong byte would lose
 # the first image too.
@@ -80,6 +87,22 @@ def check_size(size: tuple[int, int]) -> None:
         raise ImageError(
             f"The image has {width}x{height} pixels; use one with 1 to {MAX_PIXELS:,} pixels."
         )
+
+
+def _check_scans(file: BinaryIO) -> None:
+    """Raise ImageError for a JPEG of more than MAX_SCANS scans. Leaves the position as it is."""
+    position = file.tell()
+    file.seek(2)
+    data = file.read(_MAX_JPEG_BYTES)
+    file.seek(position)
+    scans, start = 0, 0
+    while marker := _JPEG_MARKER.search(data, start):
+        if marker[0] == _END_OF_IMAGE:
+            return
+        scans += marker[0] == _START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise ImageError(f"The image is a JPEG of over {MAX_SCANS} scans; save it again.")
+        start = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
 
 
 def _reader(file: BinaryIO) -> ImageFile.ImageFile:
@@ -190,6 +213,8 @@ def opened(image: ImageInput, *, at_least: int | None = None) -> Iterator[Image.
         with _file(image) as file:
             with quietly(*_DECODING):
                 header = open_image(file)
+                if header.info.get("progressive"):
+                    _check_scans(file)
                 if at_least is not None and isinstance(header, JpegImageFile):
                     _reduce(header, at_least)
             with _BUDGET.reserved(_BYTES_PER_PIXEL * header.width * header.height):

@@ -57,6 +57,11 @@ def reason(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
+def bare(error: ImageError) -> ImageError:
+    """The same error without its traceback and causes, whose frames hold an image's pixels."""
+    return type(error)(*error.args)
+
+
 class _Quiet:
     """While any thread is inside, neither Pillow's warnings nor libtiff's errors reach stderr.
 

@@ -21,7 +21,8 @@ MAX_MEMBER_BYTES = 2**28
 
 # What zipfile and tarfile raise on damaged archives.
 DAMAGED = (
-    *(EOFError, LookupError, NotImplementedError, OSError, RuntimeError, ValueError),
+    *(EOFError, LookupError, MemoryError, NotImplementedError, OSError, OverflowError),
+    *(RuntimeError, ValueError),
     *(lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
 )
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import os
+import re
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,13 @@ from .stored import (
     stored_image,
 )
 
+MAX_HEADER_BYTES = 2**20
+"""Size of a long name, or of a member's other attributes."""
+MAX_HEADER_BLOCKS = 1024
+"""Reads that one member's headers may take."""
+_EXTENDED_HEADERS = (b"x", b"g", b"X", b"L", b"K")
+_DIGITS = re.compile(rb"\d{256}")
+_SPARSE, _NO_SPARSE = b"GNU.sparse.", b"GNU-sparse-"
 _TAR_OPENERS: dict[bytes, Callable[[str], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZ": bz2.open,
@@ -45,7 +53,7 @@ def tar_members(path: str, skipped: Skipped, also: Collection[str]) -> Iterator[
                 if is_wanted(member.name, skipped, also):
                     links[str(PurePosixPath(member.name))] = _target(member)
                 yield None
-            elif not member.isreg() or member.issparse():
+            elif not member.isreg() or _is_sparse(member):
                 skipped.note(None if member.isdir() else SPECIAL)
                 yield None
             elif is_wanted(member.name, skipped, also):
@@ -54,6 +62,12 @@ def tar_members(path: str, skipped: Skipped, also: Collection[str]) -> Iterator[
                 yield None
     if links:
         yield from _linked(path, plain, links, skipped)
+
+
+def _is_sparse(member: tarfile.TarInfo) -> bool:
+    return member.issparse() or any(
+        key.startswith(_NO_SPARSE.decode()) for key in member.pax_headers
+    )
 
 
 def _tar_image(
@@ -92,7 +106,7 @@ def _linked(
         names.setdefault(target, []).append(name)
     with _opened_tar(path) as archive:
         for member in _headers(archive):
-            if member.isreg() and not member.issparse():
+            if member.isreg() and not _is_sparse(member):
                 wanted = names.pop(str(PurePosixPath(member.name)), None)
                 if wanted:
                     image = _tar_image(path, plain, archive, member, wanted[0])
@@ -153,19 +167,36 @@ def _opened_tar(path: str) -> Iterator[tarfile.TarFile]:
 
 
 class _TarStream:
-    """What tarfile reads from; it refuses sizes that only malicious headers ask for."""
+    """What tarfile reads from; it refuses what only malicious headers ask for."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._read, self.seek, self.tell = file.read, file.seek, file.tell
         self.block = b""
         """The first block of the last read."""
+        self.reads = 0
+        """Since the current member's first header."""
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= MAX_MEMBER_BYTES:
+        extends = self.block[257:262] == b"ustar" and self.block[156:157] in _EXTENDED_HEADERS
+        self.reads += 1
+        if not 0 <= size <= (MAX_HEADER_BYTES if extends else MAX_MEMBER_BYTES):
             raise tarfile.ReadError("a header of impossible size")
+        if self.reads > MAX_HEADER_BLOCKS:
+            raise tarfile.ReadError("a header of too many blocks")
         data = self._read(size)
         self.block = data[: tarfile.BLOCKSIZE]
-        return data
+        return _checked_header(data) if extends else data
+
+
+def _checked_header(data: bytes) -> bytes:
+    """Refuses what takes tarfile long; without what makes it expand a sparse file's map.
+
+    Before Python 3.11.10, it takes time that grows with the square of a run of digits
+    (CVE-2024-6232).
+    """
+    if _DIGITS.search(data):
+        raise tarfile.ReadError("a header of too many digits")
+    return data.replace(_SPARSE, _NO_SPARSE)
 
 
 def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -173,6 +204,7 @@ def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     kept: Any = archive
     while member := archive.next():
         kept.members.clear()  # tarfile's index by name, which would grow
+        kept.fileobj.reads = 0
         if archive.offset <= member.offset:
             raise tarfile.ReadError("a header of negative size")
         yield member

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from threading import Lock
 
 from mixer_mlx.errors import ImageError
+from mixer_mlx.runtime.unzip import MemberFile
 
 from .names import LINK, SPECIAL, Skipped
 from .pillow import reason
@@ -88,7 +89,7 @@ def _read(archive: zipfile.ZipFile, lock: Lock, member: zipfile.ZipInfo) -> byte
         raise ImageError("The image is encrypted; unpack the archive and give its folder.")
     try:
         with lock:  # zipfile locks reads, but not its count of open members
-            file = archive.open(member)
+            file = MemberFile(archive, member)
         try:
             return file.read()
         finally:
