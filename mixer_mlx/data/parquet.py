@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from hashlib import blake2b
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -155,7 +156,9 @@ def _gib(size: int) -> str:
 
 
 MAX_ROWS = 2**24
-"""The largest row count believed: a few hundred bytes can claim any number."""
+MIN_ROWS = 2**16
+"""No more rows are believed than MAX_ROWS, and above MIN_ROWS no more than the file has bytes: a
+few hundred bytes can claim any number."""
 _BATCH_ROWS = 64
 
 
@@ -175,7 +178,8 @@ class ParquetFile:
         rows = [group.num_rows for group in self._groups()]
         self._starts = np.cumsum([0, *rows])  # row where each group begins, and the end
         self._places: dict[int, NDArray[np.int64]] = {}
-        if len(self) > MAX_ROWS or min(rows, default=0) < 0:
+        believed = min(MAX_ROWS, max(MIN_ROWS, path.stat().st_size))
+        if len(self) > believed or min(rows, default=0) < 0:
             raise ConfigError(
                 f"{path} claims {len(self):,} rows; split the file, or use an intact copy."
             )
@@ -195,13 +199,15 @@ class ParquetFile:
     def labels(self) -> list[str] | NDArray[np.int32]:
         """A ClassLabel's numbers, else the labels as text. Raises ConfigError."""
         with _readable(self.path):
-            column = _open(self.path, self._metadata).read(columns=[self._label]).column(0)
+            column = (
+                _open(self.path, self._metadata, self._label).read(columns=[self._label]).column(0)
+            )
             if len(column) != len(self):
                 raise OSError(f"{len(column):,} labels in {len(self):,} rows")
             if column.null_count:
                 raise self._no_label(int(np.argmax(column.is_null().to_numpy())), "none")
             if self.names is None:
-                return [str(value) for value in column.to_pylist()]
+                return _texts(column)
             numbers = column.to_numpy()
         if (wrong := (numbers < 0) | (numbers >= len(self.names))).any():
             row = int(np.argmax(wrong))
@@ -233,29 +239,65 @@ class ParquetFile:
             return spool.read(place, size)
 
     def _decode(self, group: int, spool: Spool) -> NDArray[np.int64]:
-        """Store a row group's images in the spool: place and size of each, (rows, 2)."""
-        batches = _open(self.path, self._metadata).iter_batches(
+        """Store a row group's images in the spool: place and size of each, (rows, 2).
+
+        Equal ones, which a dictionary of the file may hold once for any number of rows, are stored
+        once.
+        """
+        batches = _open(self.path, self._metadata, self._image).iter_batches(
             _BATCH_ROWS, row_groups=[group], columns=[self._image], use_threads=False
         )
-        places = []
+        places: list[tuple[int, int]] = []
+        stored: dict[bytes, tuple[int, int]] = {b"": (0, 0)}
+
+        def place(data: memoryview) -> tuple[int, int]:
+            key = blake2b(data, digest_size=16).digest() if data else b""
+            if key not in stored:
+                fits = len(data) <= MAX_MEMBER_BYTES  # else reading the row raises the reason
+                stored[key] = (spool.add(data) if fits else 0, len(data))
+            return stored[key]
+
         for batch in batches:
             column = batch.column(0)
-            values = (
-                column.flatten()[0] if "." in self._image and column.type.num_fields else column
-            )
-            for value in values:
-                data = memoryview(value.as_buffer() if value.is_valid else b"")
-                places.append((spool.add(data), len(data)))
+            values = column.flatten()[0] if "." in self._image and _is_struct(column) else column
+            rows = values.indices.to_pylist()
+            found = {
+                i: place(memoryview(values.dictionary[i].as_buffer())) for i in {*rows} - {None}
+            }
+            places += [(0, 0) if row is None else found[row] for row in rows]
         if len(places) != self._starts[group + 1] - self._starts[group]:
             raise OSError("a row group's length differs from the metadata")
         return np.array(places, np.int64)
 
 
-def _open(path: Path, metadata: Any = None) -> Any:
-    """A new reader for each use: pyarrow's isn't safe in threads."""
+def _texts(column: Any) -> list[str]:
+    """Labels as text; equal ones are one object, since the file may hold a long one once."""
+    from pyarrow import types
+
+    if not types.is_dictionary(column.type):
+        return [str(value) for value in column.to_pylist()]
+    texts: list[str] = []
+    for chunk in column.chunks:
+        names = [str(value) for value in chunk.dictionary.to_pylist()]
+        texts += [names[index] for index in chunk.indices.to_pylist()]
+    return texts
+
+
+def _is_struct(column: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_struct(column.type))
+
+
+def _open(path: Path, metadata: Any = None, column: str | None = None) -> Any:
+    """A new reader for each use: pyarrow's isn't safe in threads.
+
+    Texts and bytes of `column` come as dictionaries, as the file may store them: written out for
+    each row, a few kB could become gigabytes.
+    """
     from pyarrow.parquet import ParquetFile as Reader
 
-    return Reader(path, metadata=metadata)
+    return Reader(path, metadata=metadata, read_dictionary=[column] if column else None)
 
 
 @contextmanager

@@ -217,3 +217,28 @@ def test_any_damage_is_a_sentence(files, tmp_path: Path) -> None:  # type: ignor
         except (ConfigError, ImageError) as error:
             refused += str(error).endswith(".")
     assert refused > 200
+
+
+def test_a_dictionary_is_not_written_out_for_each_row(tmp_path: Path) -> None:
+    """A file may hold an image, or a label, once for any number of rows."""
+    image, label, rows = bytes(2**20), "x" * 2**16, 300
+    table = pa.table({"image": [image] * rows, "label": [label, "y"] * (rows // 2)})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, dictionary_pagesize_limit=2**22, compression="zstd")
+    assert path.stat().st_size < 10_000
+    found, _ = read_split(path)
+    assert len({id(name) for name in found.classes}) == 2
+    before = pa.total_allocated_bytes()
+    assert [entry.read() for entry in (found.paths[0], found.paths[-1])] == [image, image]
+    assert pa.total_allocated_bytes() - before < 2**24
+    spool = found.paths[0].read.args[0]
+    assert spool._end == len(image)
+
+
+def test_more_rows_than_a_file_can_mean(tmp_path: Path) -> None:
+    rows = module.MIN_ROWS + 1
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [b"x"] * rows, "label": ["y"] * rows}), path)
+    assert path.stat().st_size < rows
+    with pytest.raises(ConfigError, match="claims 65,537 rows"):
+        read_split(path)
