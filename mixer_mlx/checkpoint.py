@@ -6,18 +6,20 @@
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
 from mixer_mlx.images.preprocess import Preprocess
-from mixer_mlx.runtime.atomic import replacing_folder
+from mixer_mlx.runtime.atomic import replacing_folder, sync
+from mixer_mlx.runtime.documents import read_json
+from mixer_mlx.runtime.files import open_regular
 from mixer_mlx.runtime.macos import entries
 
 from .config import MixerConfig
@@ -31,7 +33,6 @@ WEIGHTS_FILE = "model.safetensors"
 RUN_FILE = "run.json"
 """Marks the folder of a training run, whose best model is in `best/`."""
 
-_MAX_JSON_BYTES = 64 * 2**20
 _DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 
 
@@ -107,24 +108,6 @@ def is_native(path: Path) -> bool:
         return False
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """Read a JSON object, refusing NaN, repeated keys and files over 64 MiB. Raises ConfigError."""
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ConfigError("it is larger than 64 MiB.")
-        values = json.loads(
-            path.read_text(encoding="utf-8"),
-            object_pairs_hook=_unique_keys,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-        )
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"it isn't valid JSON ({error}).") from error
-    if not isinstance(values, dict):
-        raise ConfigError("it must contain a JSON object.")
-    return values
-
-
 def read_header(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Names of a .safetensors file -> (shape, dtype as the file spells it).
 
@@ -132,6 +115,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...]
     every file must pass through here before `mx.load`. Raises CheckpointError.
     """
     try:
+        open_regular(path).close()  # safe_open would wait for a FIFO's writer
         with safe_open(os.fspath(path), framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             return {
@@ -207,21 +191,38 @@ def summarize(faults: list[str], limit: int = 8) -> str:
 
 
 def save(
-    folder: str | os.PathLike[str], model: MlpMixer, info: ModelInfo, *, force: bool = False
+    folder: str | os.PathLike[str],
+    model: MlpMixer,
+    info: ModelInfo,
+    *,
+    force: bool = False,
+    beside: bool = False,
 ) -> None:
     """Write a native folder, whole or not at all; weights keep the dtype they have in `model`.
 
     An existing folder is replaced only with `force`, and only if it contains nothing but a model.
+    With `beside`, other files in it are kept, and the model's two are replaced one after the other.
     Raises CheckpointError.
     """
-    check_target(folder, force=force)
     path = Path(folder)
+    shared = beside and _is_shared(path)
+    if not shared:
+        check_target(folder, force=force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing_folder(path) as temporary:
-            write(temporary, model, info)
+        with TemporaryDirectory(prefix=".", dir=path) if shared else replacing_folder(path) as new:
+            write(Path(new), model, info)
+            for name in (CONFIG_FILE, WEIGHTS_FILE) if shared else ():
+                sync(Path(new) / name)
+                (Path(new) / name).replace(path / name)
     except (OSError, RuntimeError) as error:  # MLX reports a failed write as RuntimeError
         raise CheckpointError(f"{path} can't be written: {error}.") from error
+
+
+def _is_shared(path: Path) -> bool:
+    """Whether a folder holds files that aren't a model's."""
+    ours = {CONFIG_FILE, WEIGHTS_FILE}
+    return path.is_dir() and any(entry.name not in ours for entry in entries(path))
 
 
 def write(folder: Path, model: MlpMixer, info: ModelInfo) -> None:
@@ -276,20 +277,3 @@ def _labels(table: Mapping[str, object]) -> tuple[str, ...]:
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key is repeated")
-    return values
-
-
-def _finite(number: str) -> float:
-    if math.isinf(value := float(number)):
-        raise ValueError(f"{number[:20]} is out of range")
-    return value
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} isn't JSON")

@@ -4,7 +4,6 @@ The lists are tables of index, WordNet synset and name, in the order of the chec
 in pytorch-image-models (Apache-2.0); the names are WordNet 3.0's.
 """
 
-import json
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from .errors import ConfigError
+from .runtime.documents import parse_json, read_text
 
 _FOLDER = Path(__file__).parent / "labels"
 
@@ -52,12 +52,12 @@ def read_file(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     path = Path(path)
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_text(path, "utf-8-sig")
         if path.suffix.lower() != ".json":
             return tuple(line.strip() for line in text.splitlines() if line.strip())
-        values = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"The labels in {path} can't be read ({error}).") from error
+        values = parse_json(text)
+    except ConfigError as error:
+        raise ConfigError(f"The labels in {path} can't be used: {error}") from error
     if isinstance(values, dict):
         values = [values.get(str(index)) for index in range(len(values))]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):

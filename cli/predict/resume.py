@@ -10,7 +10,6 @@ images are computed together, and the end result is to be that of an undisturbed
 
 import contextlib
 import csv
-import fcntl
 import json
 import os
 from collections import Counter
@@ -20,8 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from mixer_mlx.errors import MixerError
+from mixer_mlx.errors import ConfigError, MixerError
 from mixer_mlx.runtime.atomic import replacing_file, sync
+from mixer_mlx.runtime.documents import as_table, parse_json, read_json
+from mixer_mlx.runtime.files import lock, open_output
 
 from ..terminal import files, output
 from .lines import CSV_HEADER, PredictFormat
@@ -72,9 +73,9 @@ def _json_images(file: BinaryIO) -> Iterator[Written]:
     for line in file:
         end += len(line)
         try:
-            values = json.loads(line)
-            name, failed = values["image"], "error" in values
-        except (ValueError, TypeError, KeyError):
+            values = as_table(parse_json(line))
+            name, failed = str(values["image"]), "error" in values
+        except (ConfigError, KeyError):
             return
         if not line.endswith(b"\n"):
             return
@@ -169,9 +170,9 @@ class PartFile:
 
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
-        file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        file = open_output(self.part, "r+b")
         try:
-            if not _lock(file):
+            if not lock(file.fileno()):
                 raise MixerError(f"Another command is writing {self.part}; wait for it.")
             yield file
         finally:
@@ -184,14 +185,12 @@ class PartFile:
 
     def _compare(self, settings: Mapping[str, object]) -> None:
         try:
-            begun = json.loads(self.settings_path.read_bytes())
-        except (OSError, ValueError):
-            begun = None
-        if not isinstance(begun, dict):
+            begun = read_json(self.settings_path)
+        except ConfigError:
             raise MixerError(
                 f"{self.settings_path} is missing or broken, so {self.part} can't be resumed; "
                 "start over with --force."
-            )
+            ) from None
         for key in {**settings, **begun}:
             if begun.get(key) != settings.get(key):
                 raise MixerError(
@@ -219,16 +218,6 @@ class PartFile:
     def _remove(self) -> None:
         self.part.unlink(missing_ok=True)
         self.settings_path.unlink(missing_ok=True)
-
-
-def _lock(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        pass
-    return True
 
 
 def _size(path: Path) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mixer_mlx.data import read
 from mixer_mlx.data.dataset import split_for_evaluation, splits_for_training
@@ -19,10 +20,11 @@ from mixer_mlx.data.folders import METADATA
 from mixer_mlx.data.notes import Say
 from mixer_mlx.data.parquet import group_files
 from mixer_mlx.data.read import Dataset
-from mixer_mlx.errors import SourceError
+from mixer_mlx.errors import ConfigError, SourceError
 from mixer_mlx.images.archives import ARCHIVE_SUFFIXES
 from mixer_mlx.images.find import SUFFIXES
 from mixer_mlx.runtime.atomic import replacing_file
+from mixer_mlx.runtime.documents import read_json
 
 from . import cache, hub_address
 from .hub_address import COMMIT, HubAddress, check_address
@@ -254,7 +256,8 @@ def _list(repo: str, revision: str | None) -> _Listing:
 
 def _recorded(repo: str, record: Path) -> _Listing | None:
     try:
-        known = json.loads(record.read_text("utf-8"))
-        return _Listing(repo, known["commit"], known["sizes"])
-    except (OSError, ValueError, KeyError, TypeError):
+        known: Any = read_json(record)
+        sizes = {str(name): int(size) for name, size in known["sizes"].items()}
+        return _Listing(repo, str(known["commit"]), sizes)
+    except (ConfigError, ValueError, AttributeError, KeyError, TypeError):
         return None

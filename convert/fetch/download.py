@@ -22,8 +22,10 @@ from urllib.parse import urlsplit
 from urllib.request import Request, build_opener
 
 from mixer_mlx import __version__
-from mixer_mlx.errors import SourceError
+from mixer_mlx.errors import ConfigError, SourceError
 from mixer_mlx.runtime import atomic
+from mixer_mlx.runtime.documents import read_json
+from mixer_mlx.runtime.files import open_output
 
 from .cache import exclusive
 from .listener import SILENT, Listener
@@ -33,6 +35,9 @@ WAITS = (0.5, 1.0, 2.0, 4.0)
 """Seconds before each retry. They start again whenever a try came `_WORTHWHILE` bytes further."""
 TIMEOUT = 30.0
 """Seconds until a connection, or a silence within one, counts as failed."""
+
+MAX_BYTES = 2**33
+"""Size of a file whose size isn't known beforehand; the largest published one has 0.9 GB."""
 
 _WORTHWHILE = 1 << 20
 
@@ -196,10 +201,10 @@ class _Transfer:
                 f"{self.url} returned a {encoding or 'web'} page instead of a file; check the "
                 "address, and whether this network asks for a login."
             )
-        length = re.fullmatch(r"(\d+)", headers["Content-Length"] or "")
+        length = re.fullmatch(r"(\d{1,18})", headers["Content-Length"] or "")
         if response.status == 206:
             span = headers["Content-Range"] or ""
-            length = re.fullmatch(rf"bytes {start}-\d+/(\d+)", span)
+            length = re.fullmatch(rf"bytes {start}-\d{{1,18}}/(\d{{1,18}})", span)
             if length is None:
                 self.discard()
                 raise TryAgainError(
@@ -208,7 +213,17 @@ class _Transfer:
         total = int(length[1]) if length else None
         if total is not None:
             self.check_size(total)
+            self.check_limit(total)
         return total
+
+    def check_limit(self, size: int) -> None:
+        """Refuse what is longer than known, or than MAX_BYTES."""
+        limit = MAX_BYTES if self.size is None else self.size
+        if size > limit:
+            self.discard()
+            raise SourceError(
+                f"{self.url} has more than the expected {limit:,} bytes; check the address."
+            )
 
     def check_size(self, size: int) -> None:
         if self.size not in (None, size):
@@ -222,14 +237,15 @@ class _Transfer:
         done = start
         if not start:
             self.note.unlink(missing_ok=True)  # before the part that it describes is emptied
-        with self.part.open("ab" if start else "wb") as file:
+        with open_output(self.part, "ab" if start else "wb") as file:
             if file.tell() != start:  # the part that was seen is gone
                 raise FileNotFoundError(self.part)
             if not start and record.validator:
                 _write(self.note, record)
             for chunk in chunks(self.url, response):
-                file.write(chunk)
                 done += len(chunk)
+                self.check_limit(done)
+                file.write(chunk)
                 self.reached = max(self.reached, done)
                 self.listener.progress(done, total)
         if total is not None and done < total:
@@ -260,7 +276,10 @@ class _Transfer:
 def _matches_hash(path: Path, headers: HTTPMessage) -> bool:
     """Whether a file has the MD5 that Google's storage states for it, if it states one."""
     stated = re.search(r"md5=([\w+/=]+)", ",".join(headers.get_all("x-goog-hash", [])))
-    return stated is None or base64.b64decode(stated[1]).hex() == _digest(path, "md5")
+    try:
+        return stated is None or base64.b64decode(stated[1]).hex() == _digest(path, "md5")
+    except ValueError:  # not base64
+        return False
 
 
 def _digest(path: Path, name: str = "sha256") -> str:
@@ -282,9 +301,11 @@ def _size(path: Path) -> int:
 
 def _read(path: Path) -> Record | None:
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        record = Record(**read_json(path))  # type: ignore[arg-type]
+    except (ConfigError, TypeError):
         return None
+    texts = (record.url, record.etag or "", record.last_modified or "", record.sha256 or "")
+    return record if all(isinstance(text, str) for text in texts) else None
 
 
 def _write(path: Path, record: Record) -> None:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from mixer_mlx import checkpoint
 from mixer_mlx.errors import CheckpointError, ConfigError, SourceError
+from mixer_mlx.runtime.documents import read_json
 from mixer_mlx.runtime.macos import entries
 
 from . import npz, torch_file
@@ -92,7 +93,7 @@ def _open_folder(folder: Path) -> Source:
     if not config.exists():
         return source
     try:
-        settings = checkpoint.read_json(config)
+        settings = read_json(config)
     except ConfigError as error:
         raise SourceError(f"{config} can't be used: {error}") from error
     return replace(source, settings=settings)

@@ -12,10 +12,10 @@ from typing import Any
 import mlx.core as mx
 
 from mixer_mlx.analysis.curves import Panel
-from mixer_mlx.checkpoint import read_json
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.runtime import backend
+from mixer_mlx.runtime.documents import read_json
 
 from .jobs import forward_flops
 from .measure import Measured

@@ -4,10 +4,12 @@ import hashlib
 from pathlib import Path, PurePath
 from typing import Any
 
-from mixer_mlx.checkpoint import RUN_FILE, read_json
+from mixer_mlx.checkpoint import RUN_FILE
 from mixer_mlx.data.dataset import Dataset, hold_out
 from mixer_mlx.data.read import VAL_FRACTION
+from mixer_mlx.errors import ConfigError
 from mixer_mlx.labels import canonical
+from mixer_mlx.runtime.documents import read_json
 
 
 def fingerprint(dataset: Dataset) -> dict[str, object]:
@@ -37,7 +39,9 @@ def trained_on(folder: Path, dataset: Dataset) -> int:
     if not (folder / RUN_FILE).is_file():
         return 0
     began: Any = read_json(folder / RUN_FILE)
-    fraction = began.get("val_fraction") or VAL_FRACTION
-    rest, _ = hold_out(dataset, fraction, began["recipe"]["seed"])
-    same = [part for part in (dataset, rest) if fingerprint(part) == began["train"]]
+    fraction, recipe = began.get("val_fraction") or VAL_FRACTION, began.get("recipe")
+    if not isinstance(fraction, float) or not isinstance(recipe, dict):
+        raise ConfigError(f"{folder / RUN_FILE} is damaged; use an intact copy.")
+    rest, _ = hold_out(dataset, fraction, recipe.get("seed", 0))
+    same = [part for part in (dataset, rest) if fingerprint(part) == began.get("train")]
     return len(same[0]) if same else 0

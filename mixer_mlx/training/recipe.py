@@ -2,10 +2,10 @@
 
 import dataclasses
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mixer_mlx.checks import (
     check_choice,
@@ -17,6 +17,7 @@ from mixer_mlx.checks import (
 )
 from mixer_mlx.choices import AugmentationName, Balance, DType, Freeze, Loss, Optimizer, Schedule
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.runtime.documents import read_toml
 
 _CHOICES = {
     "optimizer": Optimizer,
@@ -201,9 +202,9 @@ class Recipe:
         Raises ConfigError. (TOML has no null: `clip_norm = false` means None.)
         """
         try:
-            values = tomllib.loads(Path(path).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} isn't a readable TOML file ({error}).") from error
+            values: dict[str, Any] = read_toml(Path(path))
+        except ConfigError as error:
+            raise ConfigError(f"{path} isn't a readable TOML file: {error}") from error
         try:
             return self.replace(**values)
         except ConfigError as error:

@@ -1,6 +1,7 @@
 """A run's log: one line of JSON per step and per epoch."""
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -10,11 +11,16 @@ from pathlib import Path
 
 from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
 from mixer_mlx.analysis.evaluate import Metrics
+from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.runtime.atomic import replacing_file
+from mixer_mlx.runtime.documents import as_table, parse_json, read_text
+from mixer_mlx.runtime.files import open_output
 
 from .loop import EpochDone, Event, StepDone
 
 LOG_FILE = "log.jsonl"
+MAX_LOG_BYTES = 2**32
+"""Size of a log that is read: that of some 15 million steps."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Log:
     @contextmanager
     def opened(self) -> Iterator[Callable[[Event], None]]:
         """A function that logs an event, and flushes it to the file."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with io.TextIOWrapper(open_output(self.path, "ab"), encoding="utf-8") as file:
 
             def note(event: Event) -> None:
                 if isinstance(event, StepDone | EpochDone):
@@ -82,12 +88,36 @@ class Log:
 def _read(path: Path) -> list[dict[str, object]]:
     """The lines of a log, without one that a crash cut off."""
     lines = []
-    for text in path.read_text("utf-8").splitlines() if path.exists() else []:
+    try:
+        texts = read_text(path, limit=MAX_LOG_BYTES).splitlines() if path.exists() else []
+    except ConfigError as error:
+        raise TrainingError(f"{path} can't be used: {error}") from error
+    for text in texts:
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = as_table(parse_json(text))
+        except ConfigError:
             break
+        if not _is_line(line):
+            break
+        lines.append(line)
     return lines
+
+
+def _is_line(line: Mapping[str, object]) -> bool:
+    """Whether `_line` may have made it."""
+    if any(type(line.get(key)) is not int for key in ("step", "epoch")):
+        return False
+    if line.get("event") == "step":
+        return all(isinstance(line.get(key), int | float) for key in ("loss", "accuracy"))
+    found = {name: line[name] for name in ("raw", "ema") if line.get(name) is not None}
+    known = line.get("event") == "epoch" and line.get("best") in (None, *found)
+    return known and all(map(_is_metrics, found.values()))
+
+
+def _is_metrics(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(key), int | float) for key in ("top1", "top5", "loss", "images")
+    )
 
 
 def _line(event: StepDone | EpochDone) -> dict[str, object]:

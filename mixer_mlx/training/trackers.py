@@ -23,6 +23,7 @@ from typing import Any
 
 from mixer_mlx.errors import TrainingError
 from mixer_mlx.runtime.atomic import replacing_file
+from mixer_mlx.runtime.files import open_output
 
 from .loop import EpochDone, Event, StepDone
 
@@ -149,7 +150,7 @@ class TensorBoard(Tracker):
         folder.mkdir(exist_ok=True)
         # Readers sort by name; a run may be resumed within a second.
         name = f"events.out.tfevents.{time.time():.0f}.{done:012}"
-        self._file = (folder / name).open("ab", buffering=0)
+        self._file = open_output(folder / name, "ab", buffering=0)
         self._write(file_version="brain.Event:2")
         if done:  # discards later steps in earlier files
             self._write(step=done + 1, session_log=SessionLog(status=SessionLog.START))

@@ -211,7 +211,10 @@ def test_resume_refuses_another_recipe_and_other_data() -> None:
         ({"recipe": None}, "'recipe'"),
         ({"recipe": {"epochs": 2, "lr": -1}}, "lr is -1"),
         ({"recipe": {"epochs": 2}}, "ema/.* isn't part of the model"),
-        ({"progress": {"steps": 1}}, "steps"),
+        ({"progress": {"step": 1, "epoch": 0, "steps": 1}}, "steps"),
+        ({"progress": {"step": -1, "epoch": 0}}, "step is -1"),
+        ({"progress": {"step": 1, "epoch": 0, "best": [1, "a"]}}, "best is 'a'"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch is 0"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(

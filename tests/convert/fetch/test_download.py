@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import random
 import socket
 import subprocess
@@ -549,8 +550,12 @@ def test_no_redirect_from_https_to_http() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT RUN: needs /dev/full")
-def test_disk_full(hub: HubServer, url: str, tmp_path: Path) -> None:
-    (tmp_path / "Mixer-B_16.npz.part").symlink_to("/dev/full")
+def test_disk_full(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        module, "open_output", lambda *_: os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb")
+    )
     cause = refused(url, tmp_path, r"can't be stored in .* \(No space left on device\); free")
     assert isinstance(cause, OSError)
     assert left(tmp_path) == []

@@ -1,0 +1,101 @@
+"""Texts and outputs that are made to harm."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mixer_mlx import labels
+from mixer_mlx.checkpoint import read_header, read_info
+from mixer_mlx.errors import CheckpointError, ConfigError
+from mixer_mlx.runtime.documents import parse_json, read_json, read_text, read_toml
+from mixer_mlx.runtime.files import locked_folder, open_output, open_regular
+from mixer_mlx.training.recipe import Recipe
+from mixer_mlx.training.run_log import Log
+
+LONG = "1" * 400
+TEXTS = {
+    "digits": ('{"a": ' + LONG + "}", "400 digits"),
+    "more digits than Python reads": ('{"a": ' + "1" * 5000 + "}", "5,000 digits"),
+    "an exponent": ('{"a": 1e999}', "out of range"),
+    "depth": ('{"a": ' + "[" * 100_000, "too deeply"),
+    "NaN": ('{"a": NaN}', "isn't JSON"),
+    "a repeated key": ('{"a": 1, "a": 2}', "repeated"),
+    "no object": ("[1]", "must contain a JSON object"),
+    "no JSON": ("{", "isn't valid JSON"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), TEXTS.values(), ids=TEXTS)
+def test_what_json_may_not_be(text: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"^it .*{why}"):
+        read_json(path)
+    with pytest.raises(CheckpointError, match=why):
+        read_info(tmp_path)
+
+
+def test_numbers_stay_what_they_are() -> None:
+    assert parse_json(f'{{"a": [{2**63}, 1.5, -3]}}') == {"a": [2**63, 1.5, -3]}
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "1" * 5000, "a = 1\na = 2", "a = "])
+def test_what_toml_may_not_be(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"^it isn't valid TOML"):
+        read_toml(path)
+    with pytest.raises(ConfigError, match=r"my\.toml isn't a readable TOML file"):
+        Recipe(epochs=1).with_toml(path)
+
+
+def test_texts_of_any_kind(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    for data, encoding, why in ((b"\xff", "utf-8", "UTF-8"), (b"a" * 11, "ascii", "larger than")):
+        path.write_bytes(data)
+        with pytest.raises(ConfigError, match=f"^it .*{why}"):
+            read_text(path, encoding, limit=10)
+    with pytest.raises(ConfigError, match="No such file"):
+        read_text(tmp_path / "missing")
+    path.write_text("[" * 100_000)
+    path.rename(tmp_path / "names.json")
+    with pytest.raises(ConfigError, match="too deeply"):
+        labels.read_file(tmp_path / "names.json")
+
+
+def test_no_fifo_blocks(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "log.jsonl"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="isn't a model folder"):
+        read_info(tmp_path)
+    for read in (read_json, open_regular):
+        with pytest.raises((ConfigError, OSError), match="a folder, a pipe or a device"):
+            read(tmp_path / "config.json")
+    with pytest.raises(CheckpointError, match="pipe"):
+        read_header(tmp_path / "model.safetensors")
+    with pytest.raises(OSError, match=r"pipe|No such device"), Log(tmp_path / "log.jsonl").opened():
+        pass
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab", "r+b"])
+def test_no_link_in_an_outputs_place_is_followed(mode: str, tmp_path: Path) -> None:
+    outside, link = tmp_path / "outside", tmp_path / "output"
+    link.symlink_to(outside)
+    with pytest.raises(OSError, match="it is a link; remove it"):
+        open_output(link, mode)
+    assert not outside.exists()
+    link.unlink()
+    for expected in (b"x", b"x" if mode != "ab" else b"xx"):
+        with open_output(link, mode) as file:
+            file.write(b"x")
+        assert link.read_bytes() == expected
+    with pytest.raises(OSError, match=r"folder|directory"):
+        open_output(tmp_path, mode)
+
+
+def test_a_folder_is_locked_once(tmp_path: Path) -> None:
+    with locked_folder(tmp_path) as first, locked_folder(tmp_path) as second:
+        assert (first, second) == (True, False)
+    with locked_folder(tmp_path) as again:
+        assert again
