@@ -1,5 +1,6 @@
 """The images that a user's arguments refer to: files, folders, archives, patterns, URLs."""
 
+import fnmatch
 import glob
 import os
 import re
@@ -43,7 +44,8 @@ def find_images(
     it and below, sorted; hidden files and folders and other suffixes are skipped, and links to
     folders aren't followed; of a Photos library only the originals are read, with a RuntimeWarning.
     A .zip or .tar file yields its images in its own order (see `archives.images_in`). A name with
-    `*`, `?` or `[` yields the sorted matches, unless a file has that name; `**` matches any depth.
+    `*`, `?` or `[` yields the sorted matches, unless a file has that name; `**` matches any depth,
+    of the folders that a folder's own name would search.
 
     "-" stands for the names in `listed`, which aren't patterns; without `listed` it is a file.
     http(s) URLs are passed to `fetch` when they are decoded; without `fetch` they are paths.
@@ -89,13 +91,50 @@ def _named(name: str, fetch: Fetch | None) -> Iterator[str | LazyImage]:
 
 def _matching(pattern: str, fetch: Fetch | None) -> Iterator[str | LazyImage]:
     """What the shell would expand it to; a pattern without matches is reported in its turn."""
-    found = sorted(glob.glob(pattern, recursive=True))
+    deep = any(part == "**" for part in pattern.split(os.sep))
+    found = sorted({*_below(pattern)} if deep else glob.glob(pattern))
     if not found:
         yield LazyImage(pattern, _no_match)
     for name in found:
-        # ** also matches all that is in a folder it matches.
-        if not ("**" in pattern and os.path.isdir(name)):
-            yield from _named(name, fetch)
+        yield from _named(name, fetch)
+
+
+def _below(pattern: str) -> Iterator[str]:
+    """The files that a pattern with `**` matches.
+
+    By our own walk, since `glob` follows links to folders: two of them to `.` make 2**40 paths.
+    """
+    start, _, rest = f"{os.sep}{pattern}".partition(f"{os.sep}**{os.sep}")
+    if not rest:  # it ends with **
+        start, rest = start.removesuffix(f"{os.sep}**"), "**"
+    start = start.removeprefix(os.sep) if not pattern.startswith(os.sep) else start[1:] or os.sep
+    matches = re.compile(_regex(rest)).fullmatch
+    for top in sorted(glob.glob(start)) if start else [""]:
+        for root, _, files in walk(top or os.curdir):
+            inner = os.path.relpath(root, top or os.curdir)
+            for file in files:
+                name = file if inner == os.curdir else os.path.join(inner, file)
+                if matches(name):
+                    yield os.path.join(top, name)
+
+
+def _regex(pattern: str) -> str:
+    """What a relative pattern matches, at any depth, as `glob` understands it."""
+    parts = pattern.split(os.sep)
+    *folders, last = parts
+    texts = [
+        "(?:[^/]+/)*" if part == "**" else f"(?![.]){_part(part)}/" for part in ["**", *folders]
+    ]
+    return "".join(texts) + ("(?![.])[^/]+" if last == "**" else f"{_visible(last)}{_part(last)}")
+
+
+def _visible(part: str) -> str:
+    return "" if part.startswith(".") else "(?![.])"
+
+
+def _part(part: str) -> str:
+    """One folder's or file's name: as `fnmatch`, without its end."""
+    return fnmatch.translate(part).removeprefix("(?s:").removesuffix(r")\Z").removesuffix(r")\z")
 
 
 def _no_match() -> bytes:
@@ -108,12 +147,10 @@ def images_below(folder: str, skipped: Skipped | None = None) -> Iterator[str]:
     With `skipped`, broken links are left out, and all that is left out is counted there.
     """
     unread: list[str] = []
-    for root, folders, files in os.walk(folder, onerror=lambda e: unread.append(e.filename)):
+    for root, folders, files in walk(folder, unread):
         if skipped is not None:
             _note_folders(root, folders, skipped)
-        folders[:] = sorted(name for name in folders if not _is_passed_over(name))
-        folders[:] = own_folders(root, folders)
-        for name in sorted(files):
+        for name in files:
             reason = reason_to_skip([name])
             path = os.path.join(root, name)
             if reason is None and skipped is not None and not os.path.exists(path):
@@ -123,6 +160,38 @@ def images_below(folder: str, skipped: Skipped | None = None) -> Iterator[str]:
             elif skipped is not None:
                 skipped.note(reason)
     yield from unread  # decoding them raises the reason
+
+
+Walked = tuple[str, list[str], list[str]]
+"""A folder, and the names of its subfolders and files."""
+
+
+def walk(folder: str, unread: list[str] | None = None) -> Iterator[Walked]:
+    """Each folder, its subfolders' names and its files' names, sorted, from the top down.
+
+    Not entered are links, hidden folders, clutter, and those that `own_folders` leaves out. What
+    can't be read is added to `unread`. (`os.walk` is recursive before Python 3.12, and fails in
+    folders a thousand deep.)
+    """
+    waiting = [folder]
+    while waiting:
+        root = waiting.pop()
+        folders: list[str] = []
+        files: list[str] = []
+        try:
+            with os.scandir(root) as entries:
+                for entry in entries:
+                    (folders if entry.is_dir() else files).append(entry.name)
+        except OSError:
+            if unread is not None:
+                unread.append(root)
+            continue
+        folders.sort()
+        files.sort()
+        yield root, folders, files
+        visible = (name for name in folders if not _is_passed_over(name))
+        own = own_folders(root, [n for n in visible if not os.path.islink(os.path.join(root, n))])
+        waiting += [os.path.join(root, name) for name in reversed(own)]
 
 
 def _is_passed_over(folder: str) -> bool:
@@ -138,7 +207,7 @@ def _note_folders(root: str, folders: Iterable[str], skipped: Skipped) -> None:
         if os.path.islink(path):
             skipped.note(FOLDER_LINK)
         elif name.startswith("."):
-            inner = (file for _, _, files in os.walk(path) for file in files)
+            inner = (file for _, _, files in walk(path) for file in files)
             skipped.note(HIDDEN, sum(map(has_image_suffix, inner)))
 
 

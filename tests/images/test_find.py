@@ -67,6 +67,35 @@ def test_patterns_that_the_shell_left(tmp_path: Path, monkeypatch: pytest.Monkey
     assert names("*.gif") == ["*.gif"]
 
 
+def test_deep_patterns_search_what_a_folder_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made(tmp_path, "a/x.jpg", "a/b/x.jpg", "a/b/y.jpg", "a/.h/x.jpg", "a/.x.jpg"))
+    made(tmp_path, "c/b/x.jpg", "My.photoslibrary/originals/x.jpg", "My.photoslibrary/r/x.jpg")
+    (tmp_path / "one").symlink_to(".")  # with glob, two such links make 2**40 paths
+    (tmp_path / "two").symlink_to(".")
+    with pytest.warns(RuntimeWarning, match="only `originals` is read"):
+        found = names("**/x.jpg")
+    inner = ["My.photoslibrary/originals/x.jpg", "a/b/x.jpg", "a/x.jpg", "c/b/x.jpg"]
+    assert found == inner
+    assert names("a/**/b/*.jpg") == ["a/b/x.jpg", "a/b/y.jpg"]
+    assert names("[ac]/**/x.*") == ["a/b/x.jpg", "a/x.jpg", "c/b/x.jpg"]
+    assert names(f"{tmp_path}/a/**") == [f"{tmp_path}/a/{n}.jpg" for n in ("b/x", "b/y", "x")]
+    assert names("a/**/.x.jpg") == ["a/.x.jpg"]
+
+
+def test_folders_a_thousand_deep(tmp_path: Path) -> None:
+    folders = [str(tmp_path) + "/d" * depth for depth in range(1, 1101)]
+    for folder in folders:
+        os.mkdir(folder)
+    image = f"{folders[-1]}/x.png"
+    Path(image).touch()
+    assert names(tmp_path) == [image]
+    os.remove(image)
+    for folder in reversed(folders):  # pytest's own way to remove them is recursive
+        os.rmdir(folder)
+
+
 def test_a_file_wins_over_the_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(made(tmp_path, "a[1].jpg", "a1.jpg", "[x]/b.png"))
     assert names("a[1].jpg") == ["a[1].jpg"]
