@@ -1,12 +1,14 @@
 """One image from the web into memory, for `mixer_mlx.images.find.find_images`."""
 
-import time
+import threading
 from http.client import HTTPException, HTTPResponse
+from queue import Empty, SimpleQueue
 from urllib.error import HTTPError
 from urllib.request import Request, build_opener
 
 from mixer_mlx import __version__
 from mixer_mlx.errors import ImageError, SourceError
+from mixer_mlx.images.pillow import reason
 
 from .web import Redirects, check_url
 
@@ -20,11 +22,35 @@ _CHUNK = 2**18
 
 
 def fetch(url: str) -> bytes:
-    """The file behind an http(s) URL; a redirect from https to http is refused.
+    """The file behind an http(s) URL; some redirects are refused, see `web.Redirects`.
 
     Raises ImageError, without a retry. Its text doesn't name the URL, unless the URL itself or a
     redirect is refused.
     """
+    done: SimpleQueue[bytes | ImageError] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put(_fetch(url))
+        except ImageError as error:
+            done.put(error)
+        except BaseException as error:  # e.g. MemoryError
+            done.put(ImageError(f"It can't be fetched ({reason(error)})."))
+
+    # In a thread that can be left: a server that sends a header byte by byte is never silent.
+    threading.Thread(target=run, daemon=True, name="fetch").start()
+    try:
+        found = done.get(timeout=DEADLINE)
+    except Empty:
+        raise ImageError(
+            f"The file takes over {DEADLINE:g} seconds; download it yourself."
+        ) from None
+    if isinstance(found, ImageError):
+        raise found
+    return found
+
+
+def _fetch(url: str) -> bytes:
     try:
         check_url(url)
         request = Request(url, headers={"User-Agent": f"mixer-mlx/{__version__}"})  # noqa: S310
@@ -48,13 +74,10 @@ def _refusal(error: HTTPError) -> str:
 
 def _content(response: HTTPResponse) -> bytes:
     content = bytearray()
-    end = time.monotonic() + DEADLINE
     while chunk := response.read1(_CHUNK):
         content += chunk
         if len(content) + (response.length or 0) > MAX_BYTES:
             raise ImageError(f"The file has more than {MAX_BYTES:,} bytes; use a smaller one.")
-        if time.monotonic() > end:
-            raise ImageError(f"The file takes over {DEADLINE:g} seconds; download it yourself.")
     if response.length:  # what the server announced and didn't send
         raise ImageError(f"The file lacks its last {response.length:,} bytes; try again.")
     return bytes(content)

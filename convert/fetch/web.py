@@ -1,8 +1,10 @@
 """Addresses and servers on the web: what is refused, what may pass, and the sentences for both."""
 
 import re
+import socket
 from collections.abc import Iterator
 from http.client import HTTPException, HTTPMessage, HTTPResponse
+from ipaddress import ip_address
 from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
@@ -36,7 +38,10 @@ def file_name(url: str) -> str:
 
 
 class Redirects(HTTPRedirectHandler):
-    """Follows redirects, but from https only to https."""
+    """Follows redirects, but from https only to https, and from a public host only to public ones.
+
+    Otherwise an address on the web could read what only this machine, or its network, may.
+    """
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -47,7 +52,23 @@ class Redirects(HTTPRedirectHandler):
             raise SourceError(
                 f"{req.full_url} redirects to {newurl}, which isn't secure; give an https address."
             )
+        if _is_private(newurl) and not _is_private(req.full_url):
+            fp.close()
+            raise SourceError(
+                f"{req.full_url} redirects to {newurl}, which is on this machine or its network; "
+                "give that address yourself if you trust it."
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_private(url: str) -> bool:
+    """Whether a URL's host has an address that isn't public: loopback, link-local, private, ..."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+        return not all(ip_address(address.partition("%")[0]).is_global for address in found)
+    except (OSError, ValueError):  # connecting raises the reason
+        return False
 
 
 class TryAgainError(Exception):

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import Request
@@ -12,6 +13,7 @@ import pytest
 from mixer_mlx import Classifier, ImageError, load
 from mixer_mlx.convert.fetch import images as web
 from mixer_mlx.convert.fetch.images import fetch
+from mixer_mlx.errors import SourceError
 from mixer_mlx.images.find import find_images
 
 PNG = (Path(__file__).parents[3] / "examples" / "cat.png").read_bytes()
@@ -115,9 +117,59 @@ def test_too_large(url: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_too_slow(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "DEADLINE", -1.0)
+    monkeypatch.setattr(web, "DEADLINE", 0.0)
     with pytest.raises(ImageError, match="seconds"):
         fetch(url + "/cat.png")
+
+
+def test_a_server_that_never_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "DEADLINE", 0.2)
+    over = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            while not over.wait(0.01):
+                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            with pytest.raises(ImageError, match=r"takes over 0\.2 seconds"):
+                fetch(f"http://127.0.0.1:{listener.getsockname()[1]}/cat.png")
+        finally:
+            over.set()
+            server.join()
+
+
+@pytest.mark.parametrize(
+    ("target", "refused"),
+    [
+        *(
+            (f"http://{host}/a.png", True)
+            for host in ("127.0.0.1", "[::1]", "10.0.0.1", "172.16.0.1")
+        ),
+        *((f"http://{host}/a.png", True) for host in ("169.254.169.254", "192.168.1.1:8080")),
+        *((f"http://{host}/a.png", True) for host in ("localhost", "[fe80::1]", "100.64.0.1")),
+        ("http://8.8.4.4/a.png", False),
+    ],
+)
+def test_a_public_address_never_leads_to_a_private_one(target: str, refused: bool) -> None:
+    class Body:
+        def close(self) -> None:
+            pass
+
+    def follow(start: str) -> object:
+        request = Request(start)  # noqa: S310
+        return web.Redirects().redirect_request(request, Body(), 302, "", {}, target)
+
+    if refused:
+        with pytest.raises(SourceError, match="on this machine or its network"):
+            follow("http://8.8.8.8/a.png")
+    else:
+        assert follow("http://8.8.8.8/a.png")
+    assert follow("http://127.0.0.1/a.png")  # the user's own choice
 
 
 def test_https_never_leads_to_http() -> None:
