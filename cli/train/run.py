@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -131,11 +132,25 @@ def _run(
     ranks: "Ranks",
 ) -> None:
     """Begin the run or resume it, on all `ranks`."""
-    from mixer_mlx.training import trackers
-    from mixer_mlx.training.loop import fit
     from mixer_mlx.training.run import Run
 
     run = Run(asked.out or _free_folder(asked.data), start, report=asked.report)
+    with run.locked() if ranks.rank == 0 else nullcontext():
+        _run_locked(run, asked, model, batches, validate, ranks)
+
+
+def _run_locked(
+    run: "Run",
+    asked: TrainingOptions,
+    model: "MlpMixer",
+    batches: "TrainingBatches",
+    validate: "Validate",
+    ranks: "Ranks",
+) -> None:
+    from mixer_mlx.training import trackers
+    from mixer_mlx.training.loop import fit
+
+    start = run.start
     if ranks.size > 1:
         record = {key: json.dumps(value) for key, value in start.record().items()}
         images = {"training images": record["train"], "validation images": record["val"]}
@@ -243,7 +258,7 @@ def follow(
 ) -> None:
     """Show a run as it goes, and its result; Ctrl-C and SIGTERM save it first."""
     from mixer_mlx.training.loop import EpochDone, StepDone, save
-    from mixer_mlx.training.run import REPORT_FILE
+    from mixer_mlx.training.pages import REPORT_FILE
 
     every = -(-epochs // _EPOCH_LINES)
     with signals.deferred() as stopped, bar(quiet=quiet, total=total) as show:

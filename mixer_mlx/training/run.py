@@ -17,32 +17,29 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mixer_mlx import __version__, checkpoint
-from mixer_mlx.analysis.evaluate import Outcome, evaluate_images
-from mixer_mlx.analysis.report import Report, describe, readable
-from mixer_mlx.analysis.report import write as write_page
-from mixer_mlx.checkpoint import RUN_FILE, ModelInfo, read_json
-from mixer_mlx.classify import Classifier
+from mixer_mlx.checkpoint import RUN_FILE, ModelInfo
 from mixer_mlx.data.dataset import Dataset
-from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_file
+from mixer_mlx.runtime.documents import read_json
+from mixer_mlx.runtime.files import locked_folder
 from mixer_mlx.runtime.macos import entries
 
 from . import trackers
 from .fingerprint import fingerprint
 from .loop import Done, EpochDone, Event
+from .pages import REPORT_FILE, card, write_report
 from .recipe import Recipe
 from .run_log import LOG_FILE, Best, Log
 from .state import STATE_FILE, State
-
-REPORT_FILE = "report.html"
 
 _NAMES = {
     *(RUN_FILE, LOG_FILE, REPORT_FILE, "README.md", "curves.png", "best", "last", "state"),
@@ -113,6 +110,34 @@ class Run:
         last = REPORT_FILE if self.report else "README.md"
         return (self.folder / last).exists()
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands from writing to the folder, which is made, during the block.
+
+        Raises TrainingError if one is at it, or if a file is in the folder's place.
+        """
+        if _LONE_SURROGATE.search(str(self.folder)):  # MLX couldn't write the weights
+            raise TrainingError(
+                f"Expected a name in UTF-8 for the run, not {self.folder}; choose another with -o."
+            )
+        if self.folder.exists() and not self.folder.is_dir():
+            raise TrainingError(f"{self.folder} is a file; choose another name for the run.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{self.folder} can't be written: {error.strerror}.") from error
+        try:
+            with locked_folder(self.folder) as ours:
+                if not ours:
+                    raise TrainingError(
+                        f"Another command is writing to {self.folder}; wait for it, or choose "
+                        "another name with -o."
+                    )
+                yield
+        finally:
+            with suppress(OSError):  # if it is empty, nothing was begun
+                self.folder.rmdir()
+
     def begin(self, *, force: bool = False) -> None:
         """Make the folder. Raises TrainingError if something else is in its place."""
         self._check_free(force=force)
@@ -124,16 +149,10 @@ class Run:
             raise TrainingError(f"{self.folder} can't be written: {error.strerror}.") from error
 
     def _check_free(self, *, force: bool) -> None:
-        if _LONE_SURROGATE.search(str(self.folder)):  # MLX couldn't write the weights
-            raise TrainingError(
-                f"Expected a name in UTF-8 for the run, not {self.folder}; choose another with -o."
-            )
         if not self.folder.exists():
             return
-        if not self.folder.is_dir():
-            raise TrainingError(f"{self.folder} is a file; choose another name for the run.")
         names = {entry.name for entry in entries(self.folder)}
-        foreign = {name for name in names if not _is_ours(name)}
+        foreign = {name for name in names if not _is_ours(name)} | _foreign_in_models(self.folder)
         if foreign or (names and RUN_FILE not in names):
             raise TrainingError(
                 f"{self.folder} contains {min(foreign or names)}, which isn't part of a run; "
@@ -212,7 +231,7 @@ class Run:
         start = self.start
         by = {"trained_by": f"mixer-mlx {__version__}", "recipe": start.recipe_name}
         info = replace(start.info, source={**start.info.source, **by})
-        checkpoint.save(self.folder / name, model, info, force=True)
+        checkpoint.save(self.folder / name, model, info, force=True, beside=True)
 
     def _facts(self, best: Best) -> list[tuple[str, str]]:
         start = self.start
@@ -228,19 +247,17 @@ class Run:
 
     def card(self) -> str:
         """A model card in Markdown: the model, its data, its recipe and its accuracy."""
-        start, config = self.start, self.start.info.config
-        best = self.log.best()
-        results = json.dumps(best.metrics) if best else "none"
-        counts = start.train.counts()
-        classes = "\n".join(f"- `{name}`: {counts[name]}" for name in counts)
-        return (
-            f"# {self.folder.name}\n\nAn MLP-Mixer (arXiv 2105.01601) made by `mixer "
-            f"{start.command}`: images of {config.image_size[0]} x {config.image_size[1]}, patches "
-            f"of {config.patch_size}, {config.num_parameters:,} parameters. It started from "
-            f"{start.origin}.\n\nOn the {len(start.val)} validation images, in `best/`: "
-            f"`{results}` (fractions; loss in nats).\n\nTrained on {len(start.train)} images, per "
-            f"class:\n\n{classes}\n\nRecipe `{start.recipe_name}`:\n\n```json\n"
-            f"{json.dumps(start.recipe.to_dict(), indent=2)}\n```\n"
+        start = self.start
+        return card(
+            name=self.folder.name,
+            command=start.command,
+            origin=start.origin,
+            config=start.info.config,
+            recipe_name=start.recipe_name,
+            recipe=start.recipe,
+            counts=start.train.counts(),
+            validation_images=len(start.val),
+            best=self.log.best(),
         )
 
     def _write(self, name: str, text: str) -> None:
@@ -268,6 +285,18 @@ def _is_ours(name: str) -> bool:
     return name in _NAMES or (name.startswith(".") and name[1:].rsplit(".", 1)[0] in _NAMES)
 
 
+def _foreign_in_models(folder: Path) -> set[str]:
+    """Files beside those of the models in `best/` and `last/`."""
+    ours = {checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE}
+    return {
+        f"{name}/{entry.name}"
+        for name in ("best", "last")
+        if (folder / name).is_dir()
+        for entry in entries(folder / name)
+        if entry.name not in ours
+    }
+
+
 def _empty(folder: Path) -> None:
     """Remove the files of an older run, and no others."""
     for path in folder.iterdir():
@@ -275,29 +304,3 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         elif _is_ours(path.name):
             path.unlink()
-
-
-def write_report(
-    folder: Path, val: Dataset, recipe: Recipe, facts: Sequence[tuple[str, str]]
-) -> None:
-    """Validate `folder`/best once more, for its result on each image, and write the page.
-
-    Images are decoded again. Raises MixerError.
-    """
-    info = checkpoint.read_info(folder / "best")
-    classifier = Classifier(checkpoint.load(folder / "best", info=info), info)
-    # Unreadable images were reported during validation.
-    images = DecodedImages(val, lambda *_: None, memory_bytes=0)
-    outcomes: list[Outcome] = []
-    metrics = evaluate_images(classifier, images, recipe.batch_size, outcomes=outcomes)
-    curves = folder / "curves.png"
-    page = Report(
-        title=folder.absolute().name,
-        facts=[*describe(info, metrics, images), *facts],
-        labels=info.labels,
-        entries=readable(images),
-        outcomes=outcomes,
-        curves=curves.read_bytes() if curves.exists() else None,
-        details=[("Recipe", json.dumps(recipe.to_dict(), indent=2))],
-    )
-    write_page(folder / REPORT_FILE, page)

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from mixer_mlx import checkpoint, load
 from mixer_mlx.cli.train.run import _print_plan
+from mixer_mlx.runtime.files import locked_folder
 from mixer_mlx.runtime.tuning import TRAINING_MEMORY_FRACTION
 from mixer_mlx.training.prepare import Estimate
 from mixer_mlx.training.recipe import Recipe
@@ -330,3 +331,49 @@ def test_evaluating_on_what_a_run_was_trained_on_is_said(  # type: ignore[no-unt
             (other / name).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, other / name / f"another-{path.name}")
     assert "was trained on" not in mixer("evaluate", other, "-m", run).err
+
+
+@pytest.mark.parametrize("more", [(), ("--force",), ("--resume",)])
+def test_a_run_that_another_command_writes_is_left_alone(  # type: ignore[no-untyped-def]
+    mixer, photos: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    run = tmp_path / "run"
+    args = ("fine-tune", photos, "-m", SMALL, "-o", run, "--steps", 1, "-b", 4)
+    assert mixer(*args).code == 0
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with locked_folder(run):
+        refused = mixer(*args, *more)
+    assert (refused.code, refused.err.splitlines()[-1]) == (
+        1,
+        f"Error: Another command is writing to {run}; wait for it, or choose another name with -o.",
+    )
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_other_files_in_a_run_s_models_are_kept(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = tmp_path / "run"
+    args = ("fine-tune", photos, "-m", SMALL, "-o", run, "--steps", 1, "-b", 4)
+    assert mixer(*args).code == 0
+    expected, other = weights(run), run / "last" / "notes.txt"
+    for name in ("README.md", "report.html", "last/model.safetensors"):  # as if it had been killed
+        (run / name).unlink()
+    other.write_text("mine")
+    assert mixer(*args, "--resume").code == 0
+    np.testing.assert_equal(weights(run), expected)
+    assert sorted(os.listdir(run / "last")) == ["config.json", "model.safetensors", "notes.txt"]
+    refused = mixer(*args, "--force")
+    assert refused.code == 1
+    assert "contains last/notes.txt, which isn't part of a run" in refused.err
+    assert other.read_text() == "mine"
+
+
+def test_a_link_in_the_place_of_a_run_s_log_is_not_followed(  # type: ignore[no-untyped-def]
+    mixer, photos: Path, tmp_path: Path
+) -> None:
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    (run / "log.jsonl").symlink_to(outside)
+    args = ("fine-tune", photos, "-m", SMALL, "-o", run, "--steps", 1, "-b", 4, "--force")
+    assert mixer(*args).code == 0
+    assert not outside.exists()

@@ -1,0 +1,89 @@
+"""A run's pages: its model card, in which no name can change the layout, and its report."""
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mixer_mlx import checkpoint
+from mixer_mlx.analysis.evaluate import Outcome, evaluate_images
+from mixer_mlx.analysis.report import Report, describe, readable
+from mixer_mlx.analysis.report import write as write_page
+from mixer_mlx.classify import Classifier
+from mixer_mlx.config import MixerConfig
+from mixer_mlx.data.dataset import Dataset
+from mixer_mlx.data.loader import DecodedImages
+
+from .recipe import Recipe
+from .run_log import Best
+
+REPORT_FILE = "report.html"
+
+
+def card(
+    *,
+    name: str,
+    command: str,
+    origin: str,
+    config: MixerConfig,
+    recipe_name: str,
+    recipe: Recipe,
+    counts: Mapping[str, int],
+    validation_images: int,
+    best: Best | None,
+) -> str:
+    """The model, its data (`counts` are training images per class), its recipe and its accuracy."""
+    results = json.dumps(best.metrics) if best else "none"
+    classes = "\n".join(f"- {code(label)}: {count}" for label, count in counts.items())
+    return (
+        f"# {plain(name)}\n\nAn MLP-Mixer (arXiv 2105.01601) made by `mixer {command}`: images of "
+        f"{config.image_size[0]} x {config.image_size[1]}, patches of {config.patch_size}, "
+        f"{config.num_parameters:,} parameters. It started from {plain(origin)}.\n\nOn the "
+        f"{validation_images} validation images, in `best/`: `{results}` (fractions; loss in "
+        f"nats).\n\nTrained on {sum(counts.values())} images, per class:\n\n{classes}\n\nRecipe "
+        f"{code(recipe_name)}:\n\n```json\n{json.dumps(recipe.to_dict(), indent=2)}\n```\n"
+    )
+
+
+def plain(text: str) -> str:
+    """A text in which Markdown and HTML mean nothing."""
+    return re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", html.escape(_one_line(text), quote=False))
+
+
+def code(text: str) -> str:
+    """A text as a code span, which may hold anything but a longer run of backticks."""
+    text = _one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if "`" in text else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text)
+
+
+def write_report(
+    folder: Path, val: Dataset, recipe: Recipe, facts: Sequence[tuple[str, str]]
+) -> None:
+    """Validate `folder`/best once more, for its result on each image, and write the page.
+
+    Images are decoded again. Raises MixerError.
+    """
+    info = checkpoint.read_info(folder / "best")
+    classifier = Classifier(checkpoint.load(folder / "best", info=info), info)
+    # Unreadable images were reported during validation.
+    images = DecodedImages(val, lambda *_: None, memory_bytes=0)
+    outcomes: list[Outcome] = []
+    metrics = evaluate_images(classifier, images, recipe.batch_size, outcomes=outcomes)
+    curves = folder / "curves.png"
+    page = Report(
+        title=folder.absolute().name,
+        facts=[*describe(info, metrics, images), *facts],
+        labels=info.labels,
+        entries=readable(images),
+        outcomes=outcomes,
+        curves=curves.read_bytes() if curves.exists() else None,
+        details=[("Recipe", json.dumps(recipe.to_dict(), indent=2))],
+    )
+    write_page(folder / REPORT_FILE, page)
