@@ -1,6 +1,6 @@
 """Images -> predictions."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, overload
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mixer_mlx.choices import Pool
 from mixer_mlx.features.embed import PRE_LOGITS, Embedder, Embedding, Features
-from mixer_mlx.images.decode import ImageInput
+from mixer_mlx.images.inputs import ImageInput, ImagesInput, one_image
 from mixer_mlx.images.preprocess import Preprocess
 
 from .checkpoint import ModelInfo
@@ -72,26 +72,28 @@ class Classifier:
         """One name per class, or nothing."""
         return self.info.labels
 
-    @overload
-    def __call__(  # type: ignore[overload-overlap]  # a str, itself a sequence, is a path
+    @overload  # a str and a file are iterable, too
+    def __call__(  # type: ignore[overload-overlap]
         self, images: ImageInput, *, k: int = 5, exact: bool = False
     ) -> list[Prediction]: ...
 
     @overload
     def __call__(
-        self, images: Sequence[ImageInput], *, k: int = 5, exact: bool = False
+        self, images: Iterable[ImageInput], *, k: int = 5, exact: bool = False
     ) -> list[list[Prediction]]: ...
 
     def __call__(
-        self, images: ImageInput | Sequence[ImageInput], *, k: int = 5, exact: bool = False
+        self, images: ImagesInput, *, k: int = 5, exact: bool = False
     ) -> list[Prediction] | list[list[Prediction]]:
-        """The k most probable classes of an image, or of each of a sequence of images.
+        """The k most probable classes of an image, or of each of several.
 
-        An image is a path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or from
-        `images.find.find_images`; `exact` is that of `Preprocess`. Raises ImageError for the first
-        image that can't be read; `predict` continues instead.
+        An image is a path, the bytes of a file, a binary file, a PIL image, or an array (H, W),
+        (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 or uint16: NumPy's, MLX's or another that NumPy
+        can read. Several are a list, a tuple, another iterable, or an array (N, H, W, C). `exact`
+        is that of `Preprocess`. Raises ImageError for the first image that can't be read; `predict`
+        continues instead.
         """
-        if isinstance(images, str) or not isinstance(images, Sequence):
+        if one_image(images):
             return self([images], k=k, exact=exact)[0]
         results = []
         for result in self.predict(images, k=k, exact=exact):
@@ -102,7 +104,7 @@ class Classifier:
 
     def predict(
         self,
-        images: Iterable[ImageInput],
+        images: ImagesInput,
         *,
         k: int = 5,
         batch_size: int = 32,
@@ -110,8 +112,9 @@ class Classifier:
     ) -> Iterator[Result]:
         """Results in the order of the images, including those that can't be read.
 
-        Images are read lazily, and decoded in threads while the previous batch is computed: memory
-        doesn't depend on their number. The last batch may be smaller.
+        `images` are those of a call; one image gives one result. Images are read lazily, and
+        decoded in threads while the previous batch is computed: memory doesn't depend on their
+        number. The last batch may be smaller.
         """
         rows = self._network.stream(
             images, partial(_top, k=k), self._rows, batch_size=batch_size, exact=exact
@@ -139,19 +142,7 @@ class Classifier:
         return self._network(pixels)
 
     @overload
-    def embed(
-        self,
-        images: Sequence[ImageInput],
-        *,
-        layer: str = PRE_LOGITS,
-        pool: Pool = "mean",
-        normalize: bool = False,
-        batch_size: int = 32,
-        exact: bool = False,
-    ) -> NDArray[np.float32]: ...
-
-    @overload
-    def embed(
+    def embed(  # type: ignore[overload-overlap]
         self,
         images: Iterator[ImageInput],
         *,
@@ -162,9 +153,21 @@ class Classifier:
         exact: bool = False,
     ) -> Iterator[Embedding]: ...
 
+    @overload
     def embed(
         self,
-        images: Sequence[ImageInput] | Iterator[ImageInput],
+        images: ImagesInput,
+        *,
+        layer: str = PRE_LOGITS,
+        pool: Pool = "mean",
+        normalize: bool = False,
+        batch_size: int = 32,
+        exact: bool = False,
+    ) -> NDArray[np.float32]: ...
+
+    def embed(
+        self,
+        images: ImagesInput,
         *,
         layer: str = PRE_LOGITS,
         pool: Pool = "mean",
@@ -172,19 +175,21 @@ class Classifier:
         batch_size: int = 32,
         exact: bool = False,
     ) -> NDArray[np.float32] | Iterator[Embedding]:
-        """Features of images: an array (N, C) for a sequence, or for an iterator one by one.
+        """Features of images: an array (N, C), or embeddings one by one for an iterator.
 
-        `layer`, `pool` and `normalize` are those of `features.embed.Features`; with pool "none"
-        the array is (N, S, C). For a sequence, raises ImageError for the first image that can't be
-        read; an iterator continues, as in `predict`. Raises ConfigError for an unknown layer.
+        One image gives its vector alone, (C,). `layer`, `pool` and `normalize` are those of
+        `features.embed.Features`; with pool "none" each image has (S, C). Raises ImageError for the
+        first image that can't be read; an iterator continues, as in `predict`. Raises ConfigError
+        for an unknown layer.
         """
         wanted = Features(layer, pool, normalize)
         if wanted not in self._embedders:
             self._embedders[wanted] = Embedder(self.model, self.info, self.device, wanted)
         embedder = self._embedders[wanted]
-        if isinstance(images, Sequence):
-            return embedder.array(images, batch_size=batch_size, exact=exact)
-        return embedder.stream(images, batch_size=batch_size, exact=exact)
+        if isinstance(images, Iterator) and not one_image(images):
+            return embedder.stream(images, batch_size=batch_size, exact=exact)
+        vectors = embedder.array(images, batch_size=batch_size, exact=exact)
+        return vectors[0] if one_image(images) else vectors
 
     def _rows(self, found: tuple[mx.array, ...]) -> list[tuple[Prediction, ...]]:
         probabilities, indices = found

@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ import numpy as np
 from mlx.utils import tree_map
 from numpy.typing import NDArray
 
-from mixer_mlx.images.decode import ImageInput
+from mixer_mlx.images.inputs import Given, ImageInput, ImagesInput, each
 from mixer_mlx.images.pillow import bare
 from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.runtime.streams import one_core_each, rounds, streams
@@ -106,7 +106,7 @@ class Forward:
 
     def stream(
         self,
-        images: Iterable[ImageInput],
+        images: ImagesInput,
         finish: Finish,
         rows: Callable[[tuple[mx.array, ...]], Sequence[Row]],
         *,
@@ -150,19 +150,20 @@ class Forward:
             before.wait()  # before the threads of its matrix products change
         return self.start(np.stack(good), finish)
 
-    def _decoded(
-        self, images: Iterable[ImageInput], exact: bool
-    ) -> Generator[_Decoded, None, None]:
+    def _decoded(self, images: ImagesInput, exact: bool) -> Generator[_Decoded, None, None]:
         """Images in order, each with its pixels or error, decoded in threads."""
 
-        def pixels(image: ImageInput) -> _Decoded:
+        def pixels(item: tuple[ImageInput, Given | ImageError]) -> _Decoded:
+            image, value = item
+            if isinstance(value, ImageError):
+                return image, value
             try:
-                return image, self._preprocess(image, exact=exact)
+                return image, self._preprocess(value, exact=exact)
             except ImageError as error:
                 return image, bare(error)
 
         # Few, since an image of an archive may be in memory until it is decoded.
-        return in_threads(pixels, images, ahead=2 * workers())
+        return in_threads(pixels, each(images), ahead=2 * workers())
 
     def _forward(self, pixels: NDArray[np.uint8]) -> mx.array:
         """Outputs, not yet evaluated."""

@@ -60,7 +60,7 @@ def _result(image: "ImageInput | None", values: list[Any] | None, rank: int) -> 
     name, predictions, error = values or (None, [], None)
     if image is None or name != str(image):
         raise ConfigError(
-            f"Rank {rank} has {name or 'no image'} where rank 0 has {image or 'none'}; give all "
+            f"Rank {rank} has {name or 'no image'} where rank 0 has {image or 'none'!s}; give all "
             "machines the same images, under the same names."
         )
     if error is not None:

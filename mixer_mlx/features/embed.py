@@ -7,7 +7,7 @@ In timm's words the default, the pre-logits pooled over tokens, is
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from mixer_mlx.choices import Pool
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError, ImageError
 from mixer_mlx.forward import Forward
-from mixer_mlx.images.decode import ImageInput
+from mixer_mlx.images.inputs import ImageInput, ImagesInput
 from mixer_mlx.model import MlpMixer
 
 PRE_LOGITS = "pre-logits"
@@ -114,9 +114,11 @@ class Embedder:
         self._network = Forward(model, info.preprocess, self.device, features, "features")
 
     def stream(
-        self, images: Iterable[ImageInput], *, batch_size: int = 32, exact: bool = False
+        self, images: ImagesInput, *, batch_size: int = 32, exact: bool = False
     ) -> Iterator[Embedding]:
         """Embeddings in the order of the images, including those that can't be read.
+
+        `images` is an iterable of images, one image, or an array (N, H, W, C).
 
         Images are read lazily, in threads, as in `Classifier.predict`: memory doesn't depend on
         their number.
@@ -131,7 +133,7 @@ class Embedder:
                 yield Embedding(image, found)
 
     def array(
-        self, images: Iterable[ImageInput], *, batch_size: int = 32, exact: bool = False
+        self, images: ImagesInput, *, batch_size: int = 32, exact: bool = False
     ) -> NDArray[np.float32]:
         """One row per image: (N, C) or (N, S, C). Raises ImageError for an unreadable one."""
         vectors = []

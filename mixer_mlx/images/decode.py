@@ -5,13 +5,11 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import SUPPORTED as HAS_AVIF
 from PIL.AvifImagePlugin import AvifImageFile
@@ -28,6 +26,10 @@ from mixer_mlx.runtime.macos import refusal
 from mixer_mlx.runtime.tuning import decode_bytes
 
 from .depth import check_depth, eight_bits
+from .inputs import FileInput as FileInput
+from .inputs import ImageInput as ImageInput
+from .inputs import LazyImage as LazyImage
+from .inputs import from_array, given
 from .pillow import RAISED_BY_PILLOW, quietly, reason
 
 MAX_PIXELS = 2**28
@@ -133,29 +135,6 @@ def _heic_reader() -> type[ImageFile.ImageFile]:
     raise ImageError("The image is HEIC, which needs an extra; pip install 'mixer-mlx[heif]'.")
 
 
-@dataclass(frozen=True)
-class LazyImage:
-    """An image that is read when needed: from an archive, a URL, or elsewhere.
-
-    `name` is for display. `read` returns the bytes of the file, or raises ImageError.
-    """
-
-    name: str
-    read: Callable[[], bytes] = field(repr=False)
-
-    def __str__(self) -> str:
-        return self.name
-
-    def open(self) -> BinaryIO:
-        """The file, in memory."""
-        return io.BytesIO(self.read())
-
-
-FileInput: TypeAlias = str | os.PathLike[str] | BinaryIO | LazyImage
-"""An encoded image."""
-ImageInput: TypeAlias = FileInput | Image.Image | NDArray[np.uint8]
-"""An image in any form."""
-
 _BYTES_PER_PIXEL = 4  # Pillow's, for RGB too
 
 _DECODING = ("decoded", "use an intact copy, or save it again")
@@ -177,7 +156,7 @@ _TRANSPOSE: dict[object, Image.Transpose] = {
 def decode(source: FileInput, *, exact: bool = False, at_least: int | None = None) -> Image.Image:
     """The image in a file, upright (EXIF orientation applied), mode "RGB", first frame.
 
-    `source` is a path, a seekable binary file, which stays open, or a `LazyImage`. JPEG (with MPO),
+    `source` is a path, bytes, a binary file, which stays open, or a `LazyImage`. JPEG (with MPO),
     PNG, WebP, GIF, BMP, TIFF, AVIF, and with pillow-heif HEIC are recognised by their first bytes,
     not by their name. Nothing is printed, and a FIFO never blocks. Threads may decode at the same
     time; together they use about `tuning.decode_bytes`.
@@ -202,15 +181,15 @@ def decode(source: FileInput, *, exact: bool = False, at_least: int | None = Non
 def opened(image: ImageInput, *, at_least: int | None = None) -> Iterator[Image.Image]:
     """An image for `rgb`; only a file's header is read, and memory for its pixels is reserved.
 
-    An array must be uint8 and (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). `at_least` and the errors
-    are those of `decode`; an input of another type is an ImageError, too.
+    `at_least` and the errors are those of `decode`; what isn't an image is an ImageError, too.
     """
-    if isinstance(image, Image.Image):
-        yield image
-    elif isinstance(image, np.ndarray):
-        yield _from_array(image)
+    source = given(image)
+    if isinstance(source, Image.Image):
+        yield source
+    elif isinstance(source, np.ndarray):
+        yield from_array(source)
     else:
-        with _file(image) as file:
+        with _file(source) as file:
             with quietly(*_DECODING):
                 header = open_image(file)
                 if header.info.get("progressive"):
@@ -287,11 +266,13 @@ def _file(source: FileInput) -> AbstractContextManager[BinaryIO]:
         return _regular_file(source)
     if isinstance(source, LazyImage):
         return source.open()
-    if hasattr(source, "read"):
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source)
+    if isinstance(source, io.TextIOBase):
+        raise ImageError("The file was opened as text; open it in binary mode, open(path, 'rb').")
+    if hasattr(source, "seekable") and source.seekable():
         return nullcontext(source)
-    raise ImageError(
-        f"An image is a path, a PIL image or a NumPy array, not {type(source).__name__}."
-    )
+    return io.BytesIO(source.read())  # e.g. the answer of a web server
 
 
 @contextmanager
@@ -314,16 +295,6 @@ def _regular_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise ImageError("The path is a folder, a pipe or a device; give a file.")
     with os.fdopen(descriptor, "rb") as file:
         yield file
-
-
-def _from_array(array: NDArray[np.uint8]) -> Image.Image:
-    grey = array.shape[2:] in {(), (1,)} and array.ndim > 1
-    if array.dtype != np.uint8 or not (grey or array.shape[2:] in {(3,), (4,)}) or not array.size:
-        raise ImageError(
-            f"The array is {array.dtype} {array.shape}; it must be uint8 and "
-            "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."
-        )
-    return Image.fromarray(array.reshape(array.shape[:2]) if grey else array)
 
 
 class _Budget:

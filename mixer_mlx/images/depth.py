@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
@@ -16,8 +17,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """Modes "I" and "I;16*" -> "L", scaled from the range that `_grey_range` finds."""
     grey = image.convert("I")
     black, white = _grey_range(*grey.getextrema())
-    span = white - black
-    lut = [min((510 * value + span) // (2 * span), 255) for value in range(65_536)]
+    lut = _scaled(np.arange(65_536), white - black).tolist()
     if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
         lut = [255 - value for value in lut]  # Pillow inverts 1 to 8 bits only
     transparent = image.info.get("transparency")
@@ -28,6 +28,25 @@ def eight_bits(image: Image.Image) -> Image.Image:
     grey = grey.point(lut, "L")
     grey.info = {}  # its transparent value is a 16-bit one
     return grey
+
+
+def eight_bits_array(array: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """uint16 (H, W) or (H, W, 1, 3 or 4) -> uint8, from the range of all its colours.
+
+    An alpha channel is scaled from its own range: opaque is its type's highest value.
+    """
+    colours, alpha = (array[..., :3], array[..., 3:]) if array.shape[2:] == (4,) else (array, None)
+    _, white = _grey_range(int(colours.min()), int(colours.max()))
+    scaled = _scaled(colours.astype(np.int64), white)
+    if alpha is None:
+        return scaled
+    highest = next(limit for limit in (255, 4095, 65_535) if alpha.max() <= limit)
+    return np.concatenate([scaled, _scaled(alpha.astype(np.int64), highest)], axis=-1)
+
+
+def _scaled(values: NDArray[np.int64], span: int) -> NDArray[np.uint8]:
+    """0..span -> 0..255, rounded and clipped."""
+    return np.minimum((510 * values + span) // (2 * span), 255).astype(np.uint8)
 
 
 def check_depth(image: Image.Image) -> None:

@@ -14,7 +14,8 @@ from mixer_mlx.checks import check_choice, check_image_size, check_keys, check_n
 from mixer_mlx.choices import Interpolation, ResizeMode
 from mixer_mlx.errors import ConfigError, ImageError
 
-from .decode import ImageInput, opened, rgb
+from .decode import opened, rgb
+from .inputs import ImageInput
 from .pillow import quietly
 
 if TYPE_CHECKING:
@@ -91,12 +92,12 @@ class Preprocess:
         return cls(**values)  # type: ignore[arg-type]
 
     def __call__(self, image: ImageInput, *, exact: bool = False) -> NDArray[np.uint8]:
-        """A path, a PIL image or a uint8 array -> uint8 pixels (H, W, in_channels).
+        """A path, a PIL image, an array or another `ImageInput` -> uint8 (H, W, in_channels).
 
-        An array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), grey, RGB or RGBA. An open binary
-        file and a `LazyImage` are accepted, too. EXIF orientation is applied, and JPEGs far larger
-        than needed are decoded at a reduced size; `exact` disables both, as published evaluations
-        do. Raises ImageError for anything else.
+        An array is uint8 or uint16 and (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): grey, RGB or
+        RGBA. EXIF orientation is applied, and JPEGs far larger than needed are decoded at a reduced
+        size; `exact` disables both, as published evaluations do. Raises ImageError for anything
+        else.
         """
         if self.in_channels not in (1, 3):
             raise ImageError(
