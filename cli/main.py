@@ -17,6 +17,7 @@ from . import cache
 from .benchmark import benchmark
 from .check import check
 from .convert import convert
+from .embed import embed
 from .env import env
 from .evaluate import evaluate
 from .export import export
@@ -37,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("predict", short_help="Classify images.")(predict)
+app.command("embed", short_help="Write the features of images as vectors.")(embed)
 app.command("convert", short_help="Convert published weights to a model folder.")(convert)
 app.command("export", short_help="Export a model to timm or JAX.")(export)
 app.command("resize", short_help="Make a trained model take larger images.")(resize)

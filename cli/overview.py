@@ -7,6 +7,9 @@ Classify
   mixer predict photo.jpg album/              classify files and folders
   mixer evaluate photos/ -m my-model          measure its accuracy
 
+Features
+  mixer embed album/ -o album.npz             a vector for each image
+
 Teach it your own classes
   mixer check photos/                         find duplicates and broken files
   mixer fine-tune photos/ -o my-model         with one folder per class

@@ -9,6 +9,7 @@ from mixer_mlx import checkpoint, resolution
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.choices import Device, DType, ExportFormat
 from mixer_mlx.classify import Classifier
+from mixer_mlx.features.embed import Embedder, Features
 from mixer_mlx.runtime import backend
 
 from . import exporter, locate
@@ -25,6 +26,7 @@ __all__ = [
     "export",
     "import_model",
     "load",
+    "load_embedder",
     "resize",
 ]
 
@@ -50,6 +52,22 @@ def load(
     with mx.stream(chosen):
         imported = open_model(model, dtype=number, listener=listener)
     return Classifier(imported.model, imported.info, chosen)
+
+
+def load_embedder(
+    model: ModelName,
+    features: Features,
+    *,
+    dtype: DType | None = None,
+    device: Device | None = None,
+    listener: Listener = SILENT,
+) -> Embedder:
+    """An Embedder of a model with or without a head; the rest is as for `load`."""
+    chosen = backend.device(device)
+    number = backend.dtype_name(backend.dtype(dtype, chosen))
+    with mx.stream(chosen):
+        imported = open_model(model, dtype=number, listener=listener)
+    return Embedder(imported.model, imported.info, chosen, features)
 
 
 def open_model(model: ModelName, *, dtype: DType, listener: Listener = SILENT) -> Imported:

@@ -38,7 +38,7 @@ ONLY = {
     "pillow_heif": {"mixer_mlx.images.decode"},
     "pi_heif": {"mixer_mlx.images.decode"},
     "huggingface_hub": {"convert.fetch"},
-    "pyarrow": {"mixer_mlx.data", "cli"},
+    "pyarrow": {"mixer_mlx.data", "mixer_mlx.features", "cli"},
     "tensorboardX": {"mixer_mlx.training.trackers"},
     "mlx": {"mixer_mlx", "convert"},
 }

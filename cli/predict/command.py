@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from mixer_mlx.choices import DEFAULT_MODEL
-from mixer_mlx.errors import ConfigError, ImageError, SourceError
+from mixer_mlx.errors import ConfigError, SourceError
 
 from ..terminal import output, sheet
+from ..terminal.images import found_images, no_images
 from ..terminal.options import with_options
 from ..terminal.progress import Tick, progress
 from ..terminal.ranks import joined, refuse_several
@@ -28,7 +29,7 @@ from .write import Writer, to_file, to_stdout
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier, Result
-    from mixer_mlx.images.decode import ImageInput, LazyImage
+    from mixer_mlx.images.decode import ImageInput
     from mixer_mlx.runtime.ranks import Ranks
 
 
@@ -44,25 +45,14 @@ def predict(asked: PredictOptions) -> None:
     with joined(asked.recovery) as ranks:
         if ranks.rank == 0:
             asked.check_outputs()
-        tally = classify(asked, _load(asked), _images(asked), ranks)
+        found = found_images(asked.images, null=asked.null)
+        tally = classify(asked, _load(asked), found, ranks)
     if tally.failed:
         output.say(f"{tally.failed} of {tally.found} images can't be read.")
     if tally.unsorted:
         output.say(f"{tally.unsorted} of {tally.found} images can't be sorted.")
     if tally.failed or tally.unsorted:
         raise typer.Exit(1)
-
-
-def _images(asked: PredictOptions) -> "Iterator[str | LazyImage]":
-    from mixer_mlx.images.find import find_images, read_names
-
-    def fetch(url: str) -> bytes:
-        from mixer_mlx.convert.fetch.images import fetch
-
-        return fetch(url)
-
-    listed = read_names(sys.stdin.buffer, null=asked.null) if sys.stdin else ()
-    return find_images(asked.images, listed=listed, fetch=fetch)
 
 
 def _load(asked: PredictOptions) -> "Classifier":
@@ -93,7 +83,7 @@ def classify(
 ) -> Tally:
     """Classify the images and write the results; of several `ranks`, rank 0 writes.
 
-    Raises MixerError; ImageError if there are no images.
+    Raises MixerError, also if there are no images.
     """
     only = find_classes(asked.only or (), class_names(classifier))
     if ranks.rank:
@@ -116,7 +106,7 @@ def classify(
                 writer.flush()
             tick(tally.found, tally.failed)
         if not tally.found:
-            raise ImageError("No images found; name the files, or folders that contain some.")
+            raise no_images()
         for extra in extras:
             extra.finish()
             tally.unsorted += extra.failed if isinstance(extra, Sorter) else 0

@@ -21,29 +21,13 @@ _RESUMABLE = ("json", "csv")
 class PredictOptions:
     """Each field is an option."""
 
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            help="Image files, folders, .zip and .tar archives, quoted patterns, URLs; "
-            "- reads a list of paths from stdin.",
-            metavar="IMAGE...",
-        ),
-    ]
+    images: options.ImagesArgument
     model: options.ModelOption = DEFAULT_MODEL
     k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="Number of classes to show.")] = 5
     batch_size: options.BatchSize = 32
     workers: options.Workers = None
-    null: Annotated[
-        bool, typer.Option("-0", "--null", help="Paths on stdin are NUL-separated.")
-    ] = False
-    exact: Annotated[
-        bool,
-        typer.Option(
-            "--exact",
-            help="Preprocess as reference evaluations do: decode large JPEGs in full, and ignore "
-            "EXIF orientation.",
-        ),
-    ] = False
+    null: options.Null = False
+    exact: options.Exact = False
     threshold: Annotated[
         float,
         typer.Option("--threshold", min=0, max=1, help="Hide predictions below this probability."),
@@ -61,9 +45,7 @@ class PredictOptions:
         typer.Option("--format", help="Output format. Default: by the suffix of -o, else table."),
     ] = None
     out: options.Out = None
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume an interrupted run with the same -o.")
-    ] = False
+    resume: options.Resume = False
     sort_into: Annotated[
         Path | None,
         typer.Option(

@@ -13,7 +13,7 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,9 +43,16 @@ class Kept:
 
 def read_kept(file: BinaryIO, style: PredictFormat, *, k: int, batch_size: int) -> Kept:
     """The complete batches in `file`, read from its start; an image has at most `k` predictions."""
+    return whole_batches(
+        _json_images(file) if style == "json" else _csv_images(file, k), batch_size
+    )
+
+
+def whole_batches(images: Iterable[Written], batch_size: int) -> Kept:
+    """The complete batches of what was written."""
     kept = Kept()
     batch: list[Written] = []
-    for written in _json_images(file) if style == "json" else _csv_images(file, k):
+    for written in images:
         batch.append(written)
         if len(batch) == batch_size:
             kept.size = written[0]
@@ -139,11 +146,16 @@ class PartFile:
             )
 
     @contextmanager
-    def open(self, settings: Mapping[str, object]) -> Iterator[BinaryIO]:
+    def open(
+        self,
+        settings: Mapping[str, object],
+        complete: Callable[[BinaryIO, Path], None] | None = None,
+    ) -> Iterator[BinaryIO]:
         """FILE.part, open for reading and writing; becomes FILE when the block succeeds.
 
-        It holds what there is to resume from; the position is 0. Raises MixerError if it belongs
-        to a run with other options, or to one that is still running, or can't be written.
+        Or `complete` writes FILE, to a temporary path, from what is in FILE.part. It holds what
+        there is to resume from; the position is 0. Raises MixerError if it belongs to a run with
+        other options, or to one that is still running, or can't be written.
         """
         try:
             with self._locked() as file:
@@ -156,13 +168,19 @@ class PartFile:
                 try:
                     yield file
                     file.flush()
+                    if complete:
+                        with replacing_file(self.path) as temporary:
+                            complete(file, temporary)
                 except BaseException as error:
                     with contextlib.suppress(OSError):
                         file.flush()
                     self._keep(error)
                     raise
-                sync(self.part)
-                self.part.replace(self.path)
+                if complete:
+                    self.part.unlink()
+                else:
+                    sync(self.part)
+                    self.part.replace(self.path)
                 self.settings_path.unlink(missing_ok=True)
                 sync(self.path.parent)
         except OSError as error:

@@ -73,6 +73,28 @@ Out = Annotated[
 ]
 
 
+ImagesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        help="Image files, folders, .zip and .tar archives, quoted patterns, URLs; "
+        "- reads a list of paths from stdin.",
+        metavar="IMAGE...",
+    ),
+]
+Null = Annotated[bool, typer.Option("-0", "--null", help="Paths on stdin are NUL-separated.")]
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="Preprocess as reference evaluations do: decode large JPEGs in full, and ignore "
+        "EXIF orientation.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Resume an interrupted run with the same -o.")
+]
+
+
 def parse_numbers(text: str | None) -> tuple[float, ...] | None:
     """ "0.5" or "0.485,0.456,0.406" -> three numbers, one per channel."""
     if text is None:

@@ -1,0 +1,303 @@
+"""Files of vectors: made of a log in bounded memory, and read without loading them.
+
+.npz      `vectors` (N, ...), `names` (N,) and `origin` (JSON); of an index `stat`, too
+.npy      the vectors; names and origin are in FILE.npy.json
+.jsonl    `{"image": name, "vector": [...]}` or `{"image": name, "error": sentence}` in each line
+.parquet  the columns image, vector and error
+
+An image that couldn't be read has no row in the first two.
+"""
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from mixer_mlx.errors import ConfigError
+from mixer_mlx.runtime.atomic import replacing_file
+
+from .embed import Embedder, fingerprint
+from .log import FloatName, Log, Record
+
+SUFFIXES = (".npz", ".npy", ".jsonl", ".parquet")
+WITH_ERRORS = (".jsonl", ".parquet")
+"""Formats in which an image that can't be read has a row."""
+Item = TypeVar("Item")
+_BLOCK = 2**12
+_MAX_NAME = 2**16
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How vectors were made: `embed.Features`, the model's name, and its `embed.fingerprint`."""
+
+    model: str
+    fingerprint: str
+    layer: str
+    pool: str
+    normalize: bool
+    exact: bool = False
+
+
+def origin_of(embedder: Embedder, model: str, *, exact: bool = False) -> Origin:
+    """The origin of an embedder's vectors; `model` is what the user calls it."""
+    print_ = fingerprint(embedder.model, embedder.info)
+    return Origin(model, print_, **asdict(embedder.features), exact=exact)
+
+
+def pack(log: Log, target: Path, path: Path, origin: Origin) -> None:
+    """Write a complete log to `target`, which will be called `path`: its suffix is the format.
+
+    Raises OSError.
+    """
+    writers: dict[str, Callable[..., None]] = {
+        ".npz": _write_npz,
+        ".npy": _write_npy,
+        ".jsonl": _write_jsonl,
+        ".parquet": _write_parquet,
+    }
+    if path.suffix.lower() == ".npy":
+        with replacing_file(names_path(path)) as names:
+            _write_names(log, names, origin)
+    writers[path.suffix.lower()](log, target, origin)
+
+
+def names_path(path: Path) -> Path:
+    """Where the names of a .npy file are."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _write_npz(log: Log, target: Path, origin: Origin) -> None:
+    names = [record.name for record in _good(log, vectors=False)]
+    write_npz(target, names, (r.vector for r in _good(log)), log.shape, log.dtype, origin)
+
+
+def write_npz(
+    target: Path,
+    names: Sequence[str],
+    vectors: Iterator[Any],
+    shape: tuple[int, ...],
+    dtype: FloatName,
+    origin: Origin,
+    stat: NDArray[np.int64] | None = None,
+) -> None:
+    """Write a .npz file, whose vectors, each of `shape`, needn't be in memory."""
+    width = max(map(len, names), default=1) or 1
+    with zipfile.ZipFile(target, "w", allowZip64=True) as archive:
+        with _member(archive, "vectors") as file:
+            _header(file, np.dtype(dtype), (len(names), *shape))
+            for vector in vectors:
+                file.write(np.ascontiguousarray(vector, dtype).tobytes())
+        with _member(archive, "names", zipfile.ZIP_DEFLATED) as file:
+            _header(file, np.dtype(f"<U{width}"), (len(names),))
+            for some in _groups(names, _BLOCK):
+                file.write(np.array(some, f"<U{width}").tobytes())
+        with _member(archive, "origin") as file:
+            npy.write_array(file, np.array(json.dumps(asdict(origin))))
+        if stat is not None:
+            with _member(archive, "stat") as file:
+                npy.write_array(file, stat)
+
+
+def _member(archive: zipfile.ZipFile, name: str, compression: int = zipfile.ZIP_STORED) -> Any:
+    """An array of the archive, to write; dated 1980, so that equal content gives equal files."""
+    info = zipfile.ZipInfo(f"{name}.npy")
+    info.compress_type = compression
+    return archive.open(info, "w", force_zip64=True)
+
+
+def _header(file: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    values = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, values)
+
+
+def _write_npy(log: Log, target: Path, origin: Origin) -> None:
+    count = sum(1 for _ in _good(log, vectors=False))
+    with target.open("wb") as file:
+        _header(file, np.dtype(log.dtype), (count, *log.shape))
+        for record in _good(log):
+            file.write(np.ascontiguousarray(record.vector).tobytes())
+
+
+def _write_names(log: Log, target: Path, origin: Origin) -> None:
+    with target.open("w", encoding="ascii") as file:
+        file.write(json.dumps({"origin": asdict(origin)})[:-1] + ', "images": [')
+        for number, record in enumerate(_good(log, vectors=False)):
+            file.write((",\n" if number else "\n") + json.dumps(record.name))
+        file.write("\n]}\n")
+
+
+def _write_jsonl(log: Log, target: Path, origin: Origin) -> None:
+    with target.open("w", encoding="ascii") as file:
+        for record in log.records():
+            file.write(json.dumps(json_record(record.name, record.vector, record.error)) + "\n")
+
+
+def json_record(name: str, vector: Any, error: str | None) -> dict[str, object]:
+    """An image of a .jsonl file; numbers have the digits that give back the same float."""
+    if error is not None:
+        return {"image": name, "error": error}
+    shortest = [float(str(number)) for number in vector.ravel()]
+    return {"image": name, "vector": np.reshape(shortest, vector.shape).tolist()}
+
+
+def check_pyarrow() -> None:
+    """Raise ConfigError if pyarrow is missing."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "Parquet needs the extra `parquet`: pip install 'mixer-mlx[parquet]'; .npz needs no "
+            "extra."
+        ) from error
+
+
+def _write_parquet(log: Log, target: Path, origin: Origin) -> None:
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    kind = pyarrow.from_numpy_dtype(np.dtype(log.dtype))
+    for side in reversed(log.shape):
+        kind = pyarrow.list_(kind, side)
+    text = pyarrow.string()
+    schema = pyarrow.schema([("image", text), ("vector", kind), ("error", text)])
+    schema = schema.with_metadata({"mixer_mlx": json.dumps(asdict(origin))})
+    rows = max(1, 2**24 // (int(np.prod(log.shape)) * np.dtype(log.dtype).itemsize))
+    with ParquetWriter(target, schema) as writer:
+        for some in _groups(log.records(), rows):
+            columns = [
+                pyarrow.array([_utf8(record.name) for record in some], text),
+                pyarrow.array(
+                    [None if r.vector is None else r.vector.tolist() for r in some], kind
+                ),
+                pyarrow.array([r.error and _utf8(r.error) for r in some], text),
+            ]
+            writer.write_batch(pyarrow.record_batch(columns, schema=schema))
+
+
+def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
+
+
+def _utf8(text: str) -> str:
+    """Bytes that aren't UTF-8, which Parquet can't hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _good(log: Log, *, vectors: bool = True) -> Iterator[Record]:
+    return (record for record in log.records(vectors=vectors) if record.error is None)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A file of vectors. `array` (N, ...) is memory-mapped, float16 or float32.
+
+    `origin` is None for a .npy file without its .json, whose names are row numbers. `stat` has size
+    and time in nanoseconds of each image's file, (N, 2), if the file is the index of a folder.
+    """
+
+    names: list[str]
+    array: NDArray[np.floating]
+    origin: Origin | None = None
+    stat: NDArray[np.int64] | None = None
+
+
+def read(path: Path) -> Vectors:
+    """Open a .npz or .npy file that `mixer embed` made. Raises ConfigError."""
+    if path.suffix.lower() not in (".npz", ".npy"):
+        raise ConfigError(
+            f"{path} isn't a file of vectors; make one with `mixer embed IMAGE... -o FILE.npz`."
+        )
+    try:
+        found = _read_npz(path) if path.suffix.lower() == ".npz" else _read_npy(path)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            f"{path} isn't an intact file of vectors ({error}); make it again with `mixer embed`."
+        ) from error
+    if found.array.ndim < 2 or found.array.dtype.kind != "f":
+        raise ConfigError(
+            f"{path} holds an array of {found.array.dtype}, {found.array.shape}; expected floating-"
+            "point vectors (N, C)."
+        )
+    if len(found.names) != len(found.array):
+        raise ConfigError(
+            f"{path} holds {len(found.array):,} vectors and {len(found.names):,} names; make it "
+            "again with `mixer embed`."
+        )
+    return found
+
+
+def _read_npz(path: Path) -> Vectors:
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        info = archive.getinfo("vectors.npy")
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("its vectors are compressed")
+        # The local header's name and extra fields may differ in length from the directory's.
+        file.seek(info.header_offset + 26)
+        lengths = np.frombuffer(file.read(4), "<u2")
+        file.seek(info.header_offset + 30 + int(lengths.sum()))
+        array = _mapped(path, file)
+        names = _read_names(archive)
+        with archive.open("origin.npy") as member:
+            origin = Origin(**json.loads(str(npy.read_array(member, allow_pickle=False))))
+        stat = None
+        if "stat.npy" in archive.namelist():
+            with archive.open("stat.npy") as member:
+                stat = np.asarray(npy.read_array(member, allow_pickle=False), np.int64)
+            if stat.shape != (len(names), 2):
+                raise ValueError(f"stat has the shape {stat.shape}")
+    return Vectors(names, array, origin, stat)
+
+
+def _read_names(archive: zipfile.ZipFile) -> list[str]:
+    with archive.open("names.npy") as file:
+        shape, dtype = _read_header(file)
+        if dtype.kind != "U" or len(shape) != 1 or dtype.itemsize > 4 * _MAX_NAME:
+            raise ValueError(f"names are {dtype}, {shape}")
+        names: list[str] = []
+        while len(names) < shape[0]:
+            count = min(_BLOCK, shape[0] - len(names))
+            data = file.read(count * dtype.itemsize)
+            names += np.frombuffer(data, dtype, count).tolist()
+        return names
+
+
+def _read_npy(path: Path) -> Vectors:
+    with path.open("rb") as file:
+        array = _mapped(path, file)
+    beside = names_path(path)
+    if not beside.exists():
+        return Vectors([f"row {row}" for row in range(len(array))], array)
+    values = json.loads(beside.read_text("utf-8"))
+    return Vectors(list(map(str, values["images"])), array, Origin(**values["origin"]))
+
+
+def _mapped(path: Path, file: BinaryIO) -> NDArray[np.floating]:
+    """The array whose header begins at the file's position, memory-mapped."""
+    shape, dtype = _read_header(file)
+    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if dtype.hasobject or file.tell() + size > path.stat().st_size:
+        raise ValueError("it ends early")
+    if not size:
+        return np.zeros(shape, dtype)
+    return np.memmap(path, dtype, "r", file.tell(), shape)
+
+
+def _read_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran_order, dtype = read(file)
+    if fortran_order:
+        raise ValueError("it is in Fortran order")
+    return shape, dtype
