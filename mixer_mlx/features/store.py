@@ -8,8 +8,10 @@
 An image that couldn't be read has no row in the first two.
 """
 
+import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -20,8 +22,12 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from mixer_mlx.checks import check_keys
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.runtime.atomic import replacing_file
+from mixer_mlx.runtime.documents import as_table, parse_json, read_text
+from mixer_mlx.runtime.files import open_regular
+from mixer_mlx.runtime.unzip import MemberFile
 
 from .embed import Embedder, fingerprint
 from .log import FloatName, Log, Record
@@ -32,6 +38,7 @@ WITH_ERRORS = (".jsonl", ".parquet")
 Item = TypeVar("Item")
 _BLOCK = 2**12
 _MAX_NAME = 2**16
+_MAX_NAMES_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,9 @@ class Vectors:
     stat: NDArray[np.int64] | None = None
 
 
+_BROKEN = (zipfile.BadZipFile, zlib.error, OverflowError, MemoryError, NotImplementedError)
+
+
 def read(path: Path) -> Vectors:
     """Open a .npz or .npy file that `mixer embed` made. Raises ConfigError."""
     if path.suffix.lower() not in (".npz", ".npy"):
@@ -221,7 +231,7 @@ def read(path: Path) -> Vectors:
         found = _read_npz(path) if path.suffix.lower() == ".npz" else _read_npy(path)
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror or error}.") from error
-    except (ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, *_BROKEN) as error:
         raise ConfigError(
             f"{path} isn't an intact file of vectors ({error}); make it again with `mixer embed`."
         ) from error
@@ -239,7 +249,7 @@ def read(path: Path) -> Vectors:
 
 
 def _read_npz(path: Path) -> Vectors:
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         info = archive.getinfo("vectors.npy")
         if info.compress_type != zipfile.ZIP_STORED:
             raise ValueError("its vectors are compressed")
@@ -249,38 +259,57 @@ def _read_npz(path: Path) -> Vectors:
         file.seek(info.header_offset + 30 + int(lengths.sum()))
         array = _mapped(path, file)
         names = _read_names(archive)
-        with archive.open("origin.npy") as member:
-            origin = Origin(**json.loads(str(npy.read_array(member, allow_pickle=False))))
+        origin = _origin(parse_json(str(_small(archive, "origin.npy", 2**20))))
         stat = None
         if "stat.npy" in archive.namelist():
-            with archive.open("stat.npy") as member:
-                stat = np.asarray(npy.read_array(member, allow_pickle=False), np.int64)
-            if stat.shape != (len(names), 2):
-                raise ValueError(f"stat has the shape {stat.shape}")
+            stat = _small(archive, "stat.npy", 16 * len(names) + 2**12)
+            if stat.shape != (len(names), 2) or stat.dtype != np.dtype(np.int64):
+                raise ValueError(f"stat is {stat.dtype}, {stat.shape}")
     return Vectors(names, array, origin, stat)
 
 
+def _member_file(archive: zipfile.ZipFile, name: str) -> io.BufferedReader:
+    return io.BufferedReader(MemberFile(archive, archive.getinfo(name)))
+
+
+def _small(archive: zipfile.ZipFile, name: str, limit: int) -> NDArray[Any]:
+    """A whole array of at most `limit` bytes."""
+    with _member_file(archive, name) as file:
+        data = io.BytesIO(file.read(limit + 1))
+    if len(data.getbuffer()) > limit:
+        raise ValueError(f"{name} is too large")
+    shape, dtype = _read_header(data)
+    return np.frombuffer(data.read(), dtype, int(np.prod(shape, dtype=object))).reshape(shape)
+
+
+def _origin(values: object) -> Origin:
+    check_keys("origin", as_table(values), Origin, all_=True)
+    return Origin(**as_table(values))  # type: ignore[arg-type]
+
+
 def _read_names(archive: zipfile.ZipFile) -> list[str]:
-    with archive.open("names.npy") as file:
+    with _member_file(archive, "names.npy") as file:
         shape, dtype = _read_header(file)
         if dtype.kind != "U" or len(shape) != 1 or dtype.itemsize > 4 * _MAX_NAME:
             raise ValueError(f"names are {dtype}, {shape}")
         names: list[str] = []
         while len(names) < shape[0]:
             count = min(_BLOCK, shape[0] - len(names))
-            data = file.read(count * dtype.itemsize)
-            names += np.frombuffer(data, dtype, count).tolist()
+            names += np.frombuffer(file.read(count * dtype.itemsize), dtype, count).tolist()
         return names
 
 
 def _read_npy(path: Path) -> Vectors:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         array = _mapped(path, file)
     beside = names_path(path)
     if not beside.exists():
         return Vectors([f"row {row}" for row in range(len(array))], array)
-    values = json.loads(beside.read_text("utf-8"))
-    return Vectors(list(map(str, values["images"])), array, Origin(**values["origin"]))
+    values = as_table(parse_json(read_text(beside, limit=_MAX_NAMES_BYTES)))
+    names = values["images"]
+    if not isinstance(names, list):
+        raise ValueError("images isn't a list")
+    return Vectors(list(map(str, names)), array, _origin(values["origin"]))
 
 
 def _mapped(path: Path, file: BinaryIO) -> NDArray[np.floating]:

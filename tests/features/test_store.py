@@ -69,7 +69,7 @@ def test_arrays_of_others(tmp_path: Path) -> None:
         "compressed": {"names": names, "vectors": vectors, "compressed": True},
         "Fortran": {"names": names, "vectors": np.asfortranarray(vectors)},
         "vectors": {"names": names},
-        "isn't an intact": {"names": names, "vectors": vectors, "origin": np.array("{}")},
+        "origin lacks": {"names": names, "vectors": vectors, "origin": np.array("{}")},
     }
     for says, values in wrong.items():
         with pytest.raises(ConfigError, match=says):
