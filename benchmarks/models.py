@@ -10,7 +10,7 @@ from harness import Row
 
 import mixer_mlx
 from mixer_mlx import MixerConfig, MlpMixer, ModelInfo, Preprocess, checkpoint
-from mixer_mlx.convert import exporter
+from mixer_mlx.convert.export import formats
 
 BUILT_IN = "cifar10"
 
@@ -27,8 +27,8 @@ def files(name: str, *, hidden_act: str = "gelu") -> Iterator[Row]:
         paths = {kind: str(Path(folder) / kind) for kind in ("native", "timm")}
         paths["jax"] = str(Path(folder) / "jax.npz")
         checkpoint.save(paths["native"], model, info)
-        exporter.export(model, info, paths["timm"], format="timm")
-        exporter.export(model, info, paths["jax"], format="jax")
+        formats.export(model, info, paths["timm"], format="timm")
+        formats.export(model, info, paths["jax"], format="jax")
         config = info.config
         yield {
             **paths,

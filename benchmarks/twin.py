@@ -16,7 +16,7 @@ from typing import Any
 
 from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
 from mixer_mlx.checkpoint import ModelInfo, read_info, read_json
-from mixer_mlx.convert.exporter import foreign_tensors, timm_config
+from mixer_mlx.convert.export.formats import foreign_tensors, timm_config
 from mixer_mlx.convert.names import TIMM
 from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
 from mixer_mlx.data.read import read_splits

@@ -12,7 +12,8 @@ from mixer_mlx.classify import Classifier
 from mixer_mlx.features.embed import Embedder, Features
 from mixer_mlx.runtime import backend
 
-from . import exporter, locate
+from . import locate
+from .export import formats
 from .fetch.listener import SILENT, Listener
 from .importer import NOTHING, Imported, import_model, read_info
 from .timm_config import Settings
@@ -112,9 +113,9 @@ def export(
 
     In float32, bit for bit if the model came from float32. Raises MixerError.
     """
-    exporter.check_target(out, format, force=force)
+    formats.check_target(out, format, force=force)
     imported = _import(model, "float32", NOTHING, listener)
-    exporter.export(imported.model, imported.info, out, format=format, force=force)
+    formats.export(imported.model, imported.info, out, format=format, force=force)
     return imported
 
 

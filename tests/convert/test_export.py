@@ -19,7 +19,8 @@ from mixer_mlx import (
     Preprocess,
 )
 from mixer_mlx.catalog import CATALOG
-from mixer_mlx.convert import Settings, convert, export, exporter
+from mixer_mlx.convert import Settings, convert, export
+from mixer_mlx.convert.export import formats
 from mixer_mlx.convert.names import JAX, TIMM
 
 SIZE = Settings(image_size=(24, 32))
@@ -93,7 +94,7 @@ def test_names_of_every_published_model_are_used_once(name: str, layout) -> None
 def test_architectures_are_timms_where_it_has_them() -> None:
     for name, entry in CATALOG.items():
         info = ModelInfo(entry.config, entry.preprocess, entry.labels)
-        architecture = exporter.timm_config(info)["architecture"]
+        architecture = formats.timm_config(info)["architecture"]
         if name.startswith("mixer_s8") or name == "cifar10":
             assert architecture == "mlp_mixer_custom"
         else:
@@ -133,9 +134,9 @@ def test_timm_computes_the_widths_from_the_ratios() -> None:
     assert int(61 / 7 * 7) == 60
     for dim in range(1, 400):
         for width in range(1, 400):
-            assert int(exporter.mlp_ratio(width, dim) * dim) == width
+            assert int(formats.mlp_ratio(width, dim) * dim) == width
     config = MixerConfig.variant("S/32", hidden_dim=7, tokens_mlp_dim=61, channels_mlp_dim=122)
-    text = json.dumps(exporter.timm_config(ModelInfo(config, Preprocess((224, 224)))))
+    text = json.dumps(formats.timm_config(ModelInfo(config, Preprocess((224, 224)))))
     args = json.loads(text)["model_args"]
     assert [int(ratio * args["embed_dim"]) for ratio in args["mlp_ratio"]] == [61, 122]
 
@@ -143,11 +144,11 @@ def test_timm_computes_the_widths_from_the_ratios() -> None:
 def test_without_a_head(tmp_path: Path) -> None:
     config = MixerConfig.variant("S/32", image_size=64, num_classes=0)
     model = MlpMixer(config)
-    tensors = exporter.foreign_tensors(model, JAX)
+    tensors = formats.foreign_tensors(model, JAX)
     assert not [name for name in tensors if name.startswith("head")]
     assert tensors["stem/kernel"].shape == (32, 32, 3, 512)
     info = ModelInfo(config, Preprocess((64, 64)))
-    assert exporter.timm_config(info)["num_classes"] == 0
+    assert formats.timm_config(info)["num_classes"] == 0
 
 
 @pytest.mark.parametrize(

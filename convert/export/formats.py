@@ -18,7 +18,7 @@ from mixer_mlx.errors import CheckpointError, ConfigError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_file, replacing_folder
 
-from .names import JAX, TIMM, Layout
+from ..names import JAX, TIMM, Layout
 
 FORMATS = ("timm", "jax")
 

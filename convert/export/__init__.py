@@ -1,0 +1,1 @@
+"""Our model -> files for other libraries."""
