@@ -16,7 +16,8 @@ from typing import Any
 
 from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
 from mixer_mlx.checkpoint import ModelInfo, read_info, read_json
-from mixer_mlx.convert.export.formats import foreign_tensors, timm_config
+from mixer_mlx.convert.export.tensors import foreign_tensors
+from mixer_mlx.convert.export.timm import model_args
 from mixer_mlx.convert.names import TIMM
 from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
 from mixer_mlx.data.read import read_splits
@@ -104,9 +105,7 @@ def twin(timm: Any, info: ModelInfo, classes: tuple[str, ...], recipe: Recipe) -
     import torch
 
     ours, begun = new_model(info.config, info.preprocess, classes, recipe)
-    model = timm.models.mlp_mixer.MlpMixer(
-        num_classes=len(classes), **timm_config(begun)["model_args"]
-    )
+    model = timm.models.mlp_mixer.MlpMixer(num_classes=len(classes), **model_args(begun.config))
     tensors = foreign_tensors(ours, TIMM)
     model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
     return model

@@ -84,10 +84,10 @@ def load(case: Case) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     options: dict[str, Any] = {"num_classes": config["num_classes"]}
     if case["hidden_act"] == "gelu_tanh":
         options["act_layer"] = lambda: nn.GELU(approximate="tanh")
-    if config["model_args"]:
+    if config["architecture"] == "mlp_mixer_custom":
         model: nn.Module = timm.models.mlp_mixer.MlpMixer(**config["model_args"], **options)
     else:
-        model = timm.create_model(config["architecture"], **options)
+        model = timm.create_model(config["architecture"], **config["model_args"], **options)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     mean, std = (torch.tensor(case[key]).reshape(3, 1, 1) for key in ("mean", "std"))
     return model, mean, std

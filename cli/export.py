@@ -35,10 +35,6 @@ def export(
         done = run(model, out, format=format, force=force, listener=listener)
     if quiet:
         return
-    theirs = {"timm": "gelu", "jax": "gelu_tanh"}[format]
-    if done.info.config.hidden_act != theirs:
-        output.say(
-            f"Note: the model was trained with {done.info.config.hidden_act}; {format} runs "
-            f"{theirs} by default, which changes logits by about 1e-3."
-        )
+    for note in done.notes:
+        output.say(f"Note: {note}.")
     output.say_written(out, done.info.config)

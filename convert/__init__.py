@@ -14,11 +14,13 @@ from mixer_mlx.runtime import backend
 
 from . import locate
 from .export import formats
+from .export.formats import Exported
 from .fetch.listener import SILENT, Listener
 from .importer import NOTHING, Imported, import_model, read_info
 from .timm_config import Settings
 
 __all__ = [
+    "Exported",
     "Imported",
     "Listener",
     "Settings",
@@ -108,15 +110,14 @@ def export(
     format: ExportFormat,
     force: bool = False,
     listener: Listener = SILENT,
-) -> Imported:
+) -> Exported:
     """Write a model for timm ("timm", a folder) or the official JAX code ("jax", a file).
 
     In float32, bit for bit if the model came from float32. Raises MixerError.
     """
     formats.check_target(out, format, force=force)
     imported = _import(model, "float32", NOTHING, listener)
-    formats.export(imported.model, imported.info, out, format=format, force=force)
-    return imported
+    return formats.export(imported.model, imported.info, out, format=format, force=force)
 
 
 def resize(

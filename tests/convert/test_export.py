@@ -1,8 +1,10 @@
 """Exported files against files that other people's code wrote."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from reference import numpy_mixer
@@ -20,7 +22,8 @@ from mixer_mlx import (
 )
 from mixer_mlx.catalog import CATALOG
 from mixer_mlx.convert import Settings, convert, export
-from mixer_mlx.convert.export import formats
+from mixer_mlx.convert.export import timm
+from mixer_mlx.convert.export.tensors import foreign_tensors
 from mixer_mlx.convert.names import JAX, TIMM
 
 SIZE = Settings(image_size=(24, 32))
@@ -94,11 +97,55 @@ def test_names_of_every_published_model_are_used_once(name: str, layout) -> None
 def test_architectures_are_timms_where_it_has_them() -> None:
     for name, entry in CATALOG.items():
         info = ModelInfo(entry.config, entry.preprocess, entry.labels)
-        architecture = formats.timm_config(info)["architecture"]
+        architecture = timm.timm_config(info)["architecture"]
         if name.startswith("mixer_s8") or name == "cifar10":
-            assert architecture == "mlp_mixer_custom"
+            assert architecture == timm.UNNAMED
         else:
             assert architecture == name.split(".")[0]
+
+
+TIMM_MODELS = {
+    "b16": MixerConfig.variant("B/16", num_classes=5, num_blocks=12),
+    "s32_wide": MixerConfig.variant("S/32", image_size=(64, 96), num_classes=3),
+    "s32_grey": MixerConfig.variant("S/32", image_size=64, in_channels=1, num_classes=3),
+    "s16_four_channels": MixerConfig.variant("S/16", image_size=32, in_channels=4, num_classes=3),
+    "s32_widths": MixerConfig.variant(
+        "S/32", image_size=64, tokens_mlp_dim=61, channels_mlp_dim=122, num_classes=2
+    ),
+}
+
+
+def timm_model(name: str) -> tuple[MlpMixer, ModelInfo]:
+    """A random model that timm has a name for, as tests/reference/make_timm_configs.py had it."""
+    mx.random.seed(0)
+    config = TIMM_MODELS[name]
+    model = MlpMixer(config)
+    model.head.weight = mx.random.normal(model.head.weight.shape) * config.hidden_dim**-0.5
+    half = (0.5,) * config.in_channels
+    labels = tuple(f"class {i}" for i in range(config.num_classes)) if name == "b16" else ()
+    return model, ModelInfo(config, Preprocess(config.image_size, mean=half, std=half), labels)
+
+
+@pytest.mark.parametrize("name", TIMM_MODELS)
+def test_timm_and_transformers_load_what_they_have_a_name_for(golden: Path, name: str) -> None:
+    """With these configs they did, and agreed within 1e-4; other patch sizes have no name."""
+    known = json.loads((golden / "timm_configs.json").read_text("utf-8"))[name]
+    info = timm_model(name)[1]
+    assert timm.timm_config(info) == known
+    assert timm.notes(info) == []
+    for change in ({"patch_size": 8}, {"num_blocks": 3}, {"hidden_dim": 100}):
+        other = dataclasses.replace(info, config=info.config.replace(**change))
+        assert timm.timm_config(other)["architecture"] == "mlp_mixer_custom"
+        assert "timm has no name for a Mixer with" in timm.notes(other)[0]
+
+
+def test_what_timm_computes_otherwise_is_said() -> None:
+    config = MixerConfig.variant("B/16", hidden_act="gelu_tanh", layer_norm_eps=1e-5)
+    notes = timm.notes(ModelInfo(config, Preprocess((224, 224))))
+    assert [note.split(";")[0] for note in notes] == [
+        "the model was trained with gelu_tanh",
+        "the model was trained with layer_norm_eps 1e-05",
+    ]
 
 
 def test_the_form_of_gelu_survives(golden: Path, tmp_path: Path) -> None:
@@ -134,9 +181,9 @@ def test_timm_computes_the_widths_from_the_ratios() -> None:
     assert int(61 / 7 * 7) == 60
     for dim in range(1, 400):
         for width in range(1, 400):
-            assert int(formats.mlp_ratio(width, dim) * dim) == width
+            assert int(timm.mlp_ratio(width, dim) * dim) == width
     config = MixerConfig.variant("S/32", hidden_dim=7, tokens_mlp_dim=61, channels_mlp_dim=122)
-    text = json.dumps(formats.timm_config(ModelInfo(config, Preprocess((224, 224)))))
+    text = json.dumps(timm.timm_config(ModelInfo(config, Preprocess((224, 224)))))
     args = json.loads(text)["model_args"]
     assert [int(ratio * args["embed_dim"]) for ratio in args["mlp_ratio"]] == [61, 122]
 
@@ -144,11 +191,11 @@ def test_timm_computes_the_widths_from_the_ratios() -> None:
 def test_without_a_head(tmp_path: Path) -> None:
     config = MixerConfig.variant("S/32", image_size=64, num_classes=0)
     model = MlpMixer(config)
-    tensors = formats.foreign_tensors(model, JAX)
+    tensors = foreign_tensors(model, JAX)
     assert not [name for name in tensors if name.startswith("head")]
     assert tensors["stem/kernel"].shape == (32, 32, 3, 512)
     info = ModelInfo(config, Preprocess((64, 64)))
-    assert formats.timm_config(info)["num_classes"] == 0
+    assert timm.timm_config(info)["num_classes"] == 0
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from mixer_mlx import checkpoint
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.convert import importer
-from mixer_mlx.convert.export import formats
+from mixer_mlx.convert.export.tensors import foreign_tensors
 from mixer_mlx.convert.names import JAX, TIMM
 from mixer_mlx.convert.weights import npz, torch_file
 from mixer_mlx.errors import MixerError
@@ -43,7 +43,7 @@ def _tensors(style: str) -> dict[str, np.ndarray]:
     """A tiny model's tensors under foreign names; which numbers they hold is all the same."""
     return {
         name: np.linspace(-1, 1, value.size, dtype=np.float32).reshape(value.shape)
-        for name, value in formats.foreign_tensors(MlpMixer(TINY), _LAYOUTS[style]).items()
+        for name, value in foreign_tensors(MlpMixer(TINY), _LAYOUTS[style]).items()
     }
 
 
