@@ -4,6 +4,7 @@ The lists are tables of index, WordNet synset and name, in the order of the chec
 in pytorch-image-models (Apache-2.0); the names are WordNet 3.0's.
 """
 
+import csv
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from .errors import ConfigError
-from .runtime.documents import parse_json, read_text
+from .runtime.documents import as_table, parse_json, read_text
 
 _FOLDER = Path(__file__).parent / "labels"
 
@@ -31,6 +32,13 @@ def read_list(name: str) -> tuple[str, ...]:
     return tuple(line.split("\t")[2] for line in lines)
 
 
+@cache
+def read_synsets(name: str) -> tuple[str, ...]:
+    """The WordNet ids of a `choices.LabelList`, in the order of the outputs."""
+    lines = (_FOLDER / f"{name}.tsv").read_text("utf-8").splitlines()
+    return tuple(line.split("\t")[1] for line in lines)
+
+
 def synsets_of(labels: Sequence[str]) -> tuple[str, ...]:
     """The WordNet ids of labels that are one of the published lists, else none.
 
@@ -42,6 +50,28 @@ def synsets_of(labels: Sequence[str]) -> tuple[str, ...]:
         if first == [name.partition(", ")[0] for _, _, name in rows]:
             return tuple(synset for _, synset, _ in rows)
     return ()
+
+
+def read_map(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What a user's file maps names of classes to: labels of a model, its indices, or WordNet ids.
+
+    A `.json` file contains an object; any other file has lines of CLASS,LABEL, with a tab in place
+    of the comma if its name ends in `.tsv`. Raises ConfigError.
+    """
+    path = Path(path)
+    try:
+        text = read_text(path, "utf-8-sig")
+        if path.suffix.lower() == ".json":
+            pairs = [(key, str(value)) for key, value in as_table(parse_json(text)).items()]
+        else:
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            lines = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+            if any(len(row) != 2 for row in lines):
+                raise ConfigError(f"expected lines of CLASS{delimiter}LABEL.")
+            pairs = [(name.strip(), label.strip()) for name, label in lines]
+    except (ConfigError, csv.Error) as error:
+        raise ConfigError(f"{path} can't be used as a map of classes: {error}") from error
+    return {canonical(name): canonical(label) for name, label in pairs}
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -53,9 +53,11 @@ def evaluate(
     classes: NDArray[np.int32] | None = None,
     outcomes: list[Outcome] | None = None,
     ranks: Ranks = ALONE,
+    only: NDArray[np.int32] | None = None,
 ) -> Metrics:
     """Evaluate a model on labelled images.
 
+    `only` are the outputs that are compared (None: all), as ImageNet-A and -R compare 200 of 1,000.
     `classes` maps a batch's labels to the model's outputs (None: they are the same). With five or
     fewer outputs, top-5 is 1. `outcomes`, if given, is extended by one per image, in order. With
     several `ranks`, each with its own images, all return the metrics of all images. Raises
@@ -67,6 +69,8 @@ def evaluate(
     for pixels, labels in batches:
         target = mx.array(labels if classes is None else classes[labels])[:, None]
         rows = logits(pixels).astype(mx.float32)
+        if only is not None:
+            rows = mx.where(_among(only, rows.shape[1]), rows, -mx.inf)
         right = mx.take_along_axis(rows, target, axis=1)
         # Ties count against the model, so equal logits for all classes score nothing.
         rank = (rows > right).sum(axis=1) + (rows == right).sum(axis=1) - 1
@@ -88,6 +92,12 @@ def evaluate(
     return Metrics(in_one / count, in_five / count, total_loss / count, int(count), count / seconds)
 
 
+def _among(only: NDArray[np.int32], size: int) -> mx.array:
+    mask = np.zeros(size, bool)
+    mask[only] = True
+    return mx.array(mask)
+
+
 def evaluate_images(
     classifier: Classifier,
     images: DecodedImages,
@@ -95,10 +105,11 @@ def evaluate_images(
     classes: NDArray[np.int32] | None = None,
     outcomes: list[Outcome] | None = None,
     ranks: Ranks = ALONE,
+    only: NDArray[np.int32] | None = None,
 ) -> Metrics:
     """`evaluate` for a Classifier and a dataset's images, or with several `ranks` its own shard."""
     batches = EvaluationBatches(images, classifier.preprocess, batch_size)
-    return evaluate(classifier.logits, batches, classes, outcomes, ranks)
+    return evaluate(classifier.logits, batches, classes, outcomes, ranks, only)
 
 
 def _outcomes(rows: mx.array, target: mx.array, losses: mx.array) -> list[Outcome]:

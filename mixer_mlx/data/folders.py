@@ -86,7 +86,11 @@ class DiskTree:
             return sum(is_image(entry.name) and not entry.is_dir() for entry in entries)
 
     def images(self) -> list[Path]:
-        return [Path(image) for image in images_below(str(self.path), self.skipped)]
+        return list(map(Path, self.image_names()))
+
+    def image_names(self) -> list[str]:
+        """Paths of the images in it and below."""
+        return list(images_below(str(self.path), self.skipped))
 
     def broken_links(self) -> list[str]:
         links = (entry for entry in os.scandir(self.path) if entry.is_symlink())

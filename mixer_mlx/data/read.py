@@ -3,6 +3,7 @@
 DATA/<class>/<images>, DATA/<split>/<class>/<images>   `folders`
 a Parquet file, or a folder of them                    `parquet`
 a .csv or .tsv file, or a folder with a metadata.csv   `table`
+ImageNet's validation images in one folder             `imagenet`
 
 Folders may be packed as a .zip or .tar file.
 """
@@ -19,7 +20,7 @@ from mixer_mlx.images.archives import is_archive
 from mixer_mlx.images.find import find_images
 from mixer_mlx.labels import canonical
 
-from . import folders, parquet, table
+from . import folders, imagenet, parquet, table
 from .columns import Columns
 from .dataset import (
     UNSPLIT,
@@ -167,4 +168,7 @@ def _in_folder(path: Path, columns: Columns, wanted: Collection[str], notes: Not
     if files and (no_images or UNSPLIT not in files):
         notes.form = "Parquet"
         return {name: partial(parquet.read, some, columns) for name, some in files.items()}
+    if not tree.folders() and not no_images and (truth := imagenet.find_truth(path)):
+        notes.form = f"images with labels in {truth}"
+        return {UNSPLIT: lambda: imagenet.read_flat(path, tree.image_names(), truth)}
     return folders.find(tree, wanted, notes)

@@ -1,0 +1,21 @@
+"""How sure an accuracy is, from the number of images it was measured on."""
+
+import math
+
+Z95 = 1.959963984540054
+"""Standard deviations of a normal distribution between which 95 % of it lies."""
+
+
+def wilson(right: float, total: int, z: float = Z95) -> tuple[float, float]:
+    """The interval of a fraction, `right` of `total`, at 95 % for the default `z`.
+
+    Wilson's score interval (1927), which holds for few images and near 0 and 1, too. Without
+    images, (0, 1).
+    """
+    if not total:
+        return 0.0, 1.0
+    fraction = right / total
+    centre = fraction + z * z / (2 * total)
+    half = z * math.sqrt(fraction * (1 - fraction) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
