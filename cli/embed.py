@@ -159,7 +159,7 @@ def _to_file(asked: EmbedOptions, out: Path, embedder: "Embedder") -> Iterator[_
 
         def add(found: "Embedding") -> None:
             if found.error is not None and says_errors:
-                output.say(f"{found.image}: {found.error}")
+                output.say(f"{found.image!s}: {found.error}")
             log.add(found)
 
         yield add, file.flush, _kept(log, asked.batch_size)

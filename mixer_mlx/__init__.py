@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # `as` exports a name to type checkers
     from .classify import Classifier as Classifier
     from .classify import Prediction as Prediction
     from .classify import Result as Result
+    from .classify import Results as Results
     from .config import VARIANTS as VARIANTS
     from .config import MixerConfig as MixerConfig
     from .errors import BackendError as BackendError
@@ -35,8 +36,8 @@ if TYPE_CHECKING:  # `as` exports a name to type checkers
     from .errors import MixerError as MixerError
     from .errors import SourceError as SourceError
     from .errors import TrainingError as TrainingError
-    from .images.decode import LazyImage as LazyImage
     from .images.find import find_images as find_images
+    from .images.inputs import LazyImage as LazyImage
     from .images.preprocess import Preprocess as Preprocess
     from .model import Intermediates as Intermediates
     from .model import MlpMixer as MlpMixer
@@ -56,12 +57,12 @@ _HOMES = {
     "analysis.evaluate": "Metrics evaluate",
     "catalog": "CATALOG CatalogEntry",
     "checkpoint": "ModelInfo save",
-    "classify": "Classifier Prediction Result",
+    "classify": "Classifier Prediction Result Results",
     "config": "VARIANTS MixerConfig",
     "convert": "load",
     "errors": "BackendError CheckpointError ConfigError ConversionError ImageError MixerError "
     "SourceError TrainingError",
-    "images.decode": "LazyImage",
+    "images.inputs": "LazyImage",
     "images.find": "find_images",
     "images.preprocess": "Preprocess",
     "model": "Intermediates MlpMixer",

@@ -62,6 +62,12 @@ class ModelInfo:
                 f"makes {_by(self.preprocess.image_size)}; make them equal."
             )
 
+    @property
+    def name(self) -> str:
+        """The published name or the address, else the paper's name for the sizes, else MlpMixer."""
+        known = self.source.get("name") or self.source.get("address")
+        return str(known or self.config.variant_name or "MlpMixer")
+
     def to_dict(self) -> dict[str, object]:
         """The content of `config.json`."""
         return {

@@ -1,6 +1,7 @@
 """Images -> predictions."""
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, overload
@@ -14,10 +15,11 @@ from mixer_mlx.features.embed import PRE_LOGITS, Embedder, Embedding, Features
 from mixer_mlx.images.inputs import ImageInput, ImagesInput, one_image
 from mixer_mlx.images.preprocess import Preprocess
 
+from . import markup
 from .checkpoint import ModelInfo
 from .config import MixerConfig
 from .errors import CheckpointError, ImageError
-from .forward import Forward
+from .forward import Forward, described
 from .model import MlpMixer
 
 
@@ -38,6 +40,25 @@ class Result:
     predictions: tuple[Prediction, ...] = ()
     error: ImageError | None = None
 
+    def _repr_html_(self) -> str:
+        """For notebooks: a thumbnail and bars."""
+        rows = [(found.label, found.probability) for found in self.predictions]
+        return markup.card(self.image, rows, self.error)
+
+
+class Results(list[Result]):
+    """A list of results that notebooks show as images: `Results(classifier.predict(images))`.
+
+    They show the first 60.
+    """
+
+    def _repr_html_(self) -> str:
+        shown = self[:_SHOWN]
+        return markup.grid((result._repr_html_() for result in shown), len(self) - len(shown))
+
+
+_SHOWN = 60
+
 
 class Classifier:
     """A model with its preprocessing and labels.
@@ -56,6 +77,10 @@ class Classifier:
         self.device = device or mx.default_device()
         self._network = Forward(model, info.preprocess, self.device, MlpMixer.__call__, "logits")
         self._embedders: dict[Features, Embedder] = {}
+
+    def __repr__(self) -> str:
+        classes = f"{self.config.num_classes:,} classes"
+        return f"Classifier({described(self.model, self.info, self.device, classes)})"
 
     @property
     def config(self) -> MixerConfig:
@@ -109,13 +134,21 @@ class Classifier:
         k: int = 5,
         batch_size: int = 32,
         exact: bool = False,
+        progress: bool = False,
     ) -> Iterator[Result]:
         """Results in the order of the images, including those that can't be read.
 
         `images` are those of a call; one image gives one result. Images are read lazily, and
         decoded in threads while the previous batch is computed: memory doesn't depend on their
-        number. The last batch may be smaller.
+        number. The last batch may be smaller. With `progress` a bar shows how far it is: on stderr,
+        or below the cell of a notebook.
         """
+        results = self._stream(images, k, batch_size, exact)
+        return _with_bar(results, images) if progress else results
+
+    def _stream(
+        self, images: ImagesInput, k: int, batch_size: int, exact: bool
+    ) -> Iterator[Result]:
         rows = self._network.stream(
             images, partial(_top, k=k), self._rows, batch_size=batch_size, exact=exact
         )
@@ -201,6 +234,16 @@ class Classifier:
 
     def _label(self, index: int) -> str:
         return self.labels[index] if self.labels else f"class {index}"
+
+
+def _with_bar(results: Iterator[Result], images: ImagesInput) -> Iterator[Result]:
+    """The results, with a bar that knows the end if `images` have a length."""
+    with warnings.catch_warnings(action="ignore"):  # a notebook without widgets has a plain bar
+        from tqdm.auto import tqdm
+
+    many = len(images) if isinstance(images, Sized) else None
+    total = 1 if one_image(images) else many
+    yield from tqdm(results, total=total, unit=" images", smoothing=0)
 
 
 def _top(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:

@@ -20,6 +20,7 @@ from mixer_mlx.runtime.streams import one_core_each, rounds, streams
 from mixer_mlx.runtime.threads import in_threads, workers
 from mixer_mlx.runtime.tuning import COMPILE_FORWARD_FROM
 
+from .checkpoint import ModelInfo
 from .errors import CheckpointError, ImageError
 from .model import MlpMixer
 from .runtime import backend
@@ -51,6 +52,14 @@ class Pending:
             mx.eval(self.finite, *self.found)
         finally:
             self.cores.close()
+
+
+def described(model: MlpMixer, info: ModelInfo, device: mx.Device, what: str) -> str:
+    """For a repr: the name, the size, `what` it computes, and where."""
+    count = info.config.num_parameters
+    size = f"{count:,}" if count < 100_000 else f"{count / 1e6:,.1f} M"
+    dtype = backend.dtype_name(model.dtype)
+    return f"{info.name}, {size} parameters, {what}, {device.type.name} {dtype}"
 
 
 class Forward:

@@ -40,6 +40,10 @@ class PatchEmbedding(nn.Module):
         self.weight = lecun_normal((dim, patch_size, patch_size, in_channels))
         self.bias = mx.zeros(dim)
 
+    def _extra_repr(self) -> str:
+        C, P, _, channels = self.weight.shape
+        return f"in_channels={channels}, dim={C}, patch_size={P}"
+
     def __call__(self, x: mx.array) -> mx.array:
         C, P, _, channels = self.weight.shape
         N, H, W, _ = x.shape
@@ -72,6 +76,10 @@ class TokenLinear(nn.Module):
         self.weight = lecun_normal((out_dim, in_dim))
         self.bias = mx.zeros(out_dim)
 
+    def _extra_repr(self) -> str:
+        out_dim, in_dim = self.weight.shape
+        return f"input_dims={in_dim}, output_dims={out_dim}, bias=True"
+
     def __call__(self, x: mx.array) -> mx.array:
         return over_tokens(x, self.weight, self.bias)
 
@@ -89,7 +97,10 @@ class MlpBlock(nn.Module):
         super().__init__()
         self.fc1 = linear(dim, mlp_dim)
         self.fc2 = linear(mlp_dim, dim)
-        self._act = ACTIVATIONS[hidden_act]
+        self._act, self._act_name = ACTIVATIONS[hidden_act], hidden_act
+
+    def _extra_repr(self) -> str:
+        return self._act_name
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.fc2(self._act(self.fc1(x)))
@@ -133,6 +144,10 @@ class MlpMixer(nn.Module):
         if config.num_classes:
             self.head = ChannelLinear(config.hidden_dim, config.num_classes)
             self.head.weight = mx.zeros_like(self.head.weight)
+
+    def _extra_repr(self) -> str:
+        H, W = self._config.image_size
+        return f"image_size=({H}, {W}), num_parameters={self._config.num_parameters:,}"
 
     @property
     def config(self) -> MixerConfig:

@@ -19,7 +19,7 @@ LAYERS = [
     ["checks"],
     ["config"],
     ["ops", "images", "runtime"],
-    ["labels", "model"],
+    ["labels", "model", "markup"],
     ["catalog", "resolution"],
     ["checkpoint"],
     ["data"],
@@ -39,6 +39,7 @@ ONLY = {
     "pi_heif": {"mixer_mlx.images.decode"},
     "huggingface_hub": {"convert.fetch"},
     "pyarrow": {"mixer_mlx.data", "mixer_mlx.features", "cli"},
+    "tqdm": {"mixer_mlx.classify"},
     "tensorboardX": {"mixer_mlx.training.trackers"},
     "mlx": {"mixer_mlx", "convert"},
 }

@@ -61,7 +61,8 @@ def _page_path(path: Path, number: int) -> Path:
 
 
 def _tile(result: "Result") -> "Tile":
-    from mixer_mlx.analysis.sheets import Tile, open_thumbnail
+    from mixer_mlx.analysis.sheets import Tile
+    from mixer_mlx.images.thumbnail import open_thumbnail
 
     name = Path(str(result.image)).name
     image = open_thumbnail(result.image)

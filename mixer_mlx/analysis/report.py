@@ -1,8 +1,6 @@
 """A report on a model's results: one self-contained HTML file."""
 
-import base64
 import html
-import io
 import math
 import os
 import urllib.parse
@@ -11,16 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import Entry
+from mixer_mlx.images.thumbnail import data_url, image_url, open_thumbnail
+from mixer_mlx.markup import text
 from mixer_mlx.runtime.atomic import written_file
 from mixer_mlx.runtime.threads import in_threads, workers
 
 from .evaluate import Metrics, Outcome
-from .sheets import SIDE, open_thumbnail
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --paper: #fff; --faint: #6f6f6b; --line: #d9d9d5;
@@ -143,12 +140,6 @@ def page(report: Report, folder: Path) -> str:
     )
 
 
-def text(value: object) -> str:
-    """A value from outside, escaped for HTML."""
-    plain = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(value))
-    return html.escape(plain)
-
-
 def _section(heading: str, body: str) -> str:
     return f"<section>\n<h2>{heading}</h2>\n{body}\n</section>"
 
@@ -167,7 +158,7 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 
 
 def _curves(png: bytes) -> str:
-    return f'<img class="curves" alt="Loss and top-1 by step" src="{_data("png", png)}">'
+    return f'<img class="curves" alt="Loss and top-1 by step" src="{data_url("png", png)}">'
 
 
 def _confusion(report: Report) -> str:
@@ -250,7 +241,7 @@ def _figure(report: Report, index: int, folder: Path) -> str:
     name = text(str(entry).rpartition("/")[2])
     image = open_thumbnail(entry)
     shown = (
-        f'<img alt="{name}" src="{_embedded(image)}">'
+        f'<img alt="{name}" src="{image_url(image)}">'
         if image
         else f'<span class="gone">{name}</span>'
     )
@@ -261,17 +252,6 @@ def _figure(report: Report, index: int, folder: Path) -> str:
         f"is <b>{text(report.labels[outcome.target])}</b> {math.exp(-outcome.loss):.1%}<br>"
         f"<small>{link}{name}</a></small></figcaption></figure>"
     )
-
-
-def _embedded(image: Image.Image) -> str:
-    kind = "png" if max(image.size) < SIDE else "jpeg"  # the browser enlarges a small one
-    file = io.BytesIO()
-    image.save(file, kind, quality=85)
-    return _data(kind, file.getvalue())
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _href(path: Path, folder: Path) -> str:

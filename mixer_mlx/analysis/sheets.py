@@ -11,11 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mixer_mlx.data.mixing import Labels, SoftLabels
-from mixer_mlx.errors import ImageError
-from mixer_mlx.images.decode import ImageInput, opened, rgb
-
-SIDE = 160
-"""The largest width and height of an image in a tile, in pixels."""
+from mixer_mlx.images.thumbnail import SIDE, thumbnail
 
 _GAP = 16
 _TEXT_HEIGHT = 46
@@ -41,23 +37,6 @@ class Tile:
     caption: str
     title: str | None = None
     probability: float | None = None
-
-
-def thumbnail(image: Image.Image) -> Image.Image:
-    """An RGB image scaled to fit a tile."""
-    scale = min(SIDE / image.width, SIDE / image.height)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def open_thumbnail(image: ImageInput) -> Image.Image | None:
-    """An RGB image shrunk to fit a tile, so that a page takes little memory; None if unreadable."""
-    try:
-        with opened(image, at_least=SIDE) as file:
-            pixels = rgb(file)
-            return thumbnail(pixels) if max(pixels.size) > SIDE else pixels
-    except ImageError:
-        return None
 
 
 def contact_sheet(tiles: Sequence[Tile]) -> Image.Image:

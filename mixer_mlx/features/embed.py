@@ -21,7 +21,7 @@ from mixer_mlx.checks import check_choice
 from mixer_mlx.choices import Pool
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError, ImageError
-from mixer_mlx.forward import Forward
+from mixer_mlx.forward import Forward, described
 from mixer_mlx.images.inputs import ImageInput, ImagesInput
 from mixer_mlx.model import MlpMixer
 
@@ -112,6 +112,9 @@ class Embedder:
         self.model, self.info, self.features = model, info, features
         self.device = device or mx.default_device()
         self._network = Forward(model, info.preprocess, self.device, features, "features")
+
+    def __repr__(self) -> str:
+        return f"Embedder({described(self.model, self.info, self.device, self.features.layer)})"
 
     def stream(
         self, images: ImagesInput, *, batch_size: int = 32, exact: bool = False

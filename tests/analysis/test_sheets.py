@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from mixer_mlx.analysis.sheets import SIDE, Tile, contact_sheet, fit, thumbnail
+from mixer_mlx.analysis.sheets import Tile, contact_sheet, fit
+from mixer_mlx.images.thumbnail import SIDE, thumbnail
 
 GAP, STEP = 16, 176
 BAR = (0x3B, 0x6F, 0xB6)
