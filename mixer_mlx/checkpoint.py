@@ -1,6 +1,6 @@
 """The native model folder: `config.json` and `model.safetensors`, read strictly, written whole.
 
-`config.json` has the fields of `MixerConfig`, and `model_type`, `preprocess`, `id2label` and
+`config.json` has the fields of `MixerConfig`, and `preprocess`, `id2label` and
 `source` (the origin of the weights). The keys of `model.safetensors` are module paths, such as
 `blocks.0.token_mixing.fc1.weight`; linear weights are (out, in), the stem is (C, P, P, in).
 """
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -22,12 +23,13 @@ from mixer_mlx.runtime.documents import read_json
 from mixer_mlx.runtime.files import open_regular
 from mixer_mlx.runtime.macos import entries
 
+from .checks import check_choice
+from .choices import ModelType
 from .config import MixerConfig
 from .errors import CheckpointError, ConfigError
 from .labels import canonical
 from .model import MlpMixer
 
-MODEL_TYPE = "mlp_mixer"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 RUN_FILE = "run.json"
@@ -71,7 +73,6 @@ class ModelInfo:
     def to_dict(self) -> dict[str, object]:
         """The content of `config.json`."""
         return {
-            "model_type": MODEL_TYPE,
             **self.config.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "id2label": {str(index): label for index, label in enumerate(self.labels)},
@@ -82,8 +83,7 @@ class ModelInfo:
     def from_dict(cls, values: Mapping[str, object]) -> "ModelInfo":
         """The inverse of `to_dict`. Raises ConfigError for a missing, unknown or wrong key."""
         rest = dict(values)
-        if (model_type := rest.pop("model_type", None)) != MODEL_TYPE:
-            raise ConfigError(f"model_type is {model_type!r}, not {MODEL_TYPE!r}.")
+        check_choice("model_type", rest.get("model_type"), ModelType)
         preprocess, id2label, source = (
             _table(rest, key) for key in ("preprocess", "id2label", "source")
         )
@@ -109,7 +109,7 @@ def read_info(folder: str | os.PathLike[str]) -> ModelInfo:
 def is_native(path: Path) -> bool:
     """Whether a path is a native model folder."""
     try:
-        return read_json(path / CONFIG_FILE).get("model_type") == MODEL_TYPE
+        return read_json(path / CONFIG_FILE).get("model_type") in get_args(ModelType)
     except ConfigError:
         return False
 

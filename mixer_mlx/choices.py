@@ -8,10 +8,30 @@ from typing import Literal
 DType = Literal["float32", "float16", "bfloat16"]
 Device = Literal["cpu", "gpu"]
 
-Variant = Literal["S/32", "S/16", "S/8", "B/32", "B/16", "L/32", "L/16", "H/14"]
-"""The paper's Table 1, and S/8, which is a published checkpoint of the authors."""
-HiddenAct = Literal["gelu", "gelu_tanh"]
-"""GELU by erf, as in timm, or by tanh, as in Flax."""
+ModelType = Literal["mlp_mixer", "resmlp", "gmlp", "gmixer"]
+"""MLP-Mixer, and its siblings, which differ in the block."""
+Variant = Literal[
+    "S/32",
+    "S/16",
+    "S/8",
+    "B/32",
+    "B/16",
+    "L/32",
+    "L/16",
+    "H/14",
+    "ResMLP-S12",
+    "ResMLP-S24",
+    "ResMLP-S36",
+    "ResMLP-B24/8",
+    "gMLP-Ti/16",
+    "gMLP-S/16",
+    "gMLP-B/16",
+    "gMixer-12",
+    "gMixer-24",
+]
+"""The paper's Table 1, S/8, which is a published checkpoint of the authors, and the siblings'."""
+HiddenAct = Literal["gelu", "gelu_tanh", "silu"]
+"""GELU by erf, as in timm, or by tanh, as in Flax; gMixer has SiLU."""
 
 ResizeMode = Literal["shorter", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]

@@ -1,27 +1,30 @@
-"""The sizes of a Mixer, and the paper's Table 1 as data.
+"""The sizes of a Mixer or one of its siblings, and those of the papers as data.
 
 Sources: Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision" (arXiv 2105.01601),
-Table 1, and google-research/vision_transformer for S/8, which the paper lacks.
+Table 1, and google-research/vision_transformer for S/8, which the paper lacks; ResMLP (arXiv
+2105.03404) and gMLP (arXiv 2105.08050), Table 1; pytorch-image-models for gMixer.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
-from .checks import check_choice, check_image_size, check_keys, check_whole
-from .choices import HiddenAct
+from .checks import check_choice, check_image_size, check_keys, check_whole, wrong
+from .choices import HiddenAct, ModelType
 from .errors import ConfigError
 
 MAX_PARAMETERS = 4_000_000_000
 """Larger configs are refused before memory is allocated; the paper's largest has 0.43e9."""
 
+_TOKENS = (1, 1_048_576)
 _BOUNDS = {
     "patch_size": (1, 1024),
     "in_channels": (1, 1024),
     "num_blocks": (1, 1024),
     "hidden_dim": (1, 65_536),
-    "tokens_mlp_dim": (1, 1_048_576),
+    "tokens_mlp_dim": (0, _TOKENS[1]),
     "channels_mlp_dim": (1, 262_144),
     "num_classes": (0, 1_000_000),
 }
@@ -29,22 +32,26 @@ _BOUNDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class MixerConfig:
-    """Everything that determines a Mixer's shape and arithmetic.
+    """Everything that determines a model's shape and arithmetic.
 
+    `model_type`, one of `choices.ModelType`, chooses the block: the Mixer's or a sibling's.
     `image_size` is (height, width) in pixels; `tokens_mlp_dim` and `channels_mlp_dim` are the
-    paper's D_S and D_C, `hidden_dim` its C. `num_classes` 0 means no head: the model returns
-    pre-logits. `hidden_act` is "gelu" (erf, as in timm) or "gelu_tanh" (as in Flax), and
-    depends on the checkpoint. `layer_norm_eps` is 1e-6 in both reference implementations.
+    paper's D_S and D_C, `hidden_dim` its C. In ResMLP and gMLP, which have no MLP over tokens,
+    `tokens_mlp_dim` is 0. The width of a gated hidden layer (gMLP, gMixer) counts both halves.
+    `num_classes` 0 means no head: the model returns pre-logits. `hidden_act` is "gelu" (erf, as in
+    timm), "gelu_tanh" (as in Flax) or "silu" (gMixer), and depends on the checkpoint.
+    `layer_norm_eps` is 1e-6 in both reference implementations.
 
     Raises ConfigError for a value of the wrong type or out of range, and unless the
     patch size divides both sides of the image.
     """
 
+    model_type: str = "mlp_mixer"
     image_size: tuple[int, int]
     patch_size: int
     num_blocks: int
     hidden_dim: int
-    tokens_mlp_dim: int
+    tokens_mlp_dim: int = 0
     channels_mlp_dim: int
     in_channels: int = 3
     num_classes: int = 1000
@@ -54,6 +61,8 @@ class MixerConfig:
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
             check_whole(name, getattr(self, name), low, high)
+        check_choice("model_type", self.model_type, ModelType)
+        self._check_widths()
         self._check_image_size()
         check_choice("hidden_act", self.hidden_act, HiddenAct)
         eps = self.layer_norm_eps
@@ -64,6 +73,17 @@ class MixerConfig:
                 f"This config has {self.num_parameters:,} parameters; use at most "
                 f"{MAX_PARAMETERS:,}."
             )
+
+    def _check_widths(self) -> None:
+        """Which families have an MLP over tokens, and which split a hidden layer into halves."""
+        kind = self.model_type
+        if kind in ("mlp_mixer", "gmixer"):
+            check_whole("tokens_mlp_dim", self.tokens_mlp_dim, *_TOKENS)
+        elif self.tokens_mlp_dim:
+            raise wrong("tokens_mlp_dim", self.tokens_mlp_dim, f"0: {kind} has no MLP over tokens")
+        for name in ("tokens_mlp_dim", "channels_mlp_dim") if kind in ("gmlp", "gmixer") else ():
+            if (width := getattr(self, name)) % 2:
+                raise wrong(name, width, f"even, because {kind} splits it into halves")
 
     def _check_image_size(self) -> None:
         size = self.image_size
@@ -79,13 +99,12 @@ class MixerConfig:
     def variant(
         cls, name: str, *, image_size: int | tuple[int, int] = 224, **changes: object
     ) -> "MixerConfig":
-        """The config of a variant of the paper: "S/32", "B/16", ...; also spelled "b16" or "B_16".
+        """The config of a variant: "S/32", "B/16", "ResMLP-S24", ...; also spelled "b16" or "B_16".
 
         `tokens_mlp_dim` is the paper's, whatever the image size. `changes` replace other fields.
         Raises ConfigError for an unknown name.
         """
-        key = name.upper().replace("_", "").replace("/", "")
-        sizes = {known.replace("/", ""): value for known, value in VARIANTS.items()}.get(key)
+        sizes = {_plain(known): value for known, value in VARIANTS.items()}.get(_plain(name))
         if sizes is None:
             raise ConfigError(f"Unknown variant {name!r}; choose one of {', '.join(VARIANTS)}.")
         side = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -108,24 +127,38 @@ class MixerConfig:
         return self.patch_size**2 * self.in_channels
 
     @property
+    def linear_maps(self) -> list[tuple[int, int, int]]:
+        """A block's linear maps: (inputs, outputs, vectors that it is applied to per image)."""
+        S, C = self.num_tokens, self.hidden_dim
+        D_S, D_C = self.tokens_mlp_dim, self.channels_mlp_dim
+        return {
+            "mlp_mixer": [(S, D_S, C), (D_S, S, C), (C, D_C, S), (D_C, C, S)],
+            "resmlp": [(S, S, C), (C, D_C, S), (D_C, C, S)],
+            "gmlp": [(C, D_C, S), (S, S, D_C // 2), (D_C // 2, C, S)],
+            "gmixer": [(S, D_S, C), (D_S // 2, S, C), (C, D_C, S), (D_C // 2, C, S)],
+        }[self.model_type]
+
+    @property
     def num_parameters(self) -> int:
         """Trainable parameters, head included."""
-        S, C = self.num_tokens, self.hidden_dim
-        block = 4 * C + _mlp_parameters(S, self.tokens_mlp_dim)
-        block += _mlp_parameters(C, self.channels_mlp_dim)
+        C, D_C = self.hidden_dim, self.channels_mlp_dim
+        scales = {"mlp_mixer": 4 * C, "resmlp": 6 * C, "gmlp": 2 * C + D_C, "gmixer": 4 * C}
+        block = scales[self.model_type]  # of norms, and ResMLP's LayerScale
+        block += sum((inputs + 1) * outputs for inputs, outputs, _ in self.linear_maps)
         head = (C + 1) * self.num_classes
         return (self.patch_dim + 1) * C + self.num_blocks * block + 2 * C + head
 
     @property
     def num_macs(self) -> int:
         """Multiply-accumulates of the matrix products per image."""
-        S, C = self.num_tokens, self.hidden_dim
-        block = 2 * S * C * (self.tokens_mlp_dim + self.channels_mlp_dim)
-        return S * self.patch_dim * C + self.num_blocks * block + C * self.num_classes
+        C = self.hidden_dim
+        block = sum(inputs * outputs * vectors for inputs, outputs, vectors in self.linear_maps)
+        stem = self.num_tokens * self.patch_dim * C
+        return stem + self.num_blocks * block + C * self.num_classes
 
     @property
     def variant_name(self) -> str | None:
-        """The paper's name for these sizes ("B/16"), or None."""
+        """The papers' name for these sizes ("B/16"), or None."""
         for name, sizes in VARIANTS.items():
             if all(getattr(self, field) == value for field, value in sizes.items()):
                 return name
@@ -146,12 +179,23 @@ class MixerConfig:
         return cls(**values)  # type: ignore[arg-type]
 
 
-def _mlp_parameters(dim: int, hidden: int) -> int:
-    return 2 * dim * hidden + dim + hidden
+def _plain(variant: str) -> str:
+    return variant.upper().translate(dict.fromkeys(map(ord, "_/-")))
 
 
-def _sizes(variant: str) -> dict[str, int]:
-    scale, patch_size = variant.split("/")
+class Sizes(TypedDict):
+    """The fields of MixerConfig that are a variant's."""
+
+    model_type: str
+    patch_size: int
+    num_blocks: int
+    hidden_dim: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    hidden_act: NotRequired[str]
+
+
+def _mixer(scale: str, patch_size: int) -> Sizes:
     num_blocks, hidden_dim, channels_mlp_dim, tokens_mlp_dim = {
         "S": (8, 512, 2048, 256),
         "B": (12, 768, 3072, 384),
@@ -159,7 +203,8 @@ def _sizes(variant: str) -> dict[str, int]:
         "H": (32, 1280, 5120, 640),
     }[scale]
     return {
-        "patch_size": int(patch_size),
+        "model_type": "mlp_mixer",
+        "patch_size": patch_size,
         "num_blocks": num_blocks,
         "hidden_dim": hidden_dim,
         "tokens_mlp_dim": tokens_mlp_dim,
@@ -167,6 +212,35 @@ def _sizes(variant: str) -> dict[str, int]:
     }
 
 
-_VARIANTS = ("S/32", "S/16", "S/8", "B/32", "B/16", "L/32", "L/16", "H/14")
-VARIANTS = {name: _sizes(name) for name in _VARIANTS}
-"""Sizes by the paper's names, smallest first; S/8 is a published checkpoint of the authors."""
+def _sibling(model_type: str, num_blocks: int, hidden_dim: int, patch_size: int = 16) -> Sizes:
+    return {
+        "model_type": model_type,
+        "patch_size": patch_size,
+        "num_blocks": num_blocks,
+        "hidden_dim": hidden_dim,
+        "tokens_mlp_dim": hidden_dim if model_type == "gmixer" else 0,
+        "channels_mlp_dim": (6 if model_type == "gmlp" else 4) * hidden_dim,
+        "hidden_act": "silu" if model_type == "gmixer" else "gelu",
+    }
+
+
+VARIANTS = {
+    "S/32": _mixer("S", 32),
+    "S/16": _mixer("S", 16),
+    "S/8": _mixer("S", 8),
+    "B/32": _mixer("B", 32),
+    "B/16": _mixer("B", 16),
+    "L/32": _mixer("L", 32),
+    "L/16": _mixer("L", 16),
+    "H/14": _mixer("H", 14),
+    "ResMLP-S12": _sibling("resmlp", 12, 384),
+    "ResMLP-S24": _sibling("resmlp", 24, 384),
+    "ResMLP-S36": _sibling("resmlp", 36, 384),
+    "ResMLP-B24/8": _sibling("resmlp", 24, 768, 8),
+    "gMLP-Ti/16": _sibling("gmlp", 30, 128),
+    "gMLP-S/16": _sibling("gmlp", 30, 256),
+    "gMLP-B/16": _sibling("gmlp", 30, 512),
+    "gMixer-12": _sibling("gmixer", 12, 384),
+    "gMixer-24": _sibling("gmixer", 24, 384),
+}
+"""Sizes by the papers' names; S/8 is a published checkpoint of the Mixer's authors."""

@@ -5,18 +5,17 @@ D_S and D_C the widths inside the token-mixing and the channel-mixing MLP. In ti
 `pre_logits(x)` is `forward_head(forward_features(x), pre_logits=True)`.
 """
 
-import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mixer_mlx.ops.activations import ACTIVATIONS
-from mixer_mlx.ops.linear import over_channels, over_tokens
+from mixer_mlx.ops.linear import over_channels
 
+from . import siblings
 from .config import MixerConfig
 from .errors import ConfigError
+from .layers import ChannelLinear, MlpBlock, TokenLinear, lecun_normal
 
 
 class Intermediates(NamedTuple):
@@ -52,60 +51,6 @@ class PatchEmbedding(nn.Module):
         return over_channels(x, self.weight.reshape(C, -1), self.bias)
 
 
-class ChannelLinear(nn.Linear):
-    """A linear map over the last axis: (..., in) -> (..., out). `weight` is (out, in)."""
-
-    def __init__(self, in_dim: int, out_dim: int):
-        super().__init__(in_dim, out_dim)
-        self.weight = lecun_normal((out_dim, in_dim))
-        self.bias = mx.zeros(out_dim)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return over_channels(x, self.weight, self.bias)
-
-
-class TokenLinear(nn.Module):
-    """A linear map over the second last axis: (N, in, C) -> (N, out, C). `weight` is (out, in).
-
-    The weight multiplies from the left, which avoids a transposed copy of x. Not a subclass of
-    nn.Linear, because `nn.quantize` would replace it by a layer over the last axis.
-    """
-
-    def __init__(self, in_dim: int, out_dim: int):
-        super().__init__()
-        self.weight = lecun_normal((out_dim, in_dim))
-        self.bias = mx.zeros(out_dim)
-
-    def _extra_repr(self) -> str:
-        out_dim, in_dim = self.weight.shape
-        return f"input_dims={in_dim}, output_dims={out_dim}, bias=True"
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return over_tokens(x, self.weight, self.bias)
-
-
-class MlpBlock(nn.Module):
-    """Two linear maps with a GELU between them, over the axis of `linear`."""
-
-    def __init__(
-        self,
-        linear: Callable[[int, int], nn.Module],
-        dim: int,
-        mlp_dim: int,
-        hidden_act: str,
-    ):
-        super().__init__()
-        self.fc1 = linear(dim, mlp_dim)
-        self.fc2 = linear(mlp_dim, dim)
-        self._act, self._act_name = ACTIVATIONS[hidden_act], hidden_act
-
-    def _extra_repr(self) -> str:
-        return self._act_name
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.fc2(self._act(self.fc1(x)))
-
-
 class MixerBlock(nn.Module):
     """(N, S, C) -> (N, S, C): mix the tokens, then the channels, each with a skip connection.
 
@@ -133,14 +78,17 @@ class MlpMixer(nn.Module):
 
     With `num_classes` 0 the result is the pre-logits, (N, C). Initialised as Flax does: kernels
     lecun-normal, biases and head zero. Raises ConfigError for images of another size.
+
+    The frame of ResMLP, gMLP and gMixer, too: `config.model_type` chooses the block.
     """
 
     def __init__(self, config: MixerConfig):
         super().__init__()
         self._config = config
         self.stem = PatchEmbedding(config.patch_size, config.in_channels, config.hidden_dim)
-        self.blocks = [MixerBlock(config) for _ in range(config.num_blocks)]
-        self.norm = nn.LayerNorm(config.hidden_dim, eps=config.layer_norm_eps)
+        block = {"mlp_mixer": MixerBlock, **siblings.BLOCKS}[config.model_type]
+        self.blocks = [block(config) for _ in range(config.num_blocks)]
+        self.norm = siblings.last_norm(config)
         if config.num_classes:
             self.head = ChannelLinear(config.hidden_dim, config.num_classes)
             self.head.weight = mx.zeros_like(self.head.weight)
@@ -200,13 +148,3 @@ class MlpMixer(nn.Module):
     def classify(self, pre_logits: mx.array) -> mx.array:
         """Pre-logits (N, C) -> logits (N, num_classes); unchanged in a model without a head."""
         return self.head(pre_logits) if self._config.num_classes else pre_logits
-
-
-def lecun_normal(shape: tuple[int, ...]) -> mx.array:
-    """Normal, truncated at two standard deviations, with variance 1 / fan_in: Flax's default.
-
-    `shape` is (out, ...); fan_in is the product of the rest. 0.8796 is the standard deviation of
-    a standard normal distribution truncated at -2 and 2.
-    """
-    std = math.prod(shape[1:]) ** -0.5
-    return mx.random.truncated_normal(-2.0, 2.0, shape) * (std / 0.87962566103423978)

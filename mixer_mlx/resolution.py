@@ -1,18 +1,19 @@
-"""A trained Mixer for larger images, as in the paper's appendix C.
+"""A trained model for larger images, as in the Mixer's paper, appendix C.
 
 For an image K_h times as high and K_w times as wide there are K = K_h K_w times as many tokens.
 They are split into K parts, each as large as the image that the model was trained on, and every
 token-mixing matrix becomes block-diagonal with K copies of the trained one: S and D_S grow K-fold.
 Tokens lie in raster order over the whole image, so the blocks are spread over the rows and columns
-of their part.
+of their part. The same holds for the siblings' maps over tokens.
 """
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
 from .config import MixerConfig
 from .errors import ConfigError
-from .model import MlpBlock, MlpMixer
+from .model import MlpMixer
 
 
 def resize(model: MlpMixer, image_size: tuple[int, int]) -> MlpMixer:
@@ -28,10 +29,14 @@ def resize(model: MlpMixer, image_size: tuple[int, int]) -> MlpMixer:
         image_size=image_size, tokens_mlp_dim=old.tokens_mlp_dim * ratio[0] * ratio[1]
     )
     resized = MlpMixer(config)
-    resized.update(model.parameters())
-    order = _parts(old.grid_size, ratio)
-    for block, trained in zip(resized.blocks, model.blocks, strict=True):
-        block.token_mixing.update(_token_mixing(trained.token_mixing, order))
+    trained: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    for path, (rows, columns) in _token_maps(old, _parts(old.grid_size, ratio)).items():
+        for i in range(old.num_blocks):
+            name = f"blocks.{i}.{path}"
+            weight, bias = trained[f"{name}.weight"], trained[f"{name}.bias"]
+            trained[f"{name}.weight"] = _block_diagonal(weight, rows, columns)
+            trained[f"{name}.bias"] = _spread(bias, rows)
+    resized.load_weights(list(trained.items()), strict=True)
     mx.eval(resized.parameters())
     return resized
 
@@ -54,27 +59,37 @@ def _parts(grid: tuple[int, int], ratio: tuple[int, int]) -> np.ndarray:
     return tokens.transpose(0, 2, 1, 3).reshape(kh * kw, h * w)
 
 
-def _token_mixing(trained: MlpBlock, parts: np.ndarray) -> dict[str, dict[str, mx.array]]:
-    """The parameters of a block-diagonal token-mixing MLP."""
-    K, S = parts.shape
-    D = trained.fc1.weight.shape[0]
+def _token_maps(config: MixerConfig, parts: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A block's linear maps over tokens -> the rows and columns of each part's copy, (K, ...)."""
+    K, D = len(parts), config.tokens_mlp_dim
     hidden = np.arange(K * D).reshape(K, D)  # hidden units stay part by part
-    weight1, bias1, weight2, bias2 = (
-        np.array(value.astype(mx.float32))
-        for value in (trained.fc1.weight, trained.fc1.bias, trained.fc2.weight, trained.fc2.bias)
-    )
-    large1 = np.zeros((K * D, K * S), np.float32)
-    large2 = np.zeros((K * S, K * D), np.float32)
-    bias = np.zeros(K * S, np.float32)
-    for tokens, units in zip(parts, hidden, strict=True):
-        large1[np.ix_(units, tokens)] = weight1
-        large2[np.ix_(tokens, units)] = weight2
-        bias[tokens] = bias2
-    dtype = trained.fc1.weight.dtype
+    half = np.arange(K * (D // 2)).reshape(K, D // 2)
+    halves = np.concatenate([half, half + half.size], axis=1)  # what is gated, then the gates
     return {
-        "fc1": {
-            "weight": mx.array(large1).astype(dtype),
-            "bias": mx.array(np.tile(bias1, K)).astype(dtype),
+        "mlp_mixer": {
+            "token_mixing.fc1": (hidden, parts),
+            "token_mixing.fc2": (parts, hidden),
         },
-        "fc2": {"weight": mx.array(large2).astype(dtype), "bias": mx.array(bias).astype(dtype)},
-    }
+        "resmlp": {"token_mixing": (parts, parts)},
+        "gmlp": {"gate.proj": (parts, parts)},
+        "gmixer": {
+            "token_mixing.fc1": (halves, parts),
+            "token_mixing.fc2": (parts, half),
+        },
+    }[config.model_type]
+
+
+def _block_diagonal(weight: mx.array, rows: np.ndarray, columns: np.ndarray) -> mx.array:
+    """Zeros, but for K copies of `weight` at the rows (K, out) and columns (K, in)."""
+    large = np.zeros((rows.size, columns.size), np.float32)
+    copy = np.array(weight.astype(mx.float32))
+    for units, inputs in zip(rows, columns, strict=True):
+        large[np.ix_(units, inputs)] = copy
+    return mx.array(large).astype(weight.dtype)
+
+
+def _spread(bias: mx.array, rows: np.ndarray) -> mx.array:
+    """K copies of `bias` at the rows (K, out)."""
+    large = np.zeros(rows.size, np.float32)
+    large[rows] = np.array(bias.astype(mx.float32))
+    return mx.array(large).astype(bias.dtype)

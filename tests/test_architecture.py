@@ -19,6 +19,8 @@ LAYERS = [
     ["checks"],
     ["config"],
     ["ops", "images", "runtime"],
+    ["layers"],
+    ["siblings"],
     ["labels", "model", "markup"],
     ["catalog", "resolution"],
     ["checkpoint"],

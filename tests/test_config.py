@@ -14,6 +14,16 @@ COUNTS = {
     "L/32": (206_939_264, 205_914_264, 11.25),
     "L/16": (208_196_168, 207_171_168, 44.55),
     "H/14": (432_350_952, 431_069_952, 120.99),
+    # As timm counts them; its models' cards have the GMACs, with one decimal.
+    "ResMLP-S12": (15_350_872, 14_965_872, 3.0),
+    "ResMLP-S24": (30_020_680, 29_635_680, 6.0),
+    "ResMLP-S36": (44_690_488, 44_305_488, 8.9),
+    "ResMLP-B24/8": (129_138_280, 128_369_280, 100.2),
+    "gMLP-Ti/16": (5_867_328, 5_738_328, None),
+    "gMLP-S/16": (19_422_656, 19_165_656, 4.4),
+    "gMLP-B/16": (73_075_392, 72_562_392, None),
+    "gMixer-12": (12_701_080, 12_316_080, None),
+    "gMixer-24": (24_721_096, 24_336_096, 5.3),
 }
 SMALL = MixerConfig(
     image_size=(24, 32),
@@ -33,13 +43,15 @@ def test_parameters_of_every_variant(name: str) -> None:
     assert config.num_parameters == with_head
     assert config.replace(num_classes=0).num_parameters == without
     if gmacs is not None:
-        assert round(config.num_macs / 1e9, 2) == gmacs
+        digits = 2 if config.model_type == "mlp_mixer" else 1
+        assert round(config.num_macs / 1e9, digits) == gmacs
 
 
 def test_variants_are_the_papers() -> None:
     assert set(VARIANTS) == set(COUNTS)
     assert MixerConfig.variant("b16") == MixerConfig.variant("B_16") == MixerConfig.variant("B/16")
     assert MixerConfig.variant("B/16").variant_name == "B/16"
+    assert MixerConfig.variant("resmlp_b24_8") == MixerConfig.variant("ResMLP-B24/8")
     assert SMALL.variant_name is None
 
 
@@ -76,6 +88,25 @@ def test_a_size_that_the_patch_does_not_divide_is_refused_with_both_numbers() ->
 def test_values_that_no_model_can_have(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         SMALL.replace(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "says"),
+    [
+        ("vit", {}, r"model_type.*mlp_mixer, resmlp, gmlp, gmixer"),
+        ("mlp_mixer", {"tokens_mlp_dim": 0}, "tokens_mlp_dim"),
+        ("resmlp", {}, r"tokens_mlp_dim is 24.*0"),
+        ("gmlp", {}, r"tokens_mlp_dim is 24.*0"),
+        ("gmlp", {"tokens_mlp_dim": 0, "channels_mlp_dim": 65}, r"channels_mlp_dim.*halves"),
+        ("gmixer", {"tokens_mlp_dim": 23}, r"tokens_mlp_dim.*halves"),
+        ("gmixer", {"tokens_mlp_dim": 0}, "tokens_mlp_dim"),
+    ],
+)
+def test_widths_that_a_family_can_not_have(
+    model_type: str, changes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        SMALL.replace(model_type=model_type, **changes)
 
 
 def test_more_parameters_than_anybody_has_are_refused() -> None:

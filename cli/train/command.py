@@ -56,7 +56,9 @@ def train(
                 preprocess = dataclasses.replace(preprocess, image_size=size)
         else:
             side = size or (224, 224)
-            sizes = MixerConfig.variant(str(variant), image_size=side, hidden_act="gelu_tanh")
+            sizes = MixerConfig.variant(str(variant), image_size=side)
+            if sizes.model_type == "mlp_mixer":
+                sizes = sizes.replace(hidden_act="gelu_tanh")  # as the paper's own code
             preprocess = Preprocess(side)
         return new_model(sizes, preprocess, classes, recipe)
 

@@ -22,7 +22,11 @@ from .tensors import foreign_tensors
 UNNAMED = "mlp_mixer_custom"
 """The `architecture` of a model that timm has no name for; `create_model` refuses it."""
 
-_NAMED = [name for name in VARIANTS if name not in ("S/8", "H/14")]  # timm lacks these two
+_NAMED = [
+    name
+    for name, sizes in VARIANTS.items()
+    if sizes["model_type"] == "mlp_mixer" and name not in ("S/8", "H/14")  # timm lacks these two
+]
 _MLP_RATIO = (0.5, 4.0)  # timm's default
 
 
@@ -81,9 +85,10 @@ def architecture(config: MixerConfig) -> str | None:
     Only these three are fixed by timm's names: its functions take `img_size`, `in_chans` and
     `mlp_ratio`, but raise TypeError for `patch_size`.
     """
-    fixed = ("patch_size", "num_blocks", "hidden_dim")
+    fixed = ("model_type", "patch_size", "num_blocks", "hidden_dim")
     for name in _NAMED:
-        if all(getattr(config, field) == VARIANTS[name][field] for field in fixed):
+        sizes = MixerConfig.variant(name)
+        if all(getattr(config, field) == getattr(sizes, field) for field in fixed):
             return f"mixer_{name.replace('/', '').lower()}_224"
     return None
 

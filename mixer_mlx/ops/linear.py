@@ -1,4 +1,4 @@
-"""Linear maps over channels and over tokens, with custom derivatives.
+"""Linear maps over channels and over tokens, and of each channel, with custom derivatives.
 
 MLX's own gradient of a weight is a transposed view, which later operations access column by
 column, and it sums a bias's gradient in the activations' dtype: in half precision that loses most
@@ -43,8 +43,44 @@ def _(
     return weight.T @ ct, gradient, wide.sum(axis=(0, 2)).astype(bias.dtype)
 
 
+@mx.custom_function
+def _scaled(x: mx.array, scale: mx.array) -> mx.array:
+    return x * scale
+
+
+@_scaled.vjp
+def _(primals: tuple[mx.array, mx.array], ct: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+    x, scale = primals
+    return ct * scale, _per_channel(ct.astype(mx.float32) * x, scale)
+
+
+@mx.custom_function
+def _affine(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+    return x * weight + bias
+
+
+@_affine.vjp
+def _(
+    primals: tuple[mx.array, mx.array, mx.array], ct: mx.array, _: mx.array
+) -> tuple[mx.array, mx.array, mx.array]:
+    x, weight, bias = primals
+    wide = ct.astype(mx.float32)
+    return ct * weight, _per_channel(wide * x, weight), _per_channel(wide, bias)
+
+
+def _per_channel(gradient: mx.array, parameter: mx.array) -> mx.array:
+    """Float32 (..., C) summed over all axes but the last, in the parameter's dtype."""
+    return gradient.reshape(-1, gradient.shape[-1]).sum(axis=0).astype(parameter.dtype)
+
+
 over_channels = cast(Linear, _over_channels)
 """x (..., in), weight (out, in), bias (out,) -> x weight^T + bias, (..., out)."""
 
 over_tokens = cast(Linear, _over_tokens)
 """x (N, in, C), weight (out, in), bias (out,) -> weight x + bias, (N, out, C)."""
+
+scaled = cast(Callable[[mx.array, mx.array], mx.array], _scaled)
+"""x (..., C), scale (C,) -> x * scale."""
+
+affine = cast(Linear, _affine)
+"""x (..., C), weight (C,), bias (C,) -> x * weight + bias."""

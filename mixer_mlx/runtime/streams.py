@@ -39,8 +39,7 @@ def rounds(config: MixerConfig, size: int, max_part: int = MAX_PART) -> list[lis
     count = min(n, MAX_STREAMS, size)
     if (MATMUL_COST + 1) / count > MATMUL_COST / n + 1:
         count = 1  # faster: a product on all cores, and the rest on one
-    S, C = config.num_tokens, config.hidden_dim
-    widest = max(S * config.channels_mlp_dim, config.tokens_mlp_dim * C, S * C)
+    widest = max(outputs * vectors for _, outputs, vectors in config.linear_maps)
     turns = -(-size // (count * max(1, max_part // widest)))
     length = -(-size // (count * turns))
     parts = [(start, min(start + length, size)) for start in range(0, size, length)]

@@ -5,10 +5,11 @@ recomputed for its gradient (`mx.checkpoint`) would draw new ones.
 """
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.model import MixerBlock, MlpMixer
+from mixer_mlx.model import MlpMixer
 
 from .optimizer import Weights
 from .recipe import Recipe
@@ -43,7 +44,7 @@ def draw(key: mx.array, size: int, config: MixerConfig, recipe: Recipe) -> Noise
     """The noise of a batch of `size` examples; empty for a recipe without noise.
 
     Block i of L drops each of its two branches independently for each example, with probability
-    i / (L - 1) * drop_path, as big_vision does (without rescaling).
+    i / (L - 1) * drop_path, as big_vision does (without rescaling). gMLP's blocks have only one.
     """
     depth_key, dropout_key = mx.random.split(key)
     noise = {}
@@ -81,7 +82,7 @@ def forward(model: MlpMixer, x: mx.array, noise: Noise, *, checkpoint: bool) -> 
     return model.classify(pre_logits)
 
 
-def _recomputed(block: MixerBlock, x: mx.array, keep: mx.array | None) -> mx.array:
+def _recomputed(block: nn.Module, x: mx.array, keep: mx.array | None) -> mx.array:
     def run(parameters: dict[str, object], x: mx.array, *keep: mx.array) -> mx.array:
         block.update(parameters)
         return block(x, *keep)

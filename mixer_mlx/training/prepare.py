@@ -169,11 +169,11 @@ def plan(model: MlpMixer, preprocess: Preprocess, recipe: Recipe, total_steps: i
 def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
     """The peak memory of a training step; above the measured one, usually by less than a half.
 
-    For its gradient, a block keeps the inputs and outputs of its two layer norms and its two GELUs.
+    For its gradient, a block keeps the inputs and outputs of its norms and its activations.
     The factors for temporary arrays were measured on MLX's CPU backend.
     """
     S, C = config.num_tokens, config.hidden_dim
-    inside = 3 * S * C + 2 * config.tokens_mlp_dim * C + 2 * S * config.channels_mlp_dim
+    inside = _kept_inside(config)
     size = -(-recipe.batch_size // recipe.accumulation)
     parts = rounds(config, size, MAX_TRAINING_PART)[0]
     if recipe.gradient_checkpointing:  # each block keeps its input, and a few at a time the rest
@@ -186,6 +186,18 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
     # Weights, gradients, moments, and new arrays while the old ones are still there.
     copies = 3 + moments + (recipe.ema_decay is not None) + 2 * (recipe.accumulation > 1)
     return activations + 4 * copies * config.num_parameters
+
+
+def _kept_inside(config: MixerConfig) -> int:
+    """Numbers per image that a block keeps besides its output."""
+    S, C = config.num_tokens, config.hidden_dim
+    tokens, channels = config.tokens_mlp_dim * C, S * config.channels_mlp_dim
+    return {
+        "mlp_mixer": 3 * S * C + 2 * tokens + 2 * channels,
+        "resmlp": 5 * S * C + 2 * channels,  # two of them are the inputs of LayerScale
+        "gmlp": S * C + 4 * channels,  # two of them are halves in the gate
+        "gmixer": 3 * S * C + 2 * tokens + 2 * channels,
+    }[config.model_type]
 
 
 def fitted(config: MixerConfig, recipe: Recipe, memory_bytes: float) -> Recipe:
