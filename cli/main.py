@@ -21,6 +21,7 @@ from .embed import embed
 from .env import env
 from .evaluate import evaluate
 from .export import export
+from .few_shot import few_shot
 from .info import info, models
 from .overview import OVERVIEW
 from .predict.command import predict
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command("predict", short_help="Classify images.")(predict)
 app.command("embed", short_help="Write the features of images as vectors.")(embed)
+app.command("few-shot", short_help="Measure how well a few images per class suffice.")(few_shot)
 app.command("convert", short_help="Convert published weights to a model folder.")(convert)
 app.command("export", short_help="Export a model to timm or JAX.")(export)
 app.command("resize", short_help="Make a trained model take larger images.")(resize)

@@ -12,6 +12,7 @@ Features
 
 Teach it your own classes
   mixer check photos/                         find duplicates and broken files
+  mixer few-shot photos/ --save my-model      in seconds, of a few images per class
   mixer fine-tune photos/ -o my-model         with one folder per class
   mixer train photos/ --variant S/16          train from scratch
 

@@ -38,6 +38,19 @@ def draw_panels(panels: Sequence[Panel]) -> Image.Image:
     return page
 
 
+def shots_panel(title: str, results: Sequence[tuple[str, Sequence[float]]]) -> Panel:
+    """Accuracy in percent by shots, from (name, accuracies of all seeds): mean and extremes."""
+    curves: dict[str, list[tuple[float, float]]] = {"mean": [], "best seed": [], "worst seed": []}
+    for place, (_, accuracies) in enumerate(results):
+        summary = (sum(accuracies) / len(accuracies), max(accuracies), min(accuracies))
+        for points, value in zip(curves.values(), summary, strict=True):
+            points.append((place, 100 * value))
+    if all(len(accuracies) == 1 for _, accuracies in results):
+        curves = {"accuracy": curves["mean"]}
+    names = {float(place): name for place, (name, _) in enumerate(results)}
+    return Panel(f"{title}: accuracy (%) by images of each class", curves, x_labels=names)
+
+
 def smoothed(points: Points, limit: int = 400) -> Points:
     """At most `limit` points, each the mean of equally many neighbours."""
     size = max(1, math.ceil(len(points) / limit))

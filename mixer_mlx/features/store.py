@@ -217,6 +217,29 @@ class Vectors:
     origin: Origin | None = None
     stat: NDArray[np.int64] | None = None
 
+    def check_model(self, embedder: Embedder, path: Path) -> None:
+        """Raise ConfigError if the file `path` holds other features than the embedder's."""
+        if self.origin is None:
+            ours, theirs = embedder.features.shape(embedder.info.config), self.array.shape[1:]
+            if ours != theirs:
+                raise ConfigError(
+                    f"{path} has vectors of {theirs} numbers, and the model's are {ours}; make it "
+                    "with this model."
+                )
+        elif self.origin.fingerprint != fingerprint(embedder.model, embedder.info):
+            raise ConfigError(
+                f"{path} was made with another model, {self.origin.model}; use that one, or make "
+                "the file again."
+            )
+        elif (self.origin.layer, self.origin.pool) != (
+            embedder.features.layer,
+            embedder.features.pool,
+        ):
+            raise ConfigError(
+                f"{path} has features of {self.origin.layer}, pool {self.origin.pool}, not of "
+                f"{embedder.features.layer}, pool {embedder.features.pool}; make the file again."
+            )
+
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, OverflowError, MemoryError, NotImplementedError)
 
