@@ -115,20 +115,31 @@ def _end(error: BaseException) -> int | None:
     if isinstance(error, MixerError):
         output.say(_sentences(f"Error: {error}", error))
         return 1
-    if isinstance(error, OSError) and error.errno in _CANT_WRITE and error.filename is None:
-        output.say(f"Error: The output can't be written: {error.strerror}.")
-        _drop_stdout()
-        return 1
-    if isinstance(error, PermissionError) and error.filename is not None:
-        from mixer_mlx.runtime.macos import refusal
-
-        output.say(f"Error: {os.fsdecode(error.filename)} can't be read. {refusal(error)}")
+    if isinstance(error, OSError):
+        output.say(_sentences(f"Error: {_of_the_system(error)}", error))
+        if error.filename is None:
+            _drop_stdout()
         return 1
     if not isinstance(error, RuntimeError | MemoryError):
         return None
     if text := mlx_errors.sentence(error, sys.argv[1:]):
         output.say(_sentences(f"Error: {text}", error))
     return 1 if text else None
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system refused, of what is left after the library's own errors."""
+    if error.filename is None:
+        what = "output can't be written" if error.errno in _CANT_WRITE else "system refused"
+        return f"The {what}: {error.strerror or error}."
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    if error.errno == errno.ENAMETOOLONG:
+        return f"The name {name[:60]}... is too long; choose a shorter one."
+    if isinstance(error, PermissionError):
+        from mixer_mlx.runtime.macos import refusal
+
+        return f"{name} can't be used. {refusal(error)}"
+    return f"{name!s} can't be used: {error.strerror}."
 
 
 _CANT_WRITE = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC}

@@ -1,5 +1,6 @@
 """The options of `mixer predict`, and which go together."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -119,7 +120,7 @@ class PredictOptions:
             check_pyarrow()
         if self.sheet:
             sheet.check(self.sheet, force=self.force)
-        for folder in filter(Path.is_dir, map(Path, self.images)):
+        for folder in map(Path, filter(os.path.isdir, self.images)):
             if self.sort_into and self.sort_into.resolve().is_relative_to(folder.resolve()):
                 raise ConfigError(
                     f"{self.sort_into} is inside {folder}, whose images are to be sorted; "

@@ -22,7 +22,7 @@ from typing import BinaryIO, TypeVar
 from mixer_mlx.errors import ConfigError, MixerError
 from mixer_mlx.runtime.atomic import replacing_file, sync
 from mixer_mlx.runtime.documents import as_table, parse_json, read_json
-from mixer_mlx.runtime.files import lock, open_output
+from mixer_mlx.runtime.files import beside, lock, open_output
 
 from ..terminal import files, output
 from .lines import CSV_HEADER, PredictFormat
@@ -126,12 +126,12 @@ class PartFile:
     @property
     def part(self) -> Path:
         """Where the output grows."""
-        return self.path.with_name(f"{self.path.name}.part")
+        return beside(self.path, ".part")
 
     @property
     def settings_path(self) -> Path:
         """The options of the run."""
-        return self.path.with_name(f"{self.path.name}.part.json")
+        return beside(self.path, ".part.json")
 
     def check(self) -> None:
         """Raises MixerError for a FILE or a FILE.part that would be lost, or can't be written."""

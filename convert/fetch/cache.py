@@ -19,10 +19,12 @@ from filelock import FileLock
 
 from mixer_mlx import checkpoint
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.errors import CheckpointError
+from mixer_mlx.errors import CheckpointError, ConfigError, SourceError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime import macos
 from mixer_mlx.runtime.atomic import replacing_folder
+from mixer_mlx.runtime.documents import read_text
+from mixer_mlx.runtime.files import open_regular
 
 _SUMS = "SHA256SUMS"
 _RECORDED = ("address", "revision", "dtype")
@@ -40,12 +42,20 @@ class Cached:
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(file.stat().st_size for file in macos.entries(self.path))
+        return sum(file.lstat().st_size for file in macos.entries(self.path))
 
 
 def root() -> Path:
-    """The folder of the cache."""
-    return Path(os.environ.get("MIXER_MLX_CACHE") or Path.home() / ".cache" / "mixer-mlx")
+    """The folder of the cache. Raises SourceError if there is no home folder for it."""
+    if chosen := os.environ.get("MIXER_MLX_CACHE"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache" / "mixer-mlx"
+    except RuntimeError as error:
+        raise SourceError(
+            "There is no home folder for the cache; set MIXER_MLX_CACHE to a folder that you can "
+            "write to."
+        ) from error
 
 
 def downloads(url: str) -> Path:
@@ -66,8 +76,14 @@ def find(source: str, dtype: str = "*") -> Path | None:
 
 @contextmanager
 def lock(source: str) -> Iterator[None]:
-    """Held while a source is fetched and converted."""
-    _models().mkdir(parents=True, exist_ok=True)
+    """Held while a source is fetched and converted. Raises SourceError if nothing can be kept."""
+    try:
+        _models().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SourceError(
+            f"The cache {root()} can't be written ({error.strerror}); set MIXER_MLX_CACHE to a "
+            "folder that you can write to."
+        ) from error
     with exclusive(_models() / f".{_key(source)}.lock"):
         yield
 
@@ -116,7 +132,10 @@ def entries() -> list[Cached]:
 
 def remove(entry: Cached) -> None:
     """Delete a converted model, and the download it came from."""
-    shutil.rmtree(entry.path)
+    if entry.path.is_symlink():
+        entry.path.unlink()
+    else:
+        shutil.rmtree(entry.path)
     shutil.rmtree(downloads(entry.source), ignore_errors=True)
 
 
@@ -128,9 +147,11 @@ def remove_downloads() -> None:
 def verify(entry: Cached) -> str | None:
     """None if every file has the checksum recorded at conversion, otherwise what is wrong."""
     try:
-        recorded = (entry.path / _SUMS).read_text("utf-8")
+        recorded = read_text(entry.path / _SUMS)
         if recorded == _sums(entry.path):
             return None
+    except ConfigError as error:
+        return f"{entry.path / _SUMS}: {str(error).removesuffix('.')}"
     except OSError as error:
         return f"{error.filename or entry.path} can't be read ({error.strerror})"
     return "the checksums of its files aren't those of the conversion"
@@ -144,7 +165,7 @@ def _sums(folder: Path) -> str:
     """What `sha256sum` prints for the model's two files."""
     lines = []
     for name in (checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE):
-        with (folder / name).open("rb") as file:
+        with open_regular(folder / name) as file:
             lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
     return "".join(lines)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from mixer_mlx.data import read
 from mixer_mlx.data.dataset import split_for_evaluation, splits_for_training
@@ -24,7 +23,7 @@ from mixer_mlx.errors import ConfigError, SourceError
 from mixer_mlx.images.archives import ARCHIVE_SUFFIXES
 from mixer_mlx.images.find import SUFFIXES
 from mixer_mlx.runtime.atomic import replacing_file
-from mixer_mlx.runtime.documents import read_json
+from mixer_mlx.runtime.documents import as_dataclass, read_json
 
 from . import cache, hub_address
 from .hub_address import COMMIT, HubAddress, check_address
@@ -256,8 +255,6 @@ def _list(repo: str, revision: str | None) -> _Listing:
 
 def _recorded(repo: str, record: Path) -> _Listing | None:
     try:
-        known: Any = read_json(record)
-        sizes = {str(name): int(size) for name, size in known["sizes"].items()}
-        return _Listing(repo, str(known["commit"]), sizes)
-    except (ConfigError, ValueError, AttributeError, KeyError, TypeError):
+        return as_dataclass(_Listing, {"repo": repo, **read_json(record)})
+    except ConfigError:
         return None

@@ -24,8 +24,8 @@ from urllib.request import Request, build_opener
 from mixer_mlx import __version__
 from mixer_mlx.errors import ConfigError, SourceError
 from mixer_mlx.runtime import atomic
-from mixer_mlx.runtime.documents import read_json
-from mixer_mlx.runtime.files import open_output
+from mixer_mlx.runtime.documents import as_dataclass, read_json
+from mixer_mlx.runtime.files import beside, open_output
 
 from .cache import exclusive
 from .listener import SILENT, Listener
@@ -109,7 +109,7 @@ def download(
 
 def recorded(path: Path) -> Record | None:
     """Where a finished download came from; None if `path` isn't one, or has another size now."""
-    record = _read(_beside(path, ".json"))
+    record = _read(beside(path, ".json"))
     if record is None or not path.is_file() or path.stat().st_size != record.size:
         return None
     return record
@@ -120,7 +120,7 @@ class _Transfer:
 
     def __init__(self, url: str, target: Path, size: int | None, listener: Listener) -> None:
         self.url, self.target, self.size, self.listener = url, target, size, listener
-        self.part, self.note = _beside(target, ".part"), _beside(target, ".part.json")
+        self.part, self.note = beside(target, ".part"), beside(target, ".part.json")
         self.reached = 0
 
     def run(self) -> None:
@@ -201,7 +201,7 @@ class _Transfer:
                 f"{self.url} returned a {encoding or 'web'} page instead of a file; check the "
                 "address, and whether this network asks for a login."
             )
-        length = re.fullmatch(r"(\d{1,18})", headers["Content-Length"] or "")
+        length = re.fullmatch(r"([0-9]{1,18})", headers["Content-Length"] or "")
         if response.status == 206:
             span = headers["Content-Range"] or ""
             length = re.fullmatch(rf"bytes {start}-\d{{1,18}}/(\d{{1,18}})", span)
@@ -263,9 +263,9 @@ class _Transfer:
             raise SourceError(f"{self.url} arrived damaged (its MD5 is wrong); run this again.")
         record = replace(record, size=size, sha256=_digest(self.part))
         atomic.sync(self.part)
-        _beside(self.target, ".json").unlink(missing_ok=True)
+        beside(self.target, ".json").unlink(missing_ok=True)
         self.part.replace(self.target)
-        _write(_beside(self.target, ".json"), record)
+        _write(beside(self.target, ".json"), record)
 
     def discard(self) -> None:
         """Remove an unfinished download."""
@@ -275,7 +275,7 @@ class _Transfer:
 
 def _matches_hash(path: Path, headers: HTTPMessage) -> bool:
     """Whether a file has the MD5 that Google's storage states for it, if it states one."""
-    stated = re.search(r"md5=([\w+/=]+)", ",".join(headers.get_all("x-goog-hash", [])))
+    stated = re.search(r"md5=([A-Za-z0-9+/]{22}==)", ",".join(headers.get_all("x-goog-hash", [])))
     try:
         return stated is None or base64.b64decode(stated[1]).hex() == _digest(path, "md5")
     except ValueError:  # not base64
@@ -288,10 +288,6 @@ def _digest(path: Path, name: str = "sha256") -> str:
         return hashlib.file_digest(file, new).hexdigest()
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -301,11 +297,9 @@ def _size(path: Path) -> int:
 
 def _read(path: Path) -> Record | None:
     try:
-        record = Record(**read_json(path))  # type: ignore[arg-type]
-    except (ConfigError, TypeError):
+        return as_dataclass(Record, read_json(path))
+    except ConfigError:
         return None
-    texts = (record.url, record.etag or "", record.last_modified or "", record.sha256 or "")
-    return record if all(isinstance(text, str) for text in texts) else None
 
 
 def _write(path: Path, record: Record) -> None:

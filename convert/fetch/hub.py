@@ -32,6 +32,10 @@ TIMEOUT = 10.0
 _CONFIG = "config.json"
 _BEST = "model.safetensors"
 _PICKLE = "pytorch_model.bin"
+_ODD_ANSWERS = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError),
+    *(OverflowError, RecursionError, MemoryError),
+)
 _HTTP_ERROR: Any = errors.HTTPError  # type: ignore[attr-defined]  # that of the library's client
 
 
@@ -205,7 +209,7 @@ def in_sentences(address: HubAddress) -> Iterator[None]:
     with _quiet():
         try:
             yield
-        except (_HTTP_ERROR, OSError, ValueError, TypeError, KeyError) as error:
+        except (_HTTP_ERROR, *_ODD_ANSWERS) as error:
             raise SourceError(_sentence(address, error)) from error
 
 

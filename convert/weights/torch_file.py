@@ -5,7 +5,6 @@ like any other. It has a timeout, and on Linux a memory limit that grows with th
 doesn't enforce one. PyTorch is never imported here.
 """
 
-import json
 import re
 import shutil
 import struct
@@ -18,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mixer_mlx.errors import SourceError
+from mixer_mlx.runtime.documents import parse_json
 
 _CHILD = Path(__file__).with_name("torch_child.py")
 _OLDEST = (2, 10)  # CVE-2026-24747: before, a file could write outside a tensor's memory
@@ -124,4 +124,5 @@ def _run(path: Path, target: Path) -> dict[str, list[str]]:
     if run.returncode:
         last = run.stderr.decode(errors="replace").strip().split("\n")[-1]
         raise SourceError(f"{path} can't be read: the process that reads it failed ({last}).")
-    return json.loads(run.stdout.splitlines()[-1])
+    answer: dict[str, list[str]] = parse_json(run.stdout.splitlines()[-1])
+    return answer

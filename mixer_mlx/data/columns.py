@@ -4,12 +4,12 @@ Parquet files on the Hugging Face Hub name them in the schema's metadata: under 
 JSON object with the features of `datasets`, where a ClassLabel names its classes.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.runtime.documents import parse_json
 
 IMAGE_NAMES = ("image", "img", "picture", "photo", "pixels")
 PATH_NAMES = ("path", "file_name", "filename", "file", *IMAGE_NAMES)
@@ -90,8 +90,8 @@ def choose(
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
     """The features of `datasets` by column; may be empty."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+        features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ConfigError):
         return {}
     if not isinstance(features, Mapping):
         return {}

@@ -3,7 +3,6 @@
 import codecs
 import csv
 import io
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from mixer_mlx.errors import ConfigError, ImageError
 from mixer_mlx.images.names import is_image
 from mixer_mlx.images.pillow import reason
 from mixer_mlx.labels import canonical
+from mixer_mlx.runtime.documents import parse_json
 
 from .columns import LABEL_NAMES, PATH_NAMES, Columns, choose
 from .dataset import UNSPLIT, Dataset, Entry, by_name, family
@@ -226,7 +226,7 @@ class _Table:
             with self._text() as file:
                 for number, text in enumerate(file, start=1):
                     if text.strip():
-                        values = json.loads(text).items()
+                        values = parse_json(text, nan=True).items()
                         yield number, {key: _cell(value) for key, value in values}
         except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise ConfigError(

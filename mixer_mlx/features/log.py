@@ -8,10 +8,12 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mixer_mlx.runtime.documents import parse_json
 
 from .embed import Embedding
 
@@ -59,7 +61,7 @@ class Log:
         end = 0
         while line := _line(self.file, end):
             try:
-                values = json.loads(line)
+                values: Any = parse_json(line)
                 name, error = values["image"], values.get("error")
             except (ValueError, TypeError, KeyError, AttributeError):
                 return

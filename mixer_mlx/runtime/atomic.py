@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mixer_mlx.errors import MixerError
 
+from .files import beside
 from .macos import entries
 
 
@@ -76,7 +77,7 @@ def sync(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}"
+    return beside(path, f".{uuid.uuid4().hex[:12]}", ".")
 
 
 def _swap(one: Path, other: Path) -> bool:

@@ -20,6 +20,8 @@ from typing import Any
 
 from mixer_mlx.errors import BackendError
 
+from .documents import parse_json
+
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 20.0
 # A rank that lost another may be about to end with a more helpful error of its own.
@@ -138,7 +140,7 @@ class _Link:
         """(kind, value), or None if the other is gone, or silent for `patience` seconds."""
         try:
             self._connection.settimeout(patience)
-            kind, value = json.loads(self._lines.readline(limit))
+            kind, value = parse_json(self._lines.readline(limit), nan=True)
         except (OSError, ValueError, TypeError):
             return None
         return kind, value

@@ -2,15 +2,17 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """A regular file, opened for reading. Raises OSError, also for a FIFO or a device."""
     # Without O_NONBLOCK, opening a FIFO would wait for a writer forever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -32,6 +34,22 @@ def open_output(path: Path, mode: str, buffering: int = -1) -> BinaryIO:
     flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = _regular(os.open(path, flags, 0o666), path)
     return os.fdopen(descriptor, mode, buffering)  # type: ignore[return-value]
+
+
+MAX_NAME_BYTES = 255
+"""Of a file's name, on most file systems."""
+
+
+def beside(path: Path, after: str, before: str = "") -> Path:
+    """The path of a file that belongs to `path`, and stands beside it: before + name + after.
+
+    A name that would be too long is cut, with a checksum of the whole.
+    """
+    name, most = path.name, MAX_NAME_BYTES - len(before) - len(after)
+    if len(os.fsencode(name)) > most:
+        checksum = hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+        name = os.fsencode(name)[: most - 13].decode("utf-8", "ignore") + "~" + checksum
+    return path.with_name(f"{before}{name}{after}")
 
 
 def _regular(descriptor: int, path: str | os.PathLike[str]) -> int:

@@ -6,7 +6,6 @@ Each works on a part of the images; rank 0 alone writes. `mx.distributed` carrie
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixer_mlx.errors import BackendError, ConfigError, MixerError
+
+from .documents import parse_json, read_text
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -164,10 +165,10 @@ def _launch() -> tuple[int, int, str, HostPort] | None:
         return None
     try:
         if "MLX_HOSTFILE" in env:
-            hosts = json.loads(_text(env["MLX_HOSTFILE"]).strip() or "[[]]")
+            hosts = _list(env["MLX_HOSTFILE"]) or [[]]
             size, backend, first = len(hosts), "ring", hosts[0][0] if len(hosts) > 1 else ""
         elif "MLX_IBV_DEVICES" in env:
-            size, backend = len(json.loads(_text(env["MLX_IBV_DEVICES"]))), "jaccl"
+            size, backend = len(_list(env["MLX_IBV_DEVICES"])), "jaccl"
             first = env["MLX_JACCL_COORDINATOR"]
         else:
             size, backend = int(env["MLX_WORLD_SIZE"]), "nccl"
@@ -182,8 +183,9 @@ def _launch() -> tuple[int, int, str, HostPort] | None:
         ) from error
 
 
-def _text(path: str) -> str:
-    return Path(path).read_text("utf-8")
+def _list(path: str) -> list[Any]:
+    text = read_text(Path(path)).strip()
+    return list(parse_json(text)) if text else []
 
 
 def _address(first: str) -> HostPort:

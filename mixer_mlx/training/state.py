@@ -14,12 +14,12 @@ from pathlib import Path
 import mlx.core as mx
 
 from mixer_mlx.checkpoint import read_header, read_tensors, summarize
-from mixer_mlx.checks import check_numbers, check_pair, check_whole
+from mixer_mlx.checks import check_whole
 from mixer_mlx.choices import WeightsName
 from mixer_mlx.errors import ConfigError, MixerError, TrainingError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_folder
-from mixer_mlx.runtime.documents import read_json
+from mixer_mlx.runtime.documents import as_dataclass, read_json
 from mixer_mlx.runtime.ranks import Ranks
 
 from .network import put, trained_names, weights_of
@@ -168,12 +168,7 @@ def _table(values: dict[str, object], key: str) -> dict[str, object]:
 
 
 def _progress(values: dict[str, object]) -> Progress:
-    best = values.get("best")
-    for name in ("step", "epoch"):
-        check_whole(name, values.get(name), 0, 10**15)
-    if values.get("best_epoch") is not None:
-        check_whole("best_epoch", values["best_epoch"], 0, 10**15)
-    if best is not None:
-        check_pair("best", best)
-        check_numbers("best", best, -1e9, 1e9)
-    return Progress(**{**values, "best": tuple(best) if isinstance(best, list) else None})  # type: ignore[arg-type]
+    progress = as_dataclass(Progress, values)
+    for name in ("step", "epoch", "best_epoch"):
+        check_whole(name, getattr(progress, name) or 0, 0, 10**15)
+    return progress

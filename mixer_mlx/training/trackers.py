@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixer_mlx.errors import TrainingError
+from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.runtime.atomic import replacing_file
+from mixer_mlx.runtime.documents import read_text
 from mixer_mlx.runtime.files import open_output
 
 from .loop import EpochDone, Event, StepDone
@@ -30,6 +31,8 @@ from .loop import EpochDone, Event, StepDone
 PROJECT = "mixer-mlx"
 ID_FILE = "tracker-id"
 """In the run's folder: the id by which Weights & Biases and Trackio resume the run."""
+
+MAX_ID_BYTES = 1024
 
 FILES = ("tensorboard", "wandb", ID_FILE)
 """Files of trackers in a run's folder."""
@@ -226,4 +229,7 @@ def run_id(folder: Path) -> str:
     if not path.exists():
         with replacing_file(path) as temporary:
             temporary.write_text(secrets.token_hex(4) + "\n", encoding="ascii")
-    return path.read_text("ascii").strip()
+    try:
+        return read_text(path, "ascii", limit=MAX_ID_BYTES).strip()
+    except ConfigError as error:
+        raise TrainingError(f"{path} can't be used: {error}") from error

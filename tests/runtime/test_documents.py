@@ -1,6 +1,8 @@
 """Texts and outputs that are made to harm."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,8 @@ import pytest
 from mixer_mlx import labels
 from mixer_mlx.checkpoint import read_header, read_info
 from mixer_mlx.errors import CheckpointError, ConfigError
-from mixer_mlx.runtime.documents import parse_json, read_json, read_text, read_toml
-from mixer_mlx.runtime.files import locked_folder, open_output, open_regular
+from mixer_mlx.runtime.documents import as_dataclass, parse_json, read_json, read_text, read_toml
+from mixer_mlx.runtime.files import beside, locked_folder, open_output, open_regular
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.run_log import Log
 
@@ -19,6 +21,7 @@ TEXTS = {
     "more digits than Python reads": ('{"a": ' + "1" * 5000 + "}", "5,000 digits"),
     "an exponent": ('{"a": 1e999}', "out of range"),
     "depth": ('{"a": ' + "[" * 100_000, "too deeply"),
+    "depth that Python reads": ('{"a": ' + "[" * 80 + "]" * 80 + "}", "too deeply"),
     "NaN": ('{"a": NaN}', "isn't JSON"),
     "a repeated key": ('{"a": 1, "a": 2}', "repeated"),
     "no object": ("[1]", "must contain a JSON object"),
@@ -40,7 +43,17 @@ def test_numbers_stay_what_they_are() -> None:
     assert parse_json(f'{{"a": [{2**63}, 1.5, -3]}}') == {"a": [2**63, 1.5, -3]}
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "1" * 5000, "a = 1\na = 2", "a = "])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 5000,
+        "a = " + "1" * 5000,
+        "a = " + "1" * 400,
+        "a." * 80 + "a = 1",
+        "a = 1\na = 2",
+        "a = ",
+    ],
+)
 def test_what_toml_may_not_be(text: str, tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_text(text)
@@ -99,3 +112,40 @@ def test_a_folder_is_locked_once(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
     with locked_folder(tmp_path) as again:
         assert again
+
+
+@dataclass(frozen=True)
+class _Record:
+    step: int
+    rate: float = 0.0
+    best: tuple[float, float] | None = None
+    name: str | None = None
+    sizes: Mapping[str, int] | None = None
+
+
+def test_an_object_becomes_a_dataclass() -> None:
+    values = {"step": 3, "rate": 1, "best": [0.5, -1], "sizes": {"a": 1}}
+    assert as_dataclass(_Record, values) == _Record(3, 1, (0.5, -1), None, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [], None, {}, {"step": None}, {"step": True}, {"step": 1.0}, {"step": "1"}, {"step": [1]},
+        {"step": 1, "rate": "x"}, {"step": 1, "best": [1]}, {"step": 1, "best": [1, "x"]},
+        {"step": 1, "best": 1}, {"step": 1, "name": 3}, {"step": 1, "sizes": {"a": "b"}},
+        {"step": 1, "other": 1},
+    ],
+)  # fmt: skip
+def test_an_object_of_other_types_is_refused(values: object) -> None:
+    with pytest.raises(ConfigError, match="^it"):
+        as_dataclass(_Record, values)
+
+
+def test_a_name_beside_another_is_never_too_long(tmp_path: Path) -> None:
+    assert beside(Path("a/b.json"), ".part").name == "b.json.part"
+    for name in ("y" * 255, "\u732b" * 85, "y" * 250):
+        names = {beside(tmp_path / (name[:-1] + last), ".part", ".").name for last in "ab"}
+        assert len(names) == 2
+        for found in names:
+            (tmp_path / found).touch()
