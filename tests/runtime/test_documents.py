@@ -138,7 +138,7 @@ def test_an_object_becomes_a_dataclass() -> None:
     ],
 )  # fmt: skip
 def test_an_object_of_other_types_is_refused(values: object) -> None:
-    with pytest.raises(ConfigError, match="^it"):
+    with pytest.raises(ConfigError, match=r"^it"):
         as_dataclass(_Record, values)
 
 
