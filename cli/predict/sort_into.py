@@ -5,8 +5,7 @@ Nothing is ever moved, deleted or overwritten. If a name is taken, the new file 
 """
 
 import errno
-import filecmp
-import itertools
+import hashlib
 import os
 import shutil
 import sys
@@ -15,11 +14,13 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from mixer_mlx.errors import ImageError, MixerError
+from mixer_mlx.runtime.files import open_regular
 
 from ..terminal import output
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 UNSURE = "unsure"
 _MAX_BYTES = 100
+_CHUNK = 2**20
 _OF_THE_DISK = {errno.EDQUOT, errno.ENOSPC, errno.EROFS}
 """Errors after which no other image could be written either."""
 
@@ -110,6 +112,7 @@ class Sorter:
     _left_out: int = 0
     failed: int = 0
     _planned: dict[Path, "Original"] = field(default_factory=dict)
+    _namesakes: dict[Path, "_Namesakes"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._name_key = name_key(self.root) if self.dry_run else str
@@ -179,54 +182,111 @@ class Sorter:
         """Where the image was put; None if it was there before."""
         base = PurePosixPath(str(source)).name
         name = source if isinstance(source, Path) else Path(_safe(base) or "image")
-        for number in itertools.count(1):
+        content = _Content(source)
+        family = folder / self._name_key(name.name)
+        if family not in self._namesakes and self._create(content, folder / name.name):
+            return folder / name.name
+        others = self._namesakes.setdefault(family, _Namesakes(self.link))
+        while (there := others.find(content)) is None:
+            number = others.count = others.count + 1
             target = folder / (f"{name.stem}-{number}{name.suffix}" if number > 1 else name.name)
-            if self._create(source, target):
+            made = self._create(content, target)
+            key = target.with_name(self._name_key(target.name))
+            others.add(target, content if made else _Content(self._planned.get(key, target)))
+            if made:
                 return target
-            if self._same(source, target):
-                if not self.quiet:
-                    output.say(f"{source} is already there as {target}.")
-                return None
-        raise AssertionError  # the numbers have no end
+        if not self.quiet:
+            output.say(f"{source} is already there as {there}.")
+        return None
 
-    def _create(self, source: "Original", target: Path) -> bool:
+    def _create(self, content: "_Content", target: Path) -> bool:
         """Copy or link, unless the name is taken."""
         key = target.with_name(self._name_key(target.name))
         if key in self._planned or os.path.lexists(target):
             return False
         if self.dry_run:
-            self._planned[key] = source
+            self._planned[key] = content.source
             verb = "link" if self.link else "copy"
-            print(f"{verb} {output.printable(source)} -> {output.printable(target)}")
+            print(f"{verb} {output.printable(content.source)} -> {output.printable(target)}")
             return True
         try:
             if self.link:
-                target.symlink_to(_absolute(source))
+                target.symlink_to(_absolute(content.source))
             else:
-                _copy(source, target)
+                _copy(content, target)
         except FileExistsError:
             return False
         return True
 
-    def _same(self, source: "Original", target: Path) -> bool:
-        there = self._planned.get(target.with_name(self._name_key(target.name)), target)
-        if self.link and there is target:
-            return os.path.islink(target) and os.readlink(target) == str(_absolute(source))
+
+class _Content:
+    """An image's file, read from an archive or hashed at most once."""
+
+    def __init__(self, source: "Original") -> None:
+        self.source = source
+        self._bytes: bytes | None = None
+
+    def open(self) -> BinaryIO:
+        if isinstance(self.source, Path):
+            return open_regular(self.source)
+        self._bytes = self.source.read() if self._bytes is None else self._bytes
+        return BytesIO(self._bytes)
+
+    @cached_property
+    def size(self) -> int:
+        with self.open() as file:
+            return file.seek(0, os.SEEK_END)
+
+    @cached_property
+    def digest(self) -> bytes:
+        with self.open() as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    def drop(self) -> None:
+        """Keep no bytes of the file."""
+        self._bytes = None
+
+
+@dataclass
+class _Namesakes:
+    """The `count` files of one name in a folder, `cat.jpg`, `cat-2.jpg`, ..., by their content.
+
+    So each is read once, however many there are, and only if another has its size.
+    """
+
+    link: bool
+    count: int = 0
+    _links: dict[str, Path] = field(default_factory=dict)
+    _unread: dict[int, list[tuple[Path, _Content]]] = field(default_factory=dict)
+    _digests: dict[bytes, Path] = field(default_factory=dict)
+
+    def add(self, target: Path, content: _Content) -> None:
+        """Note a file and its content, or what a link leads to; passes over what can't be read."""
+        with suppress(OSError, ImageError):
+            if self.link:
+                is_target = content.source == target
+                to = os.readlink(target) if is_target else str(_absolute(content.source))
+                self._links.setdefault(to, target)
+            else:
+                self._unread.setdefault(content.size, []).append((target, content))
+        content.drop()
+
+    def find(self, content: _Content) -> Path | None:
+        """The file that has this content, or is a link to it. Raises OSError and ImageError."""
         if self.link:
-            return _absolute(there) == _absolute(source)
-        if isinstance(there, Path) and not there.is_file():
-            return False
-        if isinstance(there, Path) and isinstance(source, Path):
-            return filecmp.cmp(source, there, shallow=False)
-        return _content(source) == _content(there)
+            return self._links.get(str(_absolute(content.source)))
+        if content.size not in self._unread:
+            return None
+        for target, other in self._unread[content.size]:
+            with suppress(OSError, ImageError):
+                self._digests.setdefault(other.digest, target)
+                other.drop()
+        self._unread[content.size].clear()
+        return self._digests.get(content.digest)
 
 
 def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count:,} images"
-
-
-def _content(source: "Original") -> bytes:
-    return source.read_bytes() if isinstance(source, Path) else source.read()
 
 
 def _absolute(source: "Original") -> Path:
@@ -235,7 +295,7 @@ def _absolute(source: "Original") -> Path:
     return Path(os.path.realpath(path.parent), path.name)
 
 
-def _copy(source: "Original", target: Path) -> None:
+def _copy(content: _Content, target: Path) -> None:
     """Copy a file whole or not at all, with its times. Raises FileExistsError, never replaces.
 
     Not its flags and attributes, as `shutil.copy2` does: macOS lets nobody rename a locked file,
@@ -243,13 +303,12 @@ def _copy(source: "Original", target: Path) -> None:
     """
     temporary = target.parent / f".{uuid.uuid4().hex}.part"
     try:
-        if isinstance(source, Path):
-            shutil.copyfile(source, temporary)
+        with content.open() as file, temporary.open("xb") as copy:  # never through a link
+            shutil.copyfileobj(file, copy, _CHUNK)
+        if isinstance(content.source, Path):
             with suppress(OSError):
-                status = source.stat()
+                status = content.source.stat()
                 os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
-        else:
-            temporary.write_bytes(source.read())
         try:
             os.link(temporary, target)
         except FileExistsError:

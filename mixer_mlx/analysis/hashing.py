@@ -7,7 +7,8 @@ so the grey values behind the bits must correlate too.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ FLAT = 8
 """If an image's grey values span less than this (of 255), its hash is noise."""
 
 _BAND_PIXELS = 2**20
+_MAX_BANDS = 16
+"""Bands of four bits; narrower ones would hold too many images to save any work."""
 
 
 def reduced(image: Image.Image) -> NDArray[np.uint8]:
@@ -57,17 +60,57 @@ def groups_alike(greys: NDArray[np.uint8], distance: int) -> list[list[int]]:
 
     Two images look alike if their hashes differ in at most `distance` bits and their grey values
     correlate by at least ALIKE; groups that share an image are one. A group has two or more, in
-    order. All pairs are compared, so the time grows with the square of N.
+    order.
+
+    Hashes are compared only within a band: of `distance` + 1 bands of bits, two such hashes have
+    one in common (the pigeonhole principle). Images of one group aren't compared again.
     """
-    hashes = dhashes(greys)
-    groups = _Groups(len(hashes))
-    for row in range(len(hashes)):
-        apart = np.bitwise_count(hashes[row + 1 :] ^ hashes[row])
-        near = row + 1 + np.flatnonzero(apart <= distance)
+    hashes, groups = dhashes(greys), _Groups(len(greys))
+    for key in _bands(hashes, distance):
+        order = np.argsort(key, kind="stable")
+        ends = 1 + np.flatnonzero(np.diff(key[order]))
+        for same in np.split(order, ends):
+            if len(same) > 1:
+                _join_alike(same, greys, hashes, distance, groups)
+    return members(groups.of.tolist())
+
+
+def _bands(hashes: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np.uint64]]:
+    """The bits of each band, (N,); one band without bits where they would be too narrow."""
+    count = distance + 1
+    if count > _MAX_BANDS:
+        yield np.zeros_like(hashes)
+        return
+    edges = [64 * i // count for i in range(count + 1)]
+    for low, high in pairwise(edges):
+        yield (hashes >> np.uint64(low)) & np.uint64(2 ** (high - low) - 1)
+
+
+def _join_alike(
+    same: NDArray[np.intp],
+    greys: NDArray[np.uint8],
+    hashes: NDArray[np.uint64],
+    distance: int,
+    groups: "_Groups",
+) -> None:
+    """Join the images that look alike among those at the indices `same`."""
+    if groups.are_one(same):
+        return
+    for place, row in enumerate(same[:-1], start=1):
+        others = same[place:]
+        others = others[groups.of[others] != groups.of[row]]
+        near = others[_apart(hashes[row], hashes[others]) <= distance]
         if near.size:
-            for other in near[_correlation(greys[row], greys[near]) >= ALIKE]:
-                groups.join(row, int(other))
-    return members(groups.root(number) for number in range(len(hashes)))
+            alike = near[_correlation(greys[row], greys[near]) >= ALIKE]
+            for other in alike.tolist():
+                groups.join(int(row), other)
+            if alike.size and groups.are_one(same):
+                return
+
+
+def _apart(one: np.uint64, others: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """The number of bits that differ from each of (N,), (N,)."""
+    return np.bitwise_count(others ^ one)
 
 
 def _correlation(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -87,16 +130,23 @@ def members(keys: Iterable[object]) -> list[list[int]]:
 
 
 class _Groups:
-    """Disjoint sets (Galler and Fischer, 1964); `root` identifies an element's set."""
+    """Disjoint sets; `of` is a number for each element, equal within a set."""
 
     def __init__(self, size: int) -> None:
-        self._parent = list(range(size))
+        self.of = np.arange(size)
+        self._members = {element: [element] for element in range(size)}
 
-    def root(self, element: int) -> int:
-        while (parent := self._parent[element]) != element:
-            self._parent[element] = element = self._parent[parent]
-        return element
+    def are_one(self, elements: NDArray[np.intp]) -> bool:
+        """Whether all are in one set."""
+        return bool((self.of[elements] == self.of[elements[0]]).all())
 
     def join(self, one: int, other: int) -> None:
-        one, other = self.root(one), self.root(other)
-        self._parent[max(one, other)] = min(one, other)
+        """Join two elements' sets. The smaller is renumbered: no element more than log2 N times."""
+        large, small = int(self.of[one]), int(self.of[other])
+        if large == small:
+            return
+        if len(self._members[large]) < len(self._members[small]):
+            large, small = small, large
+        moved = self._members.pop(small)
+        self.of[moved] = large
+        self._members[large] += moved

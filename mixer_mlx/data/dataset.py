@@ -92,8 +92,9 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dat
     if not 0 < fraction < 1:
         raise ConfigError(f"Expected a validation fraction between 0 and 1, not {fraction}.")
     held = np.zeros(len(dataset), bool)
-    for label in range(len(dataset.classes)):
-        members = np.flatnonzero(dataset.labels == label)
+    by_class = np.argsort(dataset.labels, kind="stable")
+    ends = np.searchsorted(dataset.labels[by_class], range(1, len(dataset.classes)))
+    for label, members in enumerate(np.split(by_class, ends)):
         count = max(0, min(max(1, round(fraction * len(members))), len(members) - 1))
         rng = np.random.default_rng([seed, label])
         held[rng.permutation(members)[:count]] = True

@@ -24,6 +24,7 @@ from .macos import entries
 def replacing_file(path: Path) -> Iterator[Path]:
     """A temporary path to write to; it replaces `path` if the block succeeds."""
     temporary = _beside(path)
+    temporary.open("xb").close()  # a file of our own, never one that a link leads to
     try:
         yield temporary
         sync(temporary)

@@ -217,8 +217,9 @@ class Run:
             if event.best:
                 event.state.fill(model, event.best)
                 self._save_model("best", model)
-            self.log.draw(self.folder / "curves.png")
+            self.log.draw_grown(self.folder / "curves.png")
         if isinstance(event, Done):
+            self.log.draw(self.folder / "curves.png")
             event.state.fill(model)
             self._save_model("last", model)
             self._write("README.md", self.card())

@@ -38,6 +38,7 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: list[dict[str, object]] = []
+        self._drawn = 0  # how many lines the plot shows
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[Event], None]]:
@@ -70,8 +71,14 @@ class Log:
                 return Best(int(str(line["epoch"])), weights, line[weights])  # type: ignore[arg-type]
         return None
 
+    def draw_grown(self, path: Path) -> None:
+        """`draw` if a twentieth of the log is new: all plots of a run read 21 times its lines."""
+        if 20 * len(self.lines) >= 21 * self._drawn:
+            self.draw(path)
+
     def draw(self, path: Path) -> None:
         """Plot loss and accuracy by step, to a PNG."""
+        self._drawn = len(self.lines)
         steps, epochs = self.lines_of("step"), self.lines_of("epoch")
         losses = {"training": smoothed([_point(line, line["loss"]) for line in steps], 60)}
         accuracy = [_point(line, 100 * float(str(line["accuracy"]))) for line in steps]

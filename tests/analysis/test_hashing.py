@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixer_mlx.analysis import hashing
 from mixer_mlx.analysis.hashing import ALIKE, NEAR, dhashes, groups_alike, pixel_digest, reduced
 
 
@@ -87,7 +88,7 @@ def test_pixel_digests() -> None:
     assert pixel_digest(tall) != pixel_digest(changed)
 
 
-@pytest.mark.parametrize("limit", [0, 2, 5])
+@pytest.mark.parametrize("limit", [0, 2, 5, 20])
 def test_groups_against_all_pairs(limit: int) -> None:
     rng = np.random.default_rng(limit)
     base = rng.integers(0, 200, (30, 1, 8, 9)) + rng.integers(-9, 10, (30, 5, 8, 9))
@@ -122,3 +123,46 @@ def test_the_same_bits_by_chance_are_not_the_same_image() -> None:
 
 def test_nothing_to_compare() -> None:
     assert groups_alike(np.zeros((0, 8, 9), np.uint8), 4) == []
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, greys: np.ndarray) -> int:
+    """How many pairs of hashes, and of grey values, are compared."""
+    pairs = 0
+
+    def counting(name: str) -> None:
+        compare = getattr(hashing, name)
+
+        def compared(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+            nonlocal pairs
+            pairs += len(others)
+            return compare(one, others)
+
+        monkeypatch.setattr(hashing, name, compared)
+
+    counting("_apart")
+    counting("_correlation")
+    groups_alike(greys, NEAR)
+    monkeypatch.undo()
+    return pairs
+
+
+def test_the_work_does_not_grow_with_the_square_of_the_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Images of nothing in common, and images that all look alike, of which each is joined once."""
+    rng = np.random.default_rng(0)
+    different = rng.integers(0, 256, (4000, 8, 9), np.uint8)
+    alike = np.clip(different[:1].astype(int) + rng.integers(-3, 4, different.shape), 0, 255)
+    for count in (1000, 2000, 4000):
+        assert counted(monkeypatch, different[:count]) < count * count / 2 / 200
+        assert counted(monkeypatch, alike.astype(np.uint8)[:count]) < 10 * count
+
+
+def test_joined_sets() -> None:
+    rng = np.random.default_rng(0)
+    groups = hashing._Groups(60)
+    ends = list(range(60))
+    for one, other in rng.integers(0, 60, (45, 2)).tolist():
+        groups.join(one, other)
+        ends = [ends[one] if end == ends[other] else end for end in ends]
+    assert hashing.members(groups.of.tolist()) == hashing.members(ends)

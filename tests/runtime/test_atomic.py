@@ -52,3 +52,15 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
         assert (tmp_path / "out").read_text() == "old"
     assert (tmp_path / "out").read_text() == "new"
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_temporary_file_is_never_one_that_a_link_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever guesses the temporary name can't have us write elsewhere."""
+    monkeypatch.setattr(atomic, "_beside", lambda path: path.parent / ".guessed")
+    (tmp_path / "elsewhere").write_text("precious")
+    (tmp_path / ".guessed").symlink_to("elsewhere")
+    with pytest.raises(FileExistsError), atomic.replacing_file(tmp_path / "out") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "elsewhere").read_text() == "precious"

@@ -6,12 +6,18 @@ import os
 import shutil
 import sys
 import zipfile
+from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from mixer_mlx.cli.predict.sort_into import folder_names
+from mixer_mlx.classify import Prediction, Result
+from mixer_mlx.cli.predict.sort_into import Sorter, folder_names
+from mixer_mlx.images.decode import LazyImage
+from mixer_mlx.runtime.files import open_regular
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -208,14 +214,15 @@ def test_content_and_times_are_copied_and_no_flags(  # type: ignore[no-untyped-d
 def test_an_image_that_cannot_be_copied_is_reported_and_the_others_are_sorted(  # type: ignore[no-untyped-def]
     mixer, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copyfile = shutil.copyfile
+    copyfileobj = shutil.copyfileobj
+    seventh = str(album / "07.png")
 
-    def fail_on_one(source: Path, target: Path) -> Path:
-        if source.name == "07.png":
+    def fail_on_one(source: BinaryIO, target: BinaryIO, size: int) -> None:
+        if os.path.samestat(os.fstat(source.fileno()), os.stat(seventh)):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return copyfile(source, target)
+        copyfileobj(source, target, size)
 
-    monkeypatch.setattr(shutil, "copyfile", fail_on_one)
+    monkeypatch.setattr(shutil, "copyfileobj", fail_on_one)
     (album / "04.png").unlink()
     run = mixer("predict", album, "-m", "cifar10", "--sort-into", tmp_path / "out")
     assert run.code == 1
@@ -230,7 +237,7 @@ def test_a_full_disk_ends_the_job(  # type: ignore[no-untyped-def]
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     run = mixer("predict", album, "-m", "cifar10", "--sort-into", tmp_path / "out")
     assert run.code == 1
     assert run.err.count("No space left on device") == 1
@@ -254,3 +261,53 @@ def test_a_dry_run_knows_names_that_the_disk_takes_for_one(  # type: ignore[no-u
     (tmp_path / "pROBE").unlink()
     targets = [line.rsplit("/", 1)[1] for line in mixer(*args).out.splitlines()]
     assert (targets == names) == (sys.platform != "darwin")
+
+
+@pytest.mark.parametrize("how", [{}, {"link": True}])
+def test_images_of_one_name_and_size_are_read_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, bool]
+) -> None:
+    """Not once for each of the others; also in a second run, which finds all of them there."""
+    reads = dict.fromkeys((50, 100, 200), 0)
+    for count in reads:
+        paths = [tmp_path / f"{count}" / f"{n}" / "image.jpg" for n in range(count)]
+        for path in paths:
+            path.parent.mkdir(parents=True)
+            path.write_text(f"{path.parent.name:>9}")
+
+        def opened(path: Path, count: int = count) -> BinaryIO:
+            reads[count] += 1
+            return open_regular(path)
+
+        monkeypatch.setattr("mixer_mlx.cli.predict.sort_into.open_regular", opened)
+        for _ in range(2):
+            sorter = Sorter(tmp_path / f"out{count}", ["a"], quiet=True, **how)
+            for path in paths:
+                sorter.add(Result(path, (Prediction(0, "a", 1.0),)))
+        assert len(os.listdir(tmp_path / f"out{count}" / "a")) == count
+    assert max(reads[n] / n for n in reads) <= 1.05 * min(reads[n] / n for n in reads) <= 10
+
+
+def test_a_plan_for_images_of_one_name_and_size_reads_each_a_few_times(tmp_path: Path) -> None:
+    for count in (1000, 2000, 4000):
+        reads: Counter[int] = Counter()
+
+        def read(number: int, reads: Counter[int] = reads) -> bytes:
+            reads[number] += 1
+            return f"{number % 900:>9}".encode()
+
+        sorter = Sorter(tmp_path / "out", ["a"], quiet=True, dry_run=True)
+        for number in range(count):
+            image = LazyImage(f"{number}/image.jpg", partial(read, number))
+            sorter.add(Result(image, (Prediction(0, "a", 1.0),)))
+        assert max(reads.values()) <= 2
+        assert sorter._done == 900
+
+
+def test_a_link_beside_a_file_of_its_name(mixer, cat: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    there = tmp_path / "out" / "cat"
+    there.mkdir(parents=True)
+    (there / "cat.png").write_bytes(b"precious")
+    run = mixer("predict", cat, "-m", "cifar10", "--link", "--sort-into", tmp_path / "out")
+    assert run.code == 0
+    assert os.readlink(there / "cat-2.png") == str(cat.resolve())
