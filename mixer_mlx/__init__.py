@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # `as` exports a name to type checkers
     from mixer_mlx.convert import load as load
+    from mixer_mlx.convert import load_embedder as load_embedder
 
     from .analysis.evaluate import Metrics as Metrics
     from .analysis.evaluate import evaluate as evaluate
@@ -36,6 +37,9 @@ if TYPE_CHECKING:  # `as` exports a name to type checkers
     from .errors import MixerError as MixerError
     from .errors import SourceError as SourceError
     from .errors import TrainingError as TrainingError
+    from .features.embed import Embedder as Embedder
+    from .features.embed import Embedding as Embedding
+    from .features.embed import Features as Features
     from .images.find import find_images as find_images
     from .images.inputs import LazyImage as LazyImage
     from .images.preprocess import Preprocess as Preprocess
@@ -59,9 +63,10 @@ _HOMES = {
     "checkpoint": "ModelInfo save",
     "classify": "Classifier Prediction Result Results",
     "config": "VARIANTS MixerConfig",
-    "convert": "load",
+    "convert": "load load_embedder",
     "errors": "BackendError CheckpointError ConfigError ConversionError ImageError MixerError "
     "SourceError TrainingError",
+    "features.embed": "Embedder Embedding Features",
     "images.inputs": "LazyImage",
     "images.find": "find_images",
     "images.preprocess": "Preprocess",
