@@ -89,7 +89,7 @@ def evaluate(
     from mixer_mlx.data import imagenet
     from mixer_mlx.data.loader import DecodedImages
     from mixer_mlx.data.read import match_classes
-    from mixer_mlx.labels import read_map
+    from mixer_mlx.labels import distinct, read_map
     from mixer_mlx.training.fingerprint import trained_on
 
     names = read_map(map) if map else {}
@@ -119,10 +119,14 @@ def evaluate(
         metrics = evaluate_images(classifier, images, batch_size, classes, outcomes, ranks, only)
         unreadable = sum(ranks.all_gather(len(images.unreadable)))
     if report and outcomes:
+        from mixer_mlx.analysis.heatmap import maps_of_mistakes
         from mixer_mlx.analysis.report import Report, describe, write
 
         facts = [*describe(classifier.info, metrics, images), ("data", f"{data} {part}".strip())]
-        write(report, Report(model, facts, classifier.labels, readable(images), outcomes))
+        entries = readable(images)
+        maps = maps_of_mistakes(classifier, entries, outcomes, exact=exact)
+        labels = distinct(classifier.labels)
+        write(report, Report(model, facts, labels, entries, outcomes, maps=maps))
     record = {
         "model": model,
         "data": data,

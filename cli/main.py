@@ -20,6 +20,7 @@ from .convert import convert
 from .embed import embed
 from .env import env
 from .evaluate import evaluate
+from .explain import explain
 from .export import export
 from .few_shot import few_shot
 from .info import info, models
@@ -48,6 +49,7 @@ app.command("check", short_help="Find problems in a dataset before training.")(c
 app.command("train", short_help="Train a model from scratch.")(train)
 app.command("fine-tune", short_help="Fine-tune a model on your own photos.")(fine_tune)
 app.command("evaluate", short_help="Measure accuracy on labelled images.")(evaluate)
+app.command("explain", short_help="Show which parts of an image speak for a class.")(explain)
 app.command("visualize", short_help="Draw what a model's units look like.")(visualize)
 app.command("benchmark", short_help="Measure speed and memory.")(benchmark)
 app.command("models", short_help="List the published models.")(models)
@@ -109,7 +111,7 @@ def _end(error: BaseException) -> int | None:
         _drop_stdout()
         return 0
     if is_wrong_usage(error):
-        return explain(error)
+        return say_usage(error)
     if os.environ.get("MIXER_MLX_DEBUG"):
         return None
     if isinstance(error, MixerError):
@@ -185,7 +187,7 @@ def is_wrong_usage(error: BaseException) -> bool:
     return getattr(error, "exit_code", None) == 2 and hasattr(error, "format_message")
 
 
-def explain(error: Any) -> int:
+def say_usage(error: Any) -> int:
     """Print what is wrong, without pydantic's phrases; returns the exit code."""
     for pattern, ours in _SENTENCES:
         error.message = re.sub(pattern, ours, error.message)

@@ -6,6 +6,7 @@ mixer classifies images with MLP-Mixer, on Apple silicon and Linux.
 Classify
   mixer predict photo.jpg album/              classify files and folders
   mixer evaluate photos/ -m my-model          measure its accuracy
+  mixer explain photo.jpg -o why.png          show what speaks for its class
 
 Features
   mixer embed album/ -o album.npz             a vector for each image

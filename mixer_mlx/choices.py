@@ -36,6 +36,8 @@ HiddenAct = Literal["gelu", "gelu_tanh", "silu"]
 ResizeMode = Literal["shorter", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
 
+ExplainMethod = Literal["rise", "occlusion", "gradient"]
+"""How the patches of an image are weighed: random masks, hidden squares, integrated gradients."""
 Pool = Literal["mean", "none"]
 """Features of an image: the mean over its tokens, or one vector per token."""
 

@@ -5,8 +5,10 @@ in pytorch-image-models (Apache-2.0); the names are WordNet 3.0's.
 """
 
 import csv
+import difflib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -72,6 +74,42 @@ def read_map(path: str | os.PathLike[str]) -> dict[str, str]:
     except (ConfigError, csv.Error) as error:
         raise ConfigError(f"{path} can't be used as a map of classes: {error}") from error
     return {canonical(name): canonical(label) for name, label in pairs}
+
+
+def find_label(labels: Sequence[str], name: str) -> int:
+    """The output that a name means: a label, one of its synonyms, a WordNet id, or its number.
+
+    Upper and lower case count only if needed. Raises ConfigError for a name that none or several
+    labels have.
+    """
+    wanted = canonical(name).strip()
+    ways = (
+        [[label] for label in labels],
+        [label.split(", ") for label in labels],
+        [[synset] for synset in synsets_of(labels)],
+        [[str(index)] for index in range(len(labels))],
+    )
+    for fold in (str, str.casefold):
+        for way in ways:
+            found = [i for i, names in enumerate(way) if fold(wanted) in map(fold, names)]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise ConfigError(
+                    f"The model has several classes called {name!r}: "
+                    f"{', '.join(f'{i} ({labels[i]})' for i in found[:5])}; give the number."
+                )
+    near = difflib.get_close_matches(wanted, [n for names in ways[1] for n in names], 3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; `mixer info` shows its labels."
+    raise ConfigError(f"The model has no class {name!r}{hint}")
+
+
+def distinct(labels: Sequence[str]) -> tuple[str, ...]:
+    """Labels with their numbers where several are the same: "crane (134)" and "crane (517)"."""
+    times = Counter(labels)
+    return tuple(
+        f"{label} ({index})" if times[label] > 1 else label for index, label in enumerate(labels)
+    )
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -88,6 +88,11 @@ def token_filters(model: MlpMixer, block: int) -> tuple[Filters, Filters]:
     Both (D_S, H/P, W/P), in the order of `paired_order` for the first. Raises ConfigError for a
     block that the model doesn't have.
     """
+    if model.config.model_type != "mlp_mixer":
+        raise ConfigError(
+            f"Only an MLP-Mixer's token mixing has hidden units to draw; this is a "
+            f"{model.config.model_type}."
+        )
     if not 0 <= block < len(model.blocks):
         raise ConfigError(f"The model has no block {block}; expected 0 to {len(model.blocks) - 1}.")
     mlp, (h, w) = model.blocks[block].token_mixing, grid(model)

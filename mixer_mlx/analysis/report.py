@@ -5,9 +5,11 @@ import math
 import os
 import urllib.parse
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from PIL import Image
 
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.data.loader import DecodedImages
@@ -51,6 +53,7 @@ thead th { color: var(--faint); vertical-align: bottom; border-bottom: 1px solid
 .wrong { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 1rem; }
 figure { margin: 0; }
 figure img { display: block; width: 160px; height: 160px; object-fit: contain; }
+figure .why { margin-top: .3rem; }
 figcaption { font-size: .85rem; overflow-wrap: anywhere; margin-top: .3rem; }
 .gone { display: block; width: 160px; height: 160px; border: 1px solid var(--line); padding: .5rem;
   overflow-wrap: anywhere; }
@@ -72,6 +75,7 @@ class Report:
 
     `facts` are rows of the summary, `details` longer texts with their own headings. `labels` names
     the model's outputs. `outcomes[i]` is the outcome for the image `entries[i]`. `curves` is a PNG.
+    `maps[i]` is an image shown beside that image: why the model chose its answer.
     """
 
     title: str
@@ -81,6 +85,7 @@ class Report:
     outcomes: Sequence[Outcome]
     curves: bytes | None = None
     details: Sequence[tuple[str, str]] = ()
+    maps: Mapping[int, Image.Image] = field(default_factory=dict)
 
 
 def describe(info: ModelInfo, metrics: Metrics, images: DecodedImages) -> list[tuple[str, str]]:
@@ -223,15 +228,27 @@ def _classes(report: Report) -> str:
     return _table("classes", ["class", "images", "right", "accuracy"], rows)
 
 
+def worst_mistakes(outcomes: Sequence[Outcome]) -> list[int]:
+    """The misclassified images that the page shows, the highest loss first."""
+    wrong = [i for i, outcome in enumerate(outcomes) if not outcome.right]
+    return sorted(wrong, key=lambda i: -outcomes[i].loss)[:MAX_WRONG]
+
+
+_MAPS = (
+    " Below each: why the model gave its answer, by integrated gradients; orange speaks for that "
+    "class, blue against it."
+)
+
+
 def _most_wrong(report: Report, folder: Path) -> str:
-    wrong = [i for i, outcome in enumerate(report.outcomes) if not outcome.right]
+    wrong = sum(not outcome.right for outcome in report.outcomes)
     if not wrong:
         return "<p>No image was misclassified.</p>"
-    worst = sorted(wrong, key=lambda i: -report.outcomes[i].loss)[:MAX_WRONG]
+    worst = worst_mistakes(report.outcomes)
     figures = in_threads(lambda i: _figure(report, i, folder), worst, ahead=2 * workers())
     note = (
-        f"<p>{len(wrong)} of {len(report.outcomes)} images are misclassified; those with the "
-        "highest loss come first.</p>"
+        f"<p>{wrong} of {len(report.outcomes)} images are misclassified; those with the "
+        "highest loss come first." + (_MAPS if report.maps else "") + "</p>"
     )
     return f'{note}\n<div class="wrong">\n' + "\n".join(figures) + "\n</div>"
 
@@ -245,6 +262,8 @@ def _figure(report: Report, index: int, folder: Path) -> str:
         if image
         else f'<span class="gone">{name}</span>'
     )
+    if why := report.maps.get(index):
+        shown += f'<img class="why" alt="Why {name}" src="{image_url(why)}">'
     link = f'<a href="{_href(entry, folder)}">' if isinstance(entry, Path) else "<a>"
     return (
         f"<figure>{link}{shown}</a><figcaption>"

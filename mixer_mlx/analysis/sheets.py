@@ -71,7 +71,7 @@ def grouped_sheet(sections: Sequence[tuple[str, Sequence[Sequence[Tile]]]]) -> I
     page = Image.new("RGB", (_MAX_COLUMNS * width + _GAP, y), _PAPER)
     draw = ImageDraw.Draw(page)
     for heading, top in headings:
-        draw.text((_GAP, top), fit(heading, _font(18), page.width - 2 * _GAP), _INK, _font(18))
+        draw.text((_GAP, top), fit(heading, font_of(18), page.width - 2 * _GAP), _INK, font_of(18))
     for group, x, top in placed:
         for number, tile in enumerate(group):
             _draw_tile(page, draw, tile, x + number * width, top)
@@ -99,7 +99,7 @@ def _draw_tile(page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, x: int,
 
 
 def _draw_text(draw: ImageDraw.ImageDraw, tile: Tile, x: int, y: int) -> None:
-    large, small = _font(15), _font(12)
+    large, small = font_of(15), font_of(12)
     percent = "" if tile.probability is None else f"{tile.probability:.1%}"
     percent_width = math.ceil(large.getlength(percent))
     title = "unsure" if tile.title is None else tile.title
@@ -127,7 +127,7 @@ def fit(text: str, font: ImageFont.FreeTypeFont, width: int, *, cut_start: bool 
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
     """Pillow's own font. Beyond ASCII, it shows empty boxes."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from mixer_mlx import checkpoint
 from mixer_mlx.analysis.evaluate import Outcome, evaluate_images
+from mixer_mlx.analysis.heatmap import maps_of_mistakes
 from mixer_mlx.analysis.report import Report, describe, readable
 from mixer_mlx.analysis.report import write as write_page
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.data.loader import DecodedImages
+from mixer_mlx.labels import distinct
 
 from .recipe import Recipe
 from .run_log import Best
@@ -77,13 +79,15 @@ def write_report(
     outcomes: list[Outcome] = []
     metrics = evaluate_images(classifier, images, recipe.batch_size, outcomes=outcomes)
     curves = folder / "curves.png"
+    entries = readable(images)
     page = Report(
         title=folder.absolute().name,
         facts=[*describe(info, metrics, images), *facts],
-        labels=info.labels,
-        entries=readable(images),
+        labels=distinct(info.labels),
+        entries=entries,
         outcomes=outcomes,
         curves=curves.read_bytes() if curves.exists() else None,
         details=[("Recipe", json.dumps(recipe.to_dict(), indent=2))],
+        maps=maps_of_mistakes(classifier, entries, outcomes),
     )
     write_page(folder / REPORT_FILE, page)

@@ -94,7 +94,7 @@ def test_a_run_ends_with_a_report(mixer, labelled: Path, tmp_path: Path) -> None
     _, *rows = page.tables["matrix"]
     counts = [int(cell) for row in rows for cell in row[1:] if cell != "·"]
     assert sum(counts) == metrics["images"]
-    assert len(page.sources) == len(page.figures) + 1  # the curves
+    assert len(page.sources) == 2 * len(page.figures) + 1  # with maps, and the curves
     classifier = load(str(tmp_path / "run"))
     for link, caption in zip(page.links[::2], page.figures, strict=True):
         (prediction,) = classifier(tmp_path / "run" / unquote(link), k=1)
