@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mixer_mlx.choices import ExportFormat
+from mixer_mlx.choices import ExportFormat, ExportInput, ExportWeights
+from mixer_mlx.errors import ConfigError
 
 from .terminal import options, output
 
@@ -14,25 +15,51 @@ def export(
     model: Annotated[str, typer.Argument(help=options.MODEL_HELP, metavar="MODEL")],
     out: Annotated[
         Path,
-        typer.Argument(help="Folder (timm) or .npz file (jax) to write.", metavar="OUT"),
+        typer.Argument(
+            help="Folder (timm), .npz file (jax) or .onnx file to write.", metavar="OUT"
+        ),
     ],
     format: Annotated[
         ExportFormat,
         typer.Option(
-            "--format", help="timm: a repository as on the Hub; jax: official JAX weights."
+            "--format",
+            help="timm: a repository as on the Hub; jax: official JAX weights; onnx: a network for "
+            "ONNX Runtime.",
         ),
     ],
+    input: Annotated[
+        ExportInput,
+        typer.Option(
+            "--input",
+            help="What the network takes (onnx): image, uint8 pixels; array, float32 pixels "
+            "normalised by the caller.",
+        ),
+    ] = "image",
+    weights: Annotated[
+        ExportWeights,
+        typer.Option("--weights", help="Number format to store matrices in (onnx)."),
+    ] = "float32",
+    softmax: Annotated[
+        bool, typer.Option("--softmax", help="Give probabilities in place of logits (onnx).")
+    ] = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Export a model to timm or to the official JAX code.
+    """Export a model to timm, the official JAX code, or ONNX.
 
-    In float32; weights that came from there are written back bit for bit.
+    timm and jax are in float32; weights that came from there are written back bit for bit.
     """
+    from mixer_mlx.convert import ExportOptions
     from mixer_mlx.convert import export as run
+    from mixer_mlx.convert.export.formats import check_options
 
+    chosen = ExportOptions(input=input, weights=weights, softmax=softmax)
+    try:
+        check_options(format, chosen)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
     with output.fetching(quiet=quiet) as listener:
-        done = run(model, out, format=format, force=force, listener=listener)
+        done = run(model, out, format=format, options=chosen, force=force, listener=listener)
     if quiet:
         return
     for note in done.notes:

@@ -14,12 +14,13 @@ from mixer_mlx.runtime import backend
 
 from . import locate
 from .export import formats
-from .export.formats import Exported
+from .export.formats import Exported, ExportOptions
 from .fetch.listener import SILENT, Listener
 from .importer import NOTHING, Imported, import_model, read_info
 from .timm_config import Settings
 
 __all__ = [
+    "ExportOptions",
     "Exported",
     "Imported",
     "Listener",
@@ -108,16 +109,20 @@ def export(
     out: str | os.PathLike[str],
     *,
     format: ExportFormat,
+    options: ExportOptions = ExportOptions(),  # noqa: B008  # frozen
     force: bool = False,
     listener: Listener = SILENT,
 ) -> Exported:
-    """Write a model for timm ("timm", a folder) or the official JAX code ("jax", a file).
+    """Write a model for another library: "timm" (a folder), "jax" (.npz) or "onnx" (.onnx).
 
-    In float32, bit for bit if the model came from float32. Raises MixerError.
+    timm and jax files are in float32, bit for bit if the model came from float32. Raises
+    MixerError; then nothing is written.
     """
-    formats.check_target(out, format, force=force)
+    formats.check(out, format, options, force=force)
     imported = _import(model, "float32", NOTHING, listener)
-    return formats.export(imported.model, imported.info, out, format=format, force=force)
+    return formats.export(
+        imported.model, imported.info, out, format=format, options=options, force=force
+    )
 
 
 def resize(

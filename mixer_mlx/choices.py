@@ -60,7 +60,11 @@ RecipeName = Literal[
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 Format = Literal["table", "json", "csv"]
-ExportFormat = Literal["timm", "jax"]
+ExportFormat = Literal["timm", "jax", "onnx"]
+ExportInput = Literal["image", "array"]
+"""What an exported network takes: pixels as they are, or normalised by the caller."""
+ExportWeights = Literal["float32", "float16", "int8"]
+"""What the matrices of an exported network are stored as."""
 
 LabelList = Literal["imagenet1k", "imagenet21k_goog", "imagenet21k_miil"]
 
