@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -78,7 +79,7 @@ def _root(
 def main() -> None:
     """Run the command line and exit.
 
-    0 success, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 ended (SIGTERM).
+    0 success, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 ended (SIGTERM), 129 hung up.
     `MIXER_MLX_DEBUG=1` shows the traceback of an error that is otherwise a sentence.
     """
     signals.listen()
@@ -103,7 +104,8 @@ def main() -> None:
 def _end(error: BaseException) -> int | None:
     """Report how the command ended; the exit code, or None for an exception to let through."""
     if (code := signals.exit_code()) is not None:  # whatever the exception turned into
-        output.say(_sentences("Interrupted.", error))
+        with suppress(OSError):  # a terminal that is gone
+            output.say(_sentences("Interrupted.", error))
         _drop_stdout()
         return code
     # Typer calls a closed pipe a failure; for `| head` it is the end of the job.

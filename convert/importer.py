@@ -40,7 +40,7 @@ def import_model(
     Raises SourceError, ConversionError or CheckpointError before memory is taken.
     """
     path = Path(path)
-    with _reading(path):
+    with _reading(path), _unchanged(path):
         if checkpoint.is_native(path):
             info = _changed(checkpoint.read_info(path), settings)
             return Imported(checkpoint.load(path, dtype, info), info)
@@ -68,6 +68,22 @@ def _reading(path: Path) -> Iterator[None]:
             f"{error.filename or path} can't be read ({error.strerror or error}); "
             "check its permissions."
         ) from error
+
+
+@contextmanager
+def _unchanged(path: Path) -> Iterator[None]:
+    """Raise SourceError if a model was replaced meanwhile: its files might not belong together."""
+    before = _identity(path)
+    yield
+    if _identity(path) != before:
+        raise SourceError(f"{path} was replaced while it was read; run this again.")
+
+
+def _identity(path: Path) -> list[tuple[int, int, int]]:
+    """What changes with the content of a file, or of a folder's config and weights."""
+    files = (path, path / checkpoint.CONFIG_FILE, path / checkpoint.WEIGHTS_FILE)
+    found = [file.stat() for file in files if file.is_file()]
+    return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
 
 
 def _inspect(path: Path, settings: Settings) -> tuple[Source, Plan, ModelInfo, tuple[str, ...]]:

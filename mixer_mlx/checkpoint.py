@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.runtime.atomic import replacing_folder, sync
-from mixer_mlx.runtime.documents import read_json
+from mixer_mlx.runtime.documents import parse_json, read_json
 from mixer_mlx.runtime.files import open_regular
 from mixer_mlx.runtime.macos import entries
 
@@ -124,11 +124,20 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...]
         open_regular(path).close()  # safe_open would wait for a FIFO's writer
         with safe_open(os.fspath(path), framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {
+            header = {
                 name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()
             }
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} isn't a readable .safetensors file ({error}).") from error
+        _check_names(path)
+    except (SafetensorError, OSError, ConfigError) as error:
+        reason = str(error).removesuffix(".")
+        raise CheckpointError(f"{path} isn't a readable .safetensors file ({reason}).") from error
+    return header
+
+
+def _check_names(path: str | os.PathLike[str]) -> None:
+    """Raise ConfigError if a name is repeated, of which readers take the last in silence."""
+    with open_regular(path) as file:
+        parse_json(file.read(int.from_bytes(file.read(8), "little")))
 
 
 def load(

@@ -226,3 +226,14 @@ def test_a_failed_write_leaves_the_old_model(folder: Path, monkeypatch: pytest.M
         save(folder, MlpMixer(CONFIG), INFO, force=True)
     assert (folder / "model.safetensors").read_bytes() == before
     assert sorted(os.listdir(folder.parent)) == ["model"]
+
+
+def test_repeated_name_in_safetensors(tmp_path: Path) -> None:
+    """Both readers take the last one and drop the other in silence."""
+    entry = '"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}'
+    for name in ("w", "\\u0077"):
+        header = f"{{{entry}, {entry.replace('w', name, 1)}}}".encode()
+        path = tmp_path / "model.safetensors"
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
+        with pytest.raises(CheckpointError, match="a key is repeated"):
+            checkpoint.read_header(path)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one sentence, exit code 130 or 143, no traceback, no long wait.
+"""Ctrl-C, SIGTERM and SIGHUP: one sentence, exit code 130, 143 or 129, no traceback, no long wait.
 
 The first signal raises `Interrupted` wherever the main thread is, so that files are closed and
 temporary ones removed; it derives from BaseException, so that nothing handles it as an error. A
@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR = "\x1b[?25h"
 
 _caught: int | None = None
@@ -24,8 +24,21 @@ class Interrupted(BaseException):
     """A signal came; its notes (PEP 678) say how to continue."""
 
 
+def listen_early() -> None:
+    """End at once: for the time until the command is imported, when there is nothing to undo."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _early)
+
+
+def _early(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):  # a terminal that is gone
+        os.write(2, b"Interrupted.\n")
+    os._exit(128 + number)
+
+
 def listen() -> None:
-    """Take over both signals, unless they are ignored (nohup, background jobs)."""
+    """Take over the signals, unless they are ignored (nohup, background jobs)."""
     global _caught
     _caught = None
     for number in _SIGNALS:
@@ -35,7 +48,7 @@ def listen() -> None:
 
 
 def exit_code() -> int | None:
-    """130 or 143 once a signal has come."""
+    """129, 130 or 143 once a signal has come."""
     return None if _caught is None else 128 + _caught
 
 

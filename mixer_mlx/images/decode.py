@@ -35,6 +35,10 @@ from .pillow import RAISED_BY_PILLOW, quietly, reason
 MAX_PIXELS = 2**28
 """Larger images are refused before a pixel is decoded; a 200-megapixel photo passes."""
 
+MAX_PIXELS_PER_BYTE = 2**14
+"""Of an image with more than MAX_RLE_PIXELS: a few bytes of a GIF or WebP can claim any size, and
+take its memory. PNG's compression ends at half of that."""
+
 MAX_RLE_PIXELS = 2**24
 """For run-length encoded BMPs: Pillow decodes them in Python at 12 megapixels per second, and 1 kB
 of such a file can encode any number of pixels."""
@@ -71,9 +75,15 @@ def open_image(file: BinaryIO) -> ImageFile.ImageFile:
 
     Raises ImageError, and whatever Pillow raises on damaged files.
     """
+    length = file.seek(0, os.SEEK_END)
     image = _reader(file)
     check_size(image.size)
     width, height = image.size
+    if width * height > max(MAX_RLE_PIXELS, length * MAX_PIXELS_PER_BYTE):
+        raise ImageError(
+            f"The image claims {width}x{height} pixels in a file of {length:,} bytes; use an "
+            "intact copy, or shrink it."
+        )
     if image.tile and image.tile[0][0] == "bmp_rle" and width * height > MAX_RLE_PIXELS:
         raise ImageError(
             f"The image is a run-length encoded BMP of {width}x{height} pixels; above "

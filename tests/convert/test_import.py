@@ -348,3 +348,23 @@ def test_what_is_no_source(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match=name):
         convert(tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_replaced_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights and its class names would be of two models."""
+    from mixer_mlx import catalog
+
+    info = checkpoint.read_info(catalog.BUILT_IN_FOLDER)
+    model = checkpoint.load(catalog.BUILT_IN_FOLDER)
+    folder, load = tmp_path / "model", checkpoint.load
+    checkpoint.save(folder, model, info)
+
+    def swapped(*args: object) -> object:
+        checkpoint.save(folder, model, info, force=True)
+        return load(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checkpoint, "load", swapped)
+    with pytest.raises(SourceError, match="was replaced while it was read"):
+        import_model(folder)

@@ -20,7 +20,7 @@ from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.errors import ConfigError, ImageError, SourceError
 from mixer_mlx.images import tars
 from mixer_mlx.images.archives import all_images_in
-from mixer_mlx.images.decode import LazyImage, decode
+from mixer_mlx.images.decode import LazyImage, decode, open_image
 from mixer_mlx.images.find import find_images
 from mixer_mlx.images.names import SPECIAL, Skipped
 
@@ -191,3 +191,21 @@ def test_errors_keep_no_pixels(tmp_path: Path) -> None:
     assert images[0] is None
     error = images.unreadable[0]
     assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
+def test_a_canvas_that_a_few_bytes_claim() -> None:
+    """A GIF whose only frame has one pixel took 1.25 GiB."""
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0\x3b"
+    for side, fits in ((4096, True), (16_000, False)):
+        gif = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + b"\0" * 6 + frame
+        if fits:
+            assert open_image(io.BytesIO(gif)).size == (side, side)
+            continue
+        with pytest.raises(ImageError, match=r"claims 16000x16000 pixels in a file of \d+ bytes"):
+            decode(io.BytesIO(gif))
+
+
+def test_an_image_of_one_colour_may_be_small() -> None:
+    file = io.BytesIO()
+    Image.new("1", (10_000, 5_000)).save(file, "PNG")
+    assert open_image(file).size == (10_000, 5_000)

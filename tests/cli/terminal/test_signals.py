@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at given moments, in processes of their own."""
+"""Ctrl-C, SIGTERM and SIGHUP at given moments, in processes of their own."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ mixer_mlx.cli.main.main()
 
 
 @pytest.mark.parametrize(
-    ("moment", "number"), list(zip(MOMENTS, [2, 15] * 3, strict=True)), ids=list(MOMENTS)
+    ("moment", "number"), list(zip(MOMENTS, [2, 15, 1] * 2, strict=True)), ids=list(MOMENTS)
 )
 def test_a_signal_is_a_sentence_and_its_exit_code(cat: Path, moment: str, number: int) -> None:
     driver = DRIVER.format(moment=MOMENTS[moment], number=number)
@@ -90,3 +90,24 @@ print("still here")
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (0, "still here\n")
+
+
+@pytest.mark.parametrize("number", [1, 2, 15])
+def test_a_signal_while_the_command_is_imported(number: int) -> None:
+    """Python would show a traceback of its own."""
+    code = f"""
+import os, sys
+from mixer_mlx.cli import start
+
+class Import:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), {number})
+
+sys.meta_path.insert(0, Import())
+start.main()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (run.returncode, run.stderr) == (128 + number, "Interrupted.\n")
