@@ -12,11 +12,11 @@ import mlx.core as mx
 
 from mixer_mlx import checkpoint
 from mixer_mlx.checkpoint import summarize
-from mixer_mlx.config import MixerConfig
+from mixer_mlx.config import FAMILIES, MixerConfig
 from mixer_mlx.errors import ConversionError
 from mixer_mlx.model import MlpMixer
 
-from .names import Axes, Layout, detect, is_usual
+from .names import TIMM, TIMM_GMIXER, Axes, Layout, detect, is_usual
 from .timm_config import Settings
 from .weights.source import Source
 
@@ -37,7 +37,10 @@ class Plan:
         ours = {}
         for name, (foreign, axes) in self.names.items():
             value = tensors[foreign].squeeze() if self.layout.squeeze else tensors[foreign]
-            ours[name] = value if axes is None else value.transpose(*axes)
+            if axes and (rest := _unnamed(axes, value.shape)) is not None:
+                shape = [value.shape[axis] for axis in axes]
+                value = value.transpose(*axes, *rest).reshape(shape)
+            ours[name] = value
         return ours
 
 
@@ -51,26 +54,33 @@ def make_plan(source: Source, settings: Settings) -> Plan:
     }
     num_blocks = layout.count_blocks(shapes)
     if not 0 < num_blocks <= len(shapes):
-        _refuse([f"there are {num_blocks} blocks in {len(shapes)} tensors"])
+        _refuse(layout, [f"there are {num_blocks} blocks in {len(shapes)} tensors"])
     names = layout.names(num_blocks, head=layout.table["head.weight"][0] in shapes)
     foreign_names = {foreign for foreign, _ in names.values()}
     integers, state = _integers(source, prefix, foreign_names)
     faults = [f"{name} is missing" for name in sorted(foreign_names - set(shapes) - integers)]
     faults += [f"{name} is left over" for name in sorted(set(shapes) - foreign_names)]
     faults += [f"{name} holds integers" for name in sorted(integers)]
-    _refuse(faults)
+    _refuse(layout, faults)
     ours = {
         name: _our_shape(layout, axes, shapes[foreign]) for name, (foreign, axes) in names.items()
     }
+    layout = _gated(layout, ours)
+    if settings.model_type not in (None, layout.model_type):
+        raise ConversionError(
+            f"The weights are those of {_a(layout)}, but their config.json is of another family, "
+            f"{FAMILIES[settings.model_type]}; use the config that belongs to them."
+        )
     config, assumed = _config(ours, num_blocks, layout, settings)
     expected = checkpoint.parameter_shapes(MlpMixer(config))
     _refuse(
+        layout,
         [
             f"{names[name][0]} has shape {list(shapes[names[name][0]])}, but {name} has "
             f"{list(expected[name])}"
             for name in names
             if ours[name] != expected[name]
-        ]
+        ],
     )
     if not is_usual(prefix):
         assumed.append(f"{prefix} is the prefix of all names")
@@ -93,40 +103,66 @@ def _integers(source: Source, prefix: str, needed: set[str]) -> tuple[set[str], 
     return {name.removeprefix(prefix) for name in inside}, sorted(source.integers - inside)
 
 
-def _refuse(faults: list[str]) -> None:
+def _refuse(layout: Layout, faults: list[str]) -> None:
     if faults:
-        raise ConversionError(f"The weights don't form an MLP-Mixer: {summarize(faults)}.")
+        raise ConversionError(f"The weights don't form {_a(layout)}: {summarize(faults)}.")
+
+
+def _a(layout: Layout) -> str:
+    """The family, with its article."""
+    return f"{'an' if layout.model_type == 'mlp_mixer' else 'a'} {FAMILIES[layout.model_type]}"
+
+
+def _gated(layout: Layout, shapes: Shapes) -> Layout:
+    """gMixer's layout for weights with timm's names most of whose MLPs halve the hidden layer."""
+    if layout is not TIMM:
+        return layout
+    first = {name: shape for name, shape in shapes.items() if name.endswith(".fc1.weight")}
+    halved = [
+        shape[:1] == tuple(2 * side for side in shapes[name.replace("fc1", "fc2")][1:])
+        for name, shape in first.items()
+    ]
+    return TIMM_GMIXER if 2 * sum(halved) > len(halved) else layout
 
 
 def _our_shape(layout: Layout, axes: Axes, foreign: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that `Plan.apply` will give; unchanged if the number of axes is wrong."""
     shape = tuple(side for side in foreign if side != 1) if layout.squeeze else foreign
-    return tuple(shape[axis] for axis in axes) if axes and len(axes) == len(shape) else shape
+    if not axes or _unnamed(axes, shape) is None:
+        return shape
+    return tuple(shape[axis] for axis in axes)
+
+
+def _unnamed(axes: tuple[int, ...], shape: tuple[int, ...]) -> list[int] | None:
+    """The other axes of a foreign tensor, all of length one; None if the tensor isn't like that."""
+    rest = [axis for axis in range(len(shape)) if axis not in axes]
+    fits = max(axes) < len(shape) and all(shape[axis] == 1 for axis in rest)
+    return rest if fits else None
 
 
 def _config(
     shapes: Shapes, num_blocks: int, layout: Layout, settings: Settings
 ) -> tuple[MixerConfig, list[str]]:
     """The architecture that our shapes imply, and what had to be assumed."""
-    stem, tokens, channels = (shapes[name] for name in _TELLING)
+    telling = ("stem.weight", _TOKENS[layout.model_type], _CHANNELS[layout.model_type])
+    stem, tokens, channels = (shapes[name] for name in telling)
     if (len(stem), len(tokens), len(channels)) != (4, 2, 2) or stem[1] != stem[2]:
-        _refuse([f"{name} would have shape {list(shapes[name])}" for name in _TELLING])
-    if shapes["blocks.0.token_mixing.fc2.weight"] == (tokens[1], tokens[0] // 2):
-        raise ConversionError("These are weights of a gMixer; only MLP-Mixer is supported.")
+        _refuse(layout, [f"{name} would have shape {list(shapes[name])}" for name in telling])
     assumed = []
     size = settings.image_size
     if size is None:
         size = _square(tokens[1], stem[1])
         assumed.append(f"image size {size[0]}x{size[1]}, a square of {tokens[1]} patches")
-    if settings.hidden_act is None:
+    if settings.hidden_act is None and "architecture" not in settings.source:
         assumed.append(f"activation {layout.hidden_act}, as in {layout.origin}")
     config = MixerConfig(
+        model_type=layout.model_type,
         image_size=size,
         patch_size=stem[1],
         in_channels=stem[3],
         num_blocks=num_blocks,
         hidden_dim=stem[0],
-        tokens_mlp_dim=tokens[0],
+        tokens_mlp_dim=tokens[0] if layout.model_type in ("mlp_mixer", "gmixer") else 0,
         channels_mlp_dim=channels[0],
         num_classes=shapes["head.weight"][0] if "head.weight" in shapes else 0,
         hidden_act=settings.hidden_act or layout.hidden_act,
@@ -139,11 +175,19 @@ def _config(
     return config, assumed
 
 
-_TELLING = (
-    "stem.weight",
-    "blocks.0.token_mixing.fc1.weight",
-    "blocks.0.channel_mixing.fc1.weight",
-)
+# The first matrix over the tokens, and the first over the channels.
+_TOKENS = {
+    "mlp_mixer": "blocks.0.token_mixing.fc1.weight",
+    "resmlp": "blocks.0.token_mixing.weight",
+    "gmlp": "blocks.0.gate.proj.weight",
+    "gmixer": "blocks.0.token_mixing.fc1.weight",
+}
+_CHANNELS = {
+    "mlp_mixer": "blocks.0.channel_mixing.fc1.weight",
+    "resmlp": "blocks.0.channel_mixing.fc1.weight",
+    "gmlp": "blocks.0.fc1.weight",
+    "gmixer": "blocks.0.channel_mixing.fc1.weight",
+}
 
 
 def _square(num_tokens: int, patch_size: int) -> tuple[int, int]:

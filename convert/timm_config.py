@@ -6,8 +6,9 @@ The keys are those that pytorch-image-models writes (`timm/models/_hub.py`) and 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
-from mixer_mlx.choices import HiddenAct
+from mixer_mlx.choices import HiddenAct, ModelType
 from mixer_mlx.errors import ConfigError, ConversionError
 
 
@@ -15,12 +16,14 @@ from mixer_mlx.errors import ConfigError, ConversionError
 class Settings:
     """What is known of a model besides its weights; None or empty if unknown.
 
-    `image_size` is (H, W); `hidden_act` "gelu" or "gelu_tanh"; `labels` one name for each class;
-    `preprocess` some of the fields of `Preprocess`; `source` provenance for `ModelInfo`.
+    `image_size` is (H, W); `hidden_act` a `choices.HiddenAct`; `model_type` a `choices.ModelType`,
+    which the weights must have; `labels` one name for each class; `preprocess` some of the fields
+    of `Preprocess`; `source` provenance for `ModelInfo`.
     """
 
     image_size: tuple[int, int] | None = None
     hidden_act: HiddenAct | None = None
+    model_type: ModelType | None = None
     labels: tuple[str, ...] = ()
     preprocess: Mapping[str, object] = field(default_factory=dict)
     source: Mapping[str, object] = field(default_factory=dict)
@@ -30,6 +33,7 @@ class Settings:
         return Settings(
             image_size=other.image_size or self.image_size,
             hidden_act=other.hidden_act or self.hidden_act,
+            model_type=other.model_type or self.model_type,
             labels=other.labels or self.labels,
             preprocess={**self.preprocess, **other.preprocess},
             source={**self.source, **other.source},
@@ -38,25 +42,30 @@ class Settings:
 
 _RESIZE_MODES = {"center": "shorter", "squash": "squash"}
 _INTERPOLATIONS = ("bicubic", "bilinear")
-_ACTIVATIONS: dict[str, HiddenAct] = {"gelu": "gelu", "gelu_tanh": "gelu_tanh"}
-_SIBLINGS = {"resmlp": "ResMLP", "gmlp": "gMLP", "gmixer": "gMixer"}
+_ACTIVATIONS: dict[str, HiddenAct] = {act: act for act in get_args(HiddenAct)}
+_FAMILIES: dict[str, ModelType] = {
+    "mixer": "mlp_mixer",
+    "resmlp": "resmlp",
+    "gmlp": "gmlp",
+    "gmixer": "gmixer",
+}
+"""By the beginning of timm's `architecture`."""
 
 
 def read_settings(config: Mapping[str, object]) -> Settings:
     """Read the content of a timm `config.json`; an empty one says nothing.
 
-    Raises ConversionError for another architecture, ConfigError for values that can't be used.
+    Raises ConversionError for what the model can't have, ConfigError for values of a wrong kind.
     """
     if not config:
         return Settings()
-    architecture = str(config.get("architecture", ""))
-    if sibling := _SIBLINGS.get(architecture.split("_")[0]):
-        raise ConversionError(f"{architecture} is a {sibling}; only MLP-Mixer is supported.")
+    family = _FAMILIES.get(str(config.get("architecture", "")).split("_")[0])
     cfg = {**config, **_table(config, "pretrained_cfg")}
     size = _image_size(cfg)
     return Settings(
         image_size=size,
         hidden_act=_hidden_act({**_table(config, "model_args"), **config}),
+        model_type=family,
         labels=_labels(cfg),
         preprocess=_preprocess(cfg),
         source={
@@ -86,8 +95,9 @@ def _image_size(cfg: Mapping[str, object]) -> tuple[int, int] | None:
 
 
 def _hidden_act(config: Mapping[str, object]) -> HiddenAct | None:
-    """timm runs the erf form, unless its model was built with another; ours is in `hidden_act`."""
-    name = config.get("hidden_act", config.get("act_layer", "gelu"))
+    """Only what differs from timm's own, which is the layout's; ours is in `hidden_act`."""
+    if (name := config.get("hidden_act", config.get("act_layer"))) is None:
+        return None
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise ConversionError(
             f"The model has activation {name!r}; supported are {' and '.join(_ACTIVATIONS)}."

@@ -18,6 +18,14 @@ from .errors import ConfigError
 MAX_PARAMETERS = 4_000_000_000
 """Larger configs are refused before memory is allocated; the paper's largest has 0.43e9."""
 
+FAMILIES: dict[ModelType, str] = {
+    "mlp_mixer": "MLP-Mixer",
+    "resmlp": "ResMLP",
+    "gmlp": "gMLP",
+    "gmixer": "gMixer",
+}
+"""Names of the values of `model_type`."""
+
 _TOKENS = (1, 1_048_576)
 _BOUNDS = {
     "patch_size": (1, 1024),
@@ -46,7 +54,7 @@ class MixerConfig:
     patch size divides both sides of the image.
     """
 
-    model_type: str = "mlp_mixer"
+    model_type: ModelType = "mlp_mixer"
     image_size: tuple[int, int]
     patch_size: int
     num_blocks: int
@@ -80,10 +88,11 @@ class MixerConfig:
         if kind in ("mlp_mixer", "gmixer"):
             check_whole("tokens_mlp_dim", self.tokens_mlp_dim, *_TOKENS)
         elif self.tokens_mlp_dim:
-            raise wrong("tokens_mlp_dim", self.tokens_mlp_dim, f"0: {kind} has no MLP over tokens")
+            expected = f"0, because {FAMILIES[kind]} has no MLP over tokens"
+            raise wrong("tokens_mlp_dim", self.tokens_mlp_dim, expected)
         for name in ("tokens_mlp_dim", "channels_mlp_dim") if kind in ("gmlp", "gmixer") else ():
             if (width := getattr(self, name)) % 2:
-                raise wrong(name, width, f"even, because {kind} splits it into halves")
+                raise wrong(name, width, f"even, because {FAMILIES[kind]} splits it into halves")
 
     def _check_image_size(self) -> None:
         size = self.image_size
@@ -164,6 +173,11 @@ class MixerConfig:
                 return name
         return None
 
+    @property
+    def title(self) -> str:
+        """The variant's name, or the family's: "B/16", "ResMLP-S24", "gMLP"."""
+        return self.variant_name or FAMILIES[self.model_type]
+
     def replace(self, **changes: object) -> "MixerConfig":
         """A copy with other values, checked again."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
@@ -186,13 +200,13 @@ def _plain(variant: str) -> str:
 class Sizes(TypedDict):
     """The fields of MixerConfig that are a variant's."""
 
-    model_type: str
+    model_type: ModelType
     patch_size: int
     num_blocks: int
     hidden_dim: int
     tokens_mlp_dim: int
     channels_mlp_dim: int
-    hidden_act: NotRequired[str]
+    hidden_act: NotRequired[HiddenAct]
 
 
 def _mixer(scale: str, patch_size: int) -> Sizes:
@@ -212,7 +226,9 @@ def _mixer(scale: str, patch_size: int) -> Sizes:
     }
 
 
-def _sibling(model_type: str, num_blocks: int, hidden_dim: int, patch_size: int = 16) -> Sizes:
+def _sibling(
+    model_type: ModelType, num_blocks: int, hidden_dim: int, patch_size: int = 16
+) -> Sizes:
     return {
         "model_type": model_type,
         "patch_size": patch_size,

@@ -86,7 +86,7 @@ def columns(rows: Sequence[Sequence[object]]) -> str:
 def say_written(path: Path, config: "MixerConfig") -> None:
     """The last line of a command that wrote a model."""
     say(
-        f"Wrote {path}: {config.variant_name or 'a Mixer'}, {config.num_parameters:,} parameters, "
+        f"Wrote {path}: {config.title}, {config.num_parameters:,} parameters, "
         f"{config.num_classes} classes."
     )
 

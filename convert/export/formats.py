@@ -73,13 +73,19 @@ def export(
 
     "timm": the folder `out`, with `model.safetensors` and `config.json` as a timm repository on the
     Hub has them. "jax": the file `out`, an `.npz` as google-research/vision_transformer reads it.
-    "onnx": the file `out`, for ONNX Runtime and others. Raises ConfigError for another format or an
-    option that it doesn't take, CheckpointError if `out` exists or can't be written.
+    "onnx": the file `out`, for ONNX Runtime and others. Raises ConfigError for another format, an
+    option that it doesn't take, or a model that it doesn't have, CheckpointError if `out` exists or
+    can't be written.
     """
     check(out, format, options, force=force)
     if options.softmax and not info.config.num_classes:
         raise ConfigError(
             "The model has no classes, so it has no probabilities; leave out softmax."
+        )
+    if format == "jax" and info.config.model_type != "mlp_mixer":
+        raise ConfigError(
+            f"The official JAX code has only MLP-Mixer, and this is a {info.config.title}; export "
+            "it to timm."
         )
     path, kind = Path(out), FORMATS[format]
     try:

@@ -19,6 +19,8 @@ def foreign_tensors(model: MlpMixer, layout: Layout) -> dict[str, np.ndarray]:
     tensors = {}
     for name, (foreign, axes) in names.items():
         value = np.array(ours[name].astype(mx.float32))
-        order = np.argsort(axes) if axes else range(value.ndim)
-        tensors[foreign] = np.ascontiguousarray(value.transpose(order))
+        if axes:
+            dropped = [axis for axis in range(max(axes)) if axis not in axes]
+            value = np.expand_dims(value.transpose(np.argsort(axes)), dropped)
+        tensors[foreign] = np.ascontiguousarray(value)
     return tensors

@@ -12,21 +12,36 @@ from safetensors.numpy import save_file
 
 from mixer_mlx import checkpoint
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.config import VARIANTS, MixerConfig
+from mixer_mlx.config import FAMILIES, VARIANTS, MixerConfig
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_folder
 
-from ..names import TIMM
+from ..names import TIMM_LAYOUTS
 from .tensors import foreign_tensors
 
 UNNAMED = "mlp_mixer_custom"
 """The `architecture` of a model that timm has no name for; `create_model` refuses it."""
 
-_NAMED = [
-    name
-    for name, sizes in VARIANTS.items()
-    if sizes["model_type"] == "mlp_mixer" and name not in ("S/8", "H/14")  # timm lacks these two
-]
+_NAMES = {
+    **{name: f"mixer_{name.replace('/', '').lower()}_224" for name in VARIANTS if name[1] == "/"},
+    "ResMLP-S12": "resmlp_12_224",
+    "ResMLP-S24": "resmlp_24_224",
+    "ResMLP-S36": "resmlp_36_224",
+    "ResMLP-B24/8": "resmlp_big_24_224",
+    "gMLP-Ti/16": "gmlp_ti16_224",
+    "gMLP-S/16": "gmlp_s16_224",
+    "gMLP-B/16": "gmlp_b16_224",
+    "gMixer-12": "gmixer_12_224",
+    "gMixer-24": "gmixer_24_224",
+}
+del _NAMES["S/8"], _NAMES["H/14"]  # timm lacks these two
+_ARGS = {
+    "mlp_mixer": "",
+    "resmlp": "block_layer=ResBlock, norm_layer=Affine, ",
+    "gmlp": "block_layer=SpatialGatingBlock, mlp_layer=GatedMlp, ",
+    "gmixer": "mlp_layer=GluMlp, act_layer=torch.nn.SiLU, ",
+}
+"""What timm's class `MlpMixer` needs besides `model_args` for each family."""
 _MLP_RATIO = (0.5, 4.0)  # timm's default
 
 
@@ -38,7 +53,7 @@ def write(path: Path, model: MlpMixer, info: ModelInfo) -> None:
 
 def write_files(folder: Path, model: MlpMixer, info: ModelInfo) -> None:
     """Write `model.safetensors` and `config.json` into a folder."""
-    tensors = foreign_tensors(model, TIMM)
+    tensors = foreign_tensors(model, TIMM_LAYOUTS[info.config.model_type])
     save_file(tensors, folder / checkpoint.WEIGHTS_FILE, metadata={"format": "pt"})
     text = json.dumps(timm_config(info), indent=2, allow_nan=False)
     (folder / checkpoint.CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
@@ -82,14 +97,16 @@ def timm_config(info: ModelInfo) -> dict[str, object]:
 def architecture(config: MixerConfig) -> str | None:
     """timm's name for a model with these patches, blocks and width, or None.
 
-    Only these three are fixed by timm's names: its functions take `img_size`, `in_chans` and
+    Only these are fixed by timm's names: its functions take `img_size`, `in_chans` and, for Mixers,
     `mlp_ratio`, but raise TypeError for `patch_size`.
     """
-    fixed = ("model_type", "patch_size", "num_blocks", "hidden_dim")
-    for name in _NAMED:
+    fixed = ["model_type", "patch_size", "num_blocks", "hidden_dim"]
+    if config.model_type != "mlp_mixer":
+        fixed += ["tokens_mlp_dim", "channels_mlp_dim"]
+    for name, theirs in _NAMES.items():
         sizes = MixerConfig.variant(name)
         if all(getattr(config, field) == getattr(sizes, field) for field in fixed):
-            return f"mixer_{name.replace('/', '').lower()}_224"
+            return theirs
     return None
 
 
@@ -98,41 +115,47 @@ def notes(info: ModelInfo) -> list[str]:
     config, found = info.config, []
     if architecture(config) is None:
         found.append(
-            f"timm has no name for a Mixer with {config.num_blocks} blocks of width "
-            f"{config.hidden_dim} and patches of {config.patch_size}, so timm.create_model can't "
-            "load this folder; build timm.models.mlp_mixer.MlpMixer(num_classes=..., "
-            "**model_args) with the model_args in its config.json"
+            f"timm has no name for {_described(config)}, so timm.create_model can't load this "
+            f"folder; build timm.models.mlp_mixer.MlpMixer({_ARGS[config.model_type]}"
+            "num_classes=..., **model_args) with the model_args in its config.json"
         )
-    if config.hidden_act != TIMM.hidden_act:
-        found.append(
-            f"the model was trained with {config.hidden_act}; timm runs gelu, which changes "
-            "logits by about 1e-3"
-        )
-    if config.layer_norm_eps != 1e-6:
+    usual = TIMM_LAYOUTS[config.model_type].hidden_act
+    if config.hidden_act != usual:
+        gelus = {config.hidden_act, usual} == {"gelu", "gelu_tanh"}
+        effect = ", which changes logits by about 1e-3" if gelus else ""
+        found.append(f"the model was trained with {config.hidden_act}; timm runs {usual}{effect}")
+    if config.layer_norm_eps != 1e-6 and config.model_type != "resmlp":
         found.append(
             f"the model was trained with layer_norm_eps {config.layer_norm_eps:g}; timm runs 1e-06"
         )
     return found
 
 
+def _described(config: MixerConfig) -> str:
+    kind = "Mixer" if config.model_type == "mlp_mixer" else FAMILIES[config.model_type]
+    text = f"a {kind} with {config.num_blocks} blocks of width {config.hidden_dim} and patches of "
+    return text + str(config.patch_size) + ("" if kind == "Mixer" else " and these hidden layers")
+
+
 def model_args(config: MixerConfig) -> dict[str, object]:
     """The arguments, but `num_classes`, with which timm's class `MlpMixer` has these sizes."""
+    tokens = mlp_ratio(config.tokens_mlp_dim, config.hidden_dim)
+    channels = mlp_ratio(config.channels_mlp_dim, config.hidden_dim)
     return {
         "img_size": list(config.image_size),
         "patch_size": config.patch_size,
         "in_chans": config.in_channels,
         "num_blocks": config.num_blocks,
         "embed_dim": config.hidden_dim,
-        "mlp_ratio": [
-            mlp_ratio(config.tokens_mlp_dim, config.hidden_dim),
-            mlp_ratio(config.channels_mlp_dim, config.hidden_dim),
-        ],
+        "mlp_ratio": [tokens, channels] if config.tokens_mlp_dim else channels,
     }
 
 
 def _changed_args(config: MixerConfig) -> dict[str, object]:
     """What differs from timm's named model."""
-    usual = {"img_size": [224, 224], "in_chans": 3, "mlp_ratio": list(_MLP_RATIO)}
+    usual: dict[str, object] = {"img_size": [224, 224], "in_chans": 3}
+    if config.model_type == "mlp_mixer":
+        usual["mlp_ratio"] = list(_MLP_RATIO)
     args = model_args(config)
     return {key: args[key] for key, value in usual.items() if args[key] != value}
 

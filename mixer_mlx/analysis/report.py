@@ -96,7 +96,7 @@ def describe(info: ModelInfo, metrics: Metrics, images: DecodedImages) -> list[t
     return [
         (
             "model",
-            f"{config.variant_name or 'MLP-Mixer'}, {config.num_parameters:,} parameters, "
+            f"{config.title}, {config.num_parameters:,} parameters, "
             f"{height} x {width} pixels, {config.num_classes:,} classes",
         ),
         ("images", f"{metrics.images:,}{unreadable}"),
