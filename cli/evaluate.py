@@ -1,6 +1,5 @@
 """`mixer evaluate`: a model's accuracy on labelled images."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,7 +149,7 @@ def _accuracy(metrics: "Metrics") -> dict[str, object]:
     from mixer_mlx.analysis.interval import wilson
 
     low, high = wilson(metrics.top1 * metrics.images, metrics.images)
-    values = asdict(metrics)
+    values = metrics.to_dict()
     return {"top1": values.pop("top1"), "top1_low": low, "top1_high": high, **values}
 
 

@@ -1,8 +1,8 @@
 """Accuracy and loss of a model on labelled images."""
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 
 import mlx.core as mx
 import numpy as np
@@ -19,13 +19,22 @@ Logits = Callable[[NDArray[np.uint8]], mx.array]
 
 @dataclass(frozen=True)
 class Metrics:
-    """`top1` and `top5` are fractions; `loss` is the mean softmax cross-entropy in nats."""
+    """`top1` and `top5` are fractions; `loss` is the mean softmax cross-entropy in nats.
+
+    `scores` are metrics of one's own, see `training.loop.fit`.
+    """
 
     top1: float
     top5: float
     loss: float
     images: int
     images_per_second: float
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, float]:
+        """All of them by name."""
+        values = asdict(self)
+        return values | values.pop("scores")
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,18 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
+from mlx.optimizers import Optimizer
 from numpy.typing import NDArray
 
 from mixer_mlx.analysis.evaluate import Metrics
+from mixer_mlx.checks import check_whole
 from mixer_mlx.choices import WeightsName
 from mixer_mlx.data.mixing import Labels
 from mixer_mlx.errors import ConfigError, TrainingError
@@ -22,6 +24,7 @@ from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.backend import gpu_is_default
 from mixer_mlx.runtime.ranks import ALONE, Ranks
 
+from .loss import LossFunction
 from .optimizer import learning_rate
 from .recipe import Recipe
 from .state import State
@@ -30,7 +33,7 @@ from .step import REPORT, make_step
 # Below this, the loss scale isn't why a float16 gradient overflows.
 LOWEST_LOSS_SCALE = 2.0**-10
 
-Validate = Callable[[MlpMixer], Metrics]
+Validate = Callable[[MlpMixer], Metrics | Mapping[str, float]]
 
 
 class Batches(Protocol):
@@ -110,6 +113,11 @@ def fit(
     preprocess: Preprocess,
     folder: str | os.PathLike[str] | None = None,
     resume: State | None = None,
+    extend: int = 0,
+    loss: LossFunction | None = None,
+    optimizer: Optimizer | None = None,
+    schedule: Callable[[int, int], float] | None = None,
+    score: str = "top1",
     ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
     """Train a model in place, in float32, yielding events; to stop early, stop iterating.
@@ -117,18 +125,32 @@ def fit(
     `preprocess` normalises the pixels. The state is saved to `folder` after each epoch and every
     `recipe.save_every` steps. `validate` is called with the raw weights, and again with the EMA.
     `resume` is a saved state: on the CPU, in float32, the run continues bit for bit as if it had
-    never stopped.
+    never stopped. `extend` makes a resumed run, perhaps a complete one, longer by so many epochs,
+    or steps if the recipe counts these: `resume.recipe` is changed, and the schedule is that of the
+    longer run from here on, so the weights aren't those of a run that was as long from the start.
+
+    In place of the recipe's: `loss`, from float32 logits (N, K) and the batch's labels or targets
+    (N, ...) to (N,); an `optimizer` of `mlx.optimizers`, with its own rate unless there is a
+    `schedule`, which gets each gradient after clipping; `schedule`, from (step, total steps) to the
+    learning rate. They aren't saved: a resumed run must be given the same again.
+
+    `score` names the metric of `validate` by which weights are the best, the highest, or with a "-"
+    before its name the lowest; top-1 is followed by the loss. `validate` may return metrics of any
+    names, which become the `scores` of the events' Metrics.
 
     With several `ranks`, all start from rank 0's state, which rank 0 saves; `train` yields each
     rank's rows of the batches. All get the same events, except for times and memory.
 
     Raises TrainingError if the loss isn't finite (the state is then that before the step), if the
-    data changed since `resume` was saved, and if the state can't be saved.
+    data changed since `resume` was saved, and if the state can't be saved; ConfigError for what
+    doesn't fit together.
     """
-    state = (resume or State.start(model, recipe)).shared(ranks)
-    state = _checked(state, recipe, len(train))
+    state = (resume or State.start(model, recipe, optimizer)).shared(ranks)
+    if extend:
+        recipe = _extended(state, recipe, extend)
+    state = _checked(state, recipe, len(train), optimizer)
     total = recipe.total_steps(len(train))
-    step = make_step(model.config, recipe, preprocess, ranks)
+    step = make_step(model.config, recipe, preprocess, ranks, loss=loss, own=optimizer)
     ahead = gpu_is_default()  # a CPU computes nothing else during a step
     try:
         while state.progress.end is None:
@@ -137,13 +159,18 @@ def fit(
             running: _PendingStep | None = None
             for pixels, labels in _batches(train, state, last):
                 number = state.progress.step
-                lr = learning_rate(recipe, number, total)
+                lr = _rate(recipe, schedule, optimizer, number, total)
                 images = len(pixels) * ranks.size
-                before, running = running, _PendingStep(number, epoch, lr, images)
+                before, running = (
+                    running,
+                    _PendingStep(number, epoch, lr or 0.0, images),
+                )
                 # No other reference to the old arrays: the new ones reuse their memory.
                 state.arrays, running.report = step(
                     state.arrays, state.frozen, pixels, labels, number, lr
                 )
+                if optimizer and lr is None:
+                    running.lr = float(optimizer.learning_rate.item())
                 state.progress = dataclasses.replace(state.progress, step=number + 1)
                 mx.async_eval(state.arrays, running.report)
                 if before:
@@ -158,7 +185,7 @@ def fit(
                     yield save(state, folder, ranks)
             if running:
                 yield running.event(state)
-            yield _end_epoch(state, model, validate, total)
+            yield _end_epoch(state, model, validate, total, score)
             if folder:
                 yield save(state, folder, ranks)
         state.fill(model)
@@ -167,7 +194,39 @@ def fit(
         state.fill(model)
 
 
-def _checked(state: State, recipe: Recipe, steps_per_epoch: int) -> State:
+def _extended(state: State, recipe: Recipe, extend: int) -> Recipe:
+    """The recipe of a run that is longer by `extend` epochs or steps, for the state, too."""
+    check_whole("extend", extend, 1, 10**9)
+    field = "epochs" if recipe.epochs else "steps"
+    longer = recipe.replace(**{field: int(getattr(recipe, field)) + extend})
+    if state.recipe == recipe:
+        state.recipe, state.progress = longer, dataclasses.replace(state.progress, end=None)
+    return longer
+
+
+def _rate(
+    recipe: Recipe,
+    schedule: Callable[[int, int], float] | None,
+    optimizer: Optimizer | None,
+    step: int,
+    total: int,
+) -> float | None:
+    """The learning rate; None for an optimiser that has its own."""
+    if schedule is None:
+        return None if optimizer else learning_rate(recipe, step, total)
+    lr = float(schedule(step, total))
+    if not (math.isfinite(lr) and lr >= 0):
+        raise ConfigError(f"The schedule gave {lr} for step {step}; expected a rate of 0 or more.")
+    return lr
+
+
+def _checked(
+    state: State, recipe: Recipe, steps_per_epoch: int, optimizer: Optimizer | None
+) -> State:
+    if ("optimizer" in state.arrays) != (optimizer is not None):
+        raise ConfigError(
+            "Expected the optimizer that the saved run began with; give it to State.load and fit."
+        )
     if state.recipe != recipe:
         raise ConfigError(
             "Expected the recipe that the saved run began with; restore its settings, or start a "
@@ -240,7 +299,9 @@ def save(state: State, folder: str | os.PathLike[str], ranks: Ranks = ALONE) -> 
     return Saved(state, state.progress.step, Path(folder))
 
 
-def _end_epoch(state: State, model: MlpMixer, validate: Validate | None, total: int) -> EpochDone:
+def _end_epoch(
+    state: State, model: MlpMixer, validate: Validate | None, total: int, score: str
+) -> EpochDone:
     """Validate, and record whether the weights are the best so far and whether the run ends."""
     progress, patience = state.progress, state.recipe.patience
     found: dict[WeightsName, Metrics] = {}
@@ -248,11 +309,12 @@ def _end_epoch(state: State, model: MlpMixer, validate: Validate | None, total: 
     if validate is not None:
         for weights in names:
             state.fill(model, weights)
-            found[weights] = validate(model)
-    best = max(found, key=lambda name: _quality(found[name]), default=None)
-    if best and (progress.best is None or _quality(found[best]) > progress.best):
+            found[weights] = _as_metrics(validate(model))
+    quality = {name: _quality(metrics, score) for name, metrics in found.items()}
+    best = max(quality, key=lambda name: quality[name], default=None)
+    if best and (progress.best is None or quality[best] > progress.best):
         progress = dataclasses.replace(
-            progress, best=_quality(found[best]), best_epoch=progress.epoch, best_weights=best
+            progress, best=quality[best], best_epoch=progress.epoch, best_weights=best
         )
     else:
         best = None
@@ -263,6 +325,26 @@ def _end_epoch(state: State, model: MlpMixer, validate: Validate | None, total: 
     return EpochDone(state, progress.step, progress.epoch, found.get("raw"), found.get("ema"), best)
 
 
-def _quality(metrics: Metrics) -> tuple[float, float]:
-    """Sort key: higher top-1 is better, then lower loss."""
-    return metrics.top1, -min(metrics.loss, 1e9) if math.isfinite(metrics.loss) else -1e9
+def _as_metrics(found: Metrics | Mapping[str, float]) -> Metrics:
+    if isinstance(found, Metrics):
+        return found
+    return Metrics(math.nan, math.nan, math.nan, 0, math.nan, dict(found))
+
+
+def _quality(metrics: Metrics, score: str) -> tuple[float, float]:
+    """Sort key: the higher `score` is better, for top-1 then the lower loss.
+
+    Raises ConfigError if there is no such metric.
+    """
+    name = score.removeprefix("-")
+    known = metrics.scores or metrics.to_dict()
+    if name not in known:
+        raise ConfigError(f"There is no metric {name!r} to score by, only {', '.join(known)}.")
+    second = -_bounded(known["loss"]) if score == "top1" and "loss" in known else 0.0
+    if not math.isfinite(known[name]):
+        return -1e9, second
+    return _bounded(known[name]) * (-1 if score.startswith("-") else 1), second
+
+
+def _bounded(value: float) -> float:
+    return max(-1e9, min(float(value), 1e9)) if math.isfinite(value) else 1e9

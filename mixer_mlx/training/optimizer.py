@@ -93,6 +93,7 @@ def factors(
         # At update n the decay is at most n / (n + 9), as in TensorFlow's
         # ExponentialMovingAverage, so that a short run forgets its start.
         "ema": (1 - mx.minimum(ema_decay, count / (count + 9)), 0.0),
+        "good": (1.0, 0.0),
     }
     own: dict[str, tuple[mx.array | float, float]]
     if recipe.optimizer == "sgd":

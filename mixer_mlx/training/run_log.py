@@ -148,7 +148,7 @@ def _line(event: StepDone | EpochDone) -> dict[str, object]:
 
 
 def _metrics(metrics: Metrics | None) -> dict[str, object] | None:
-    return None if metrics is None else dataclasses.asdict(metrics)
+    return None if metrics is None else dict(metrics.to_dict())
 
 
 def _point(line: Mapping[str, object], value: object) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
+from mlx.optimizers import Optimizer
 
 from mixer_mlx.checkpoint import read_header, read_tensors, summarize
 from mixer_mlx.checks import check_whole
@@ -26,6 +27,9 @@ from .network import put, trained_names, weights_of
 from .optimizer import Weights
 from .recipe import Recipe
 from .step import Arrays, first_arrays
+
+_DTYPES = {mx.uint64: "U64", mx.int64: "I64", mx.uint32: "U32", mx.int32: "I32"}
+"""Of what optimisers count in; all else is float32."""
 
 STATE_FILE = "state.json"
 ARRAYS_FILE = "arrays.safetensors"
@@ -64,8 +68,11 @@ class State:
     steps_per_epoch: int | None = None
 
     @classmethod
-    def start(cls, model: MlpMixer, recipe: Recipe) -> "State":
-        """The state before the first step. Raises ConfigError for a recipe that trains nothing."""
+    def start(cls, model: MlpMixer, recipe: Recipe, optimizer: Optimizer | None = None) -> "State":
+        """The state before the first step; `optimizer` is that of `fit`, if it has one.
+
+        Raises ConfigError for a recipe that trains nothing.
+        """
         # Row-major, as `load` reads them: a BLAS may round differently for a transposed matrix.
         weights = {name: mx.contiguous(w) for name, w in weights_of(model).items()}
         trained = trained_names(model.config, recipe, list(weights))
@@ -74,7 +81,9 @@ class State:
         mx.eval(weights)
         return cls(
             recipe,
-            first_arrays({name: w for name, w in weights.items() if name in trained}, recipe),
+            first_arrays(
+                {name: w for name, w in weights.items() if name in trained}, recipe, optimizer
+            ),
             {name: w for name, w in weights.items() if name not in trained},
         )
 
@@ -97,10 +106,15 @@ class State:
             raise TrainingError(f"The state can't be written to {path}: {error}.") from error
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], model: MlpMixer) -> "State":
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        model: MlpMixer,
+        optimizer: Optimizer | None = None,
+    ) -> "State":
         """Read what `save` wrote; `model` determines the expected arrays, and gets the weights.
 
-        Raises TrainingError.
+        `optimizer` is one as the run began with, if `fit` was given one. Raises TrainingError.
         """
         path = Path(folder)
         try:
@@ -112,7 +126,7 @@ class State:
             steps_per_epoch = record["steps_per_epoch"]
             if steps_per_epoch is not None:
                 check_whole("steps_per_epoch", steps_per_epoch, 1, 10**15)
-            state = cls.start(model, recipe)
+            state = cls.start(model, recipe, optimizer)
             _check(path / ARRAYS_FILE, state._flat())
         except (MixerError, KeyError, TypeError) as error:
             raise TrainingError(f"The state in {path} can't be used: {error}") from error
@@ -154,8 +168,10 @@ def _check(path: Path, expected: Weights) -> None:
     for name, (shape, dtype) in header.items():
         if name not in expected:
             faults.append(f"{name} isn't part of the model")
-        elif shape != tuple(expected[name].shape) or dtype != "F32":
-            faults.append(f"{name} is {dtype} {list(shape)}, not F32 {list(expected[name].shape)}")
+        else:
+            wanted, kind = list(expected[name].shape), _DTYPES.get(expected[name].dtype, "F32")
+            if list(shape) != wanted or dtype != kind:
+                faults.append(f"{name} is {dtype} {list(shape)}, not {kind} {wanted}")
     if faults:
         raise TrainingError(f"{path.name} doesn't fit the model: {summarize(faults)}.")
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import mlx.core as mx
 import numpy as np
+from mlx.optimizers import Optimizer
 from numpy.typing import NDArray
 
 from mixer_mlx.config import MixerConfig
@@ -20,14 +21,15 @@ from mixer_mlx.runtime.ranks import ALONE, Ranks
 from mixer_mlx.runtime.streams import Part, one_core_each, rounds, streams
 from mixer_mlx.runtime.tuning import COMPILE_STEP_FROM, MAX_TRAINING_PART
 
-from . import network, optimizer
-from .loss import Targets, correct, example_losses, targets
+from . import network, optimizer, own_optimizer
+from .loss import LossFunction, Targets, correct, example_losses, targets
 from .optimizer import Weights
 from .recipe import Recipe
 
 Arrays = dict[str, Weights]
-"""All that a step changes. "weights": the trained parameters; "m", "v": the optimiser's moments;
-"ema": their average, if the recipe has one; "counters": see `first_arrays`."""
+"""All that a step changes. "weights": the trained parameters; "m", "v": the optimiser's moments,
+or "optimizer": the state of one of MLX's; "ema": the weights' average, if the recipe has one;
+"counters": see `first_arrays`."""
 
 _Sums: TypeAlias = tuple[mx.array, mx.array, Weights]
 """Sums over examples: of losses, of correct predictions, of gradients."""
@@ -35,23 +37,31 @@ _Sums: TypeAlias = tuple[mx.array, mx.array, Weights]
 REPORT = ("loss", "gradient_norm", "accuracy", "loss_scale", "skipped", "failed")
 """The names of the numbers in a step's report."""
 
-Step = Callable[[Arrays, Weights, NDArray[np.uint8], Labels, int, float], tuple[Arrays, mx.array]]
-"""(arrays, frozen weights, pixels, labels, number of the step, learning rate) -> arrays, report."""
+Step = Callable[
+    [Arrays, Weights, NDArray[np.uint8], Labels | NDArray[Any], int, float | None],
+    tuple[Arrays, mx.array],
+]
+"""(arrays, frozen weights, pixels, labels, number of the step, learning rate) -> arrays, report.
+
+The rate is None for an optimiser that has its own."""
 
 # As in torch.amp.GradScaler.
 FIRST_LOSS_SCALE = 2.0**16
 SCALE_GROWS_AFTER = 2000
 
 
-def first_arrays(weights: Weights, recipe: Recipe) -> Arrays:
+def first_arrays(weights: Weights, recipe: Recipe, own: Optimizer | None = None) -> Arrays:
     """The arrays before the first step, given the weights to train.
 
     Counters: "updates" made; "loss_scale" and "good", the updates since it changed (float16);
-    "failed" is 1 after a loss that isn't finite, and then nothing changes any more.
+    "failed" is 1 after a loss that isn't finite, and then nothing changes any more. `own` replaces
+    the recipe's optimiser.
     """
     scale = FIRST_LOSS_SCALE if recipe.dtype == "float16" else 1.0
     counters = {"updates": 0.0, "loss_scale": scale, "good": 0.0, "failed": 0.0}
-    arrays = {"weights": dict(weights), **optimizer.first_moments(recipe, weights)}
+    first = own_optimizer.first_state(own, weights) if own else None
+    moments = optimizer.first_moments(recipe, weights) if first is None else {"optimizer": first}
+    arrays = {"weights": dict(weights), **moments}
     if recipe.ema_decay is not None:
         arrays["ema"] = dict(weights)
     arrays["counters"] = {name: mx.array(value) for name, value in counters.items()}
@@ -59,13 +69,20 @@ def first_arrays(weights: Weights, recipe: Recipe) -> Arrays:
 
 
 def make_step(
-    config: MixerConfig, recipe: Recipe, preprocess: Preprocess, ranks: Ranks = ALONE
+    config: MixerConfig,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    ranks: Ranks = ALONE,
+    *,
+    loss: LossFunction | None = None,
+    own: Optimizer | None = None,
 ) -> Step:
     """A step that depends only on its arguments; its random numbers on (recipe.seed, number).
 
     With several `ranks` each gives its rows of the batch, and all get the same weights and report.
+    `loss` and the optimiser `own` replace the recipe's.
     """
-    gradients = _gradients(config, recipe, preprocess)
+    gradients = _gradients(config, recipe, preprocess, loss)
     compiled_gradients = mx.compile(gradients)
     backward = list(reversed(network.weights_of(MlpMixer(config))))
 
@@ -78,9 +95,9 @@ def make_step(
         arrays: Arrays,
         frozen: Weights,
         pixels: NDArray[np.uint8],
-        labels: Labels,
+        labels: Labels | NDArray[Any],
         number: int,
-        lr: float,
+        lr: float | None,
     ) -> tuple[Arrays, mx.array]:
         size = len(pixels)
         fuse = worth_compiling(config, size, COMPILE_STEP_FROM)
@@ -103,9 +120,11 @@ def make_step(
         sums = _in_turns(part, _turns(config, recipe, size), backward)
         if ranks.size > 1:
             sums = _over_ranks(ranks, sums)
-        loss, right, total = sums
-        rule = compiled_update if fuse else update
-        return _finish(recipe, rule, arrays, total, loss / whole, right / whole, lr)
+        losses, right, total = sums
+        rule: Callable[..., Arrays] = compiled_update if fuse else update
+        if own:
+            rule = functools.partial(own_optimizer.update, own, lr)
+        return _finish(recipe, rule, arrays, total, losses / whole, right / whole, lr or 0.0)
 
     return step
 
@@ -163,7 +182,9 @@ def _key(seed: int, number: int) -> mx.array:
     return mx.random.key((seed * 1_000_003 + number) % 2**64)
 
 
-def _gradients(config: MixerConfig, recipe: Recipe, preprocess: Preprocess) -> Callable[..., _Sums]:
+def _gradients(
+    config: MixerConfig, recipe: Recipe, preprocess: Preprocess, own_loss: LossFunction | None
+) -> Callable[..., _Sums]:
     # A model without weights of its own: each call sets those that it is given.
     model = MlpMixer(config)
     dtype: mx.Dtype = getattr(mx, recipe.dtype)
@@ -180,7 +201,8 @@ def _gradients(config: MixerConfig, recipe: Recipe, preprocess: Preprocess) -> C
         network.put(model, {k: w.astype(dtype) for k, w in {**frozen, **weights}.items()})
         images = normalized(pixels, mean, std).astype(dtype)
         logits = network.forward(model, images, noise, checkpoint=recipe.gradient_checkpointing)
-        losses = example_losses(recipe.loss, logits, labels, recipe.label_smoothing)
+        kind = own_loss or recipe.loss
+        losses = example_losses(kind, logits, labels, recipe.label_smoothing)
         sum_of_losses = losses.sum()
         return sum_of_losses * scale, sum_of_losses, correct(logits, labels)
 

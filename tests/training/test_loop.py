@@ -83,8 +83,8 @@ def test_speed_of_a_step_that_is_computed_while_it_is_handed_on(
 ) -> None:
     now = [0.0]
 
-    def slow(*arguments: object) -> Step:
-        step = make_step(*arguments)  # type: ignore[arg-type]
+    def slow(*arguments: object, **options: object) -> Step:
+        step = make_step(*arguments, **options)  # type: ignore[arg-type]
 
         def run(*more: object) -> object:
             result = step(*more)  # type: ignore[arg-type]
