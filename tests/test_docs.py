@@ -46,7 +46,7 @@ def test_python_page_runs() -> None:
 
 def test_training_page_runs() -> None:
     blocks = python_blocks("training.md")
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     printed = printed_by(blocks)
     assert "1.0 1.0" in printed
     assert "24 done" in printed

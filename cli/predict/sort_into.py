@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from mixer_mlx.errors import ImageError, MixerError
 from mixer_mlx.runtime.files import open_regular
@@ -226,7 +226,7 @@ class _Content:
         self.source = source
         self._bytes: bytes | None = None
 
-    def open(self) -> BinaryIO:
+    def open(self) -> BufferedReader | BytesIO:
         if isinstance(self.source, Path):
             return open_regular(self.source)
         self._bytes = self.source.read() if self._bytes is None else self._bytes
