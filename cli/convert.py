@@ -69,7 +69,8 @@ def convert(
     activation: Annotated[
         HiddenAct | None,
         typer.Option(
-            "--activation", help="Form of GELU: gelu (erf, as in timm) or gelu_tanh (as in Flax)."
+            "--activation",
+            help="gelu (erf, as in timm), gelu_tanh (as in Flax) or silu (as in gMixer).",
         ),
     ] = None,
     force: options.Force = False,

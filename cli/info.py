@@ -45,10 +45,11 @@ def _shown(labels: tuple[str, ...], first: int = 10) -> str:
 
 
 def models(format: options.FormatOption = "table") -> None:
-    """List the published models, and which are on disk."""
+    """List the published models, most accurate first, with their licences."""
     from mixer_mlx.catalog import CATALOG
 
-    rows = [_row(entry) for entry in CATALOG.values()]
+    entries = sorted(CATALOG.values(), key=_by_accuracy)
+    rows = [_row(entry) for entry in entries]
     if format == "table":
         for row in rows:
             row["note"] = str(row["note"] or "").split(":")[0]
@@ -57,7 +58,12 @@ def models(format: options.FormatOption = "table") -> None:
     output.write_rows(rows, format)
 
 
-_TABLE = ("name", "variant", "classes", "size", "top1", "real", "on_disk", "note")
+def _by_accuracy(entry: "CatalogEntry") -> tuple[bool, float]:
+    """By top-1 on ImageNet; the built-in model, whose classes are others, comes first."""
+    return entry.source is not None, -(entry.top1 or 0)
+
+
+_TABLE = ("name", "variant", "classes", "size", "top1", "real", "licence", "on_disk", "note")
 
 
 def _row(entry: "CatalogEntry") -> dict[str, object]:

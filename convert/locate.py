@@ -18,7 +18,7 @@ import mlx.core as mx
 from mixer_mlx import catalog, checkpoint
 from mixer_mlx.catalog import CatalogEntry
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.config import VARIANTS
+from mixer_mlx.config import find_variant
 from mixer_mlx.errors import ConversionError, SourceError
 from mixer_mlx.runtime import backend
 
@@ -93,14 +93,14 @@ def resolve(model: str | os.PathLike[str]) -> Address:
 
 def _refuse_architecture(text: str) -> None:
     """Raise SourceError for "B/16", which could be the name of a repository on the Hub."""
-    if text.upper() not in VARIANTS:
+    if (variant := find_variant(text)) is None:
         return
     entries = catalog.CATALOG.values()
-    found = [entry.name for entry in entries if entry.config.variant_name == text.upper()]
+    found = [entry.name for entry in entries if entry.config.variant_name == variant]
     published = f"published models: {', '.join(found)}" if found else "it has no published model"
     raise SourceError(
         f"{text} is an architecture, not a model; {published}. To train or time one: --variant "
-        f"{text.upper()}."
+        f"{variant}."
     )
 
 
@@ -125,8 +125,10 @@ def _source_address(source: str) -> str:
 
 def fetch(address: Address, *, listener: Listener = SILENT) -> "Fetched":
     """Bring a remote address to this machine. Raises SourceError."""
-    size = f" ({address.entry.download_bytes / 2**20:.0f} MiB)" if address.entry else ""
-    listener.message(f"Fetching {address.text}{size}.")
+    about = ""
+    if entry := address.entry:
+        about = f" ({entry.download_bytes / 2**20:.0f} MiB, licence {entry.licence})"
+    listener.message(f"Fetching {address.text}{about}.")
     if place := hub_address.parse(address.text):
         from .fetch import hub
 
@@ -169,6 +171,8 @@ def import_fetched(
     The weights of a published model must have the architecture in the catalogue.
     """
     source = {"address": address.text, "revision": fetched.revision}
+    if fetched.licence and address.entry is None:
+        source["license"] = fetched.licence
     if dtype is not None:
         source["dtype"] = backend.dtype_name(dtype)
     known = address.settings.updated(Settings(source=source)).updated(settings)

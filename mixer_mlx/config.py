@@ -113,9 +113,9 @@ class MixerConfig:
         `tokens_mlp_dim` is the paper's, whatever the image size. `changes` replace other fields.
         Raises ConfigError for an unknown name.
         """
-        sizes = {_plain(known): value for known, value in VARIANTS.items()}.get(_plain(name))
-        if sizes is None:
+        if (known := find_variant(name)) is None:
             raise ConfigError(f"Unknown variant {name!r}; choose one of {', '.join(VARIANTS)}.")
+        sizes = VARIANTS[known]
         side = (image_size, image_size) if isinstance(image_size, int) else image_size
         return cls(**{"image_size": side, **sizes, **changes})  # type: ignore[arg-type]
 
@@ -191,6 +191,11 @@ class MixerConfig:
         """The inverse of `to_dict`. Raises ConfigError for a missing or unknown key."""
         check_keys("config", values, cls, all_=True)
         return cls(**values)  # type: ignore[arg-type]
+
+
+def find_variant(name: str) -> str | None:
+    """The variant that `name` spells, as VARIANTS has it, or None."""
+    return {_plain(known): known for known in VARIANTS}.get(_plain(name))
 
 
 def _plain(variant: str) -> str:

@@ -36,6 +36,7 @@ class Repo:
     private: bool = False
     gated: bool = False
     others: tuple["Repo", ...] = ()
+    tags: object = ()
 
 
 @dataclass
@@ -163,6 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
                     sibling["size"] = len(data)
             name = name.removeprefix("datasets/")
             info = {"id": name, "sha": repo.commit, "private": repo.private, "siblings": siblings}
+            info["tags"] = repo.tags
             self.answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
 
     def resolve(self, name: str, revision: str, file: str) -> None:

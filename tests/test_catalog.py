@@ -27,6 +27,19 @@ TIMM = {
     "mixer_l16_224.goog_in21k": (21843, None, None),
     "mixer_b16_224.miil_in21k": (11221, None, None),
     "mixer_b16_224.miil_in21k_ft_in1k": (1000, 82.314, 87.230),
+    "resmlp_big_24_224.fb_in22k_ft_in1k": (1000, 84.414, 89.024),
+    "resmlp_big_24_224.fb_distilled_in1k": (1000, 83.594, 88.441),
+    "resmlp_big_24_224.fb_in1k": (1000, 81.034, 85.697),
+    "resmlp_36_224.fb_distilled_in1k": (1000, 81.150, 86.980),
+    "resmlp_36_224.fb_in1k": (1000, 79.772, 85.623),
+    "resmlp_24_224.fb_distilled_in1k": (1000, 80.766, 86.635),
+    "resmlp_24_224.fb_in1k": (1000, 79.380, 85.277),
+    "resmlp_24_224.fb_dino": (1000, None, None),
+    "resmlp_12_224.fb_distilled_in1k": (1000, 77.948, 84.724),
+    "resmlp_12_224.fb_in1k": (1000, 76.660, 83.566),
+    "resmlp_12_224.fb_dino": (1000, None, None),
+    "gmlp_s16_224.ra3_in1k": (1000, 79.652, 85.362),
+    "gmixer_24_224.ra3_in1k": (1000, 78.048, 83.972),
 }
 
 
@@ -46,12 +59,22 @@ def test_all_of_timms_repositories() -> None:
         entry = CATALOG[name]
         assert entry.source == f"hf://timm/{name}"
         assert (entry.config.num_classes, entry.top1, entry.real) == (classes, top1, real)
-        assert entry.config.hidden_act == "gelu"
+        family = name.split("_")[0]
+        assert entry.config.hidden_act == ("silu" if family == "gmixer" else "gelu")
         miil = "miil" in name
         assert entry.preprocess.interpolation == ("bilinear" if miil else "bicubic")
-        assert entry.preprocess.mean == ((0, 0, 0) if miil else (0.5, 0.5, 0.5))
-        assert (entry.note is not None) == (name.endswith("ft_in1k") and not miil)
+        imagenet = (0.485, 0.456, 0.406)
+        mean = imagenet if family in ("resmlp", "gmixer") else ((0, 0, 0) if miil else (0.5,) * 3)
+        assert entry.preprocess.mean == mean
+        assert (entry.note is not None) == ("goog_in21k_ft" in name or "dino" in name)
+        assert bool(entry.labels) == ("dino" not in name)
     assert len(CATALOG) == len(BUCKET) + len(TIMM) + 1
+
+
+def test_sizes_of_the_files_of_resmlp_on_the_hub() -> None:
+    """61.4 MB is shown there for the files of ResMLP-S12, also for fb_dino's, which has a head."""
+    for tag in ("fb_in1k", "fb_dino"):
+        assert round(CATALOG[f"resmlp_12_224.{tag}"].download_bytes / 1e6, 1) == 61.4
 
 
 def test_accuracies_say_where_they_were_published() -> None:

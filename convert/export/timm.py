@@ -11,8 +11,9 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from mixer_mlx import checkpoint
+from mixer_mlx.catalog import TIMM_NAMES
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.config import FAMILIES, VARIANTS, MixerConfig
+from mixer_mlx.config import FAMILIES, MixerConfig
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_folder
 
@@ -22,19 +23,6 @@ from .tensors import foreign_tensors
 UNNAMED = "mlp_mixer_custom"
 """The `architecture` of a model that timm has no name for; `create_model` refuses it."""
 
-_NAMES = {
-    **{name: f"mixer_{name.replace('/', '').lower()}_224" for name in VARIANTS if name[1] == "/"},
-    "ResMLP-S12": "resmlp_12_224",
-    "ResMLP-S24": "resmlp_24_224",
-    "ResMLP-S36": "resmlp_36_224",
-    "ResMLP-B24/8": "resmlp_big_24_224",
-    "gMLP-Ti/16": "gmlp_ti16_224",
-    "gMLP-S/16": "gmlp_s16_224",
-    "gMLP-B/16": "gmlp_b16_224",
-    "gMixer-12": "gmixer_12_224",
-    "gMixer-24": "gmixer_24_224",
-}
-del _NAMES["S/8"], _NAMES["H/14"]  # timm lacks these two
 _ARGS = {
     "mlp_mixer": "",
     "resmlp": "block_layer=ResBlock, norm_layer=Affine, ",
@@ -103,7 +91,7 @@ def architecture(config: MixerConfig) -> str | None:
     fixed = ["model_type", "patch_size", "num_blocks", "hidden_dim"]
     if config.model_type != "mlp_mixer":
         fixed += ["tokens_mlp_dim", "channels_mlp_dim"]
-    for name, theirs in _NAMES.items():
+    for name, theirs in TIMM_NAMES.items():
         sizes = MixerConfig.variant(name)
         if all(getattr(config, field) == getattr(sizes, field) for field in fixed):
             return theirs

@@ -47,12 +47,13 @@ class Fetched:
     """A file on this machine, or a folder with `files`, and its revision (a commit or an ETag).
 
     `files` are what was fetched: weights, and before them `config.json` if there is one. The folder
-    may hold files of earlier fetches too.
+    may hold files of earlier fetches too. `licence` is the repository's, where it was asked.
     """
 
     path: Path
     revision: str
     files: tuple[str, ...]
+    licence: str | None = None
 
 
 @dataclass(frozen=True)

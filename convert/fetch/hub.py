@@ -6,6 +6,7 @@ holds is used if the Hub can't be reached, and without a request if the commit i
 
 import logging
 import os
+import re
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -64,18 +65,21 @@ def _fetch(address: HubAddress, listener: Listener) -> Fetched:
     if COMMIT.fullmatch(revision) and (cached := _cached(address, complete=True)):
         return cached
     try:
-        commit, names = look_up(repo, address.revision)
+        info = repo_info(repo, address.revision)
+        commit, names = _contents(info)
     except Exception as error:
         if may_pass(error) and (cached := _cached(address)):
             return cached
         raise
     wanted = (address.file,) if address.file else choose(repo, names)
+    if (licence := _licence(info)) and _limits(licence):
+        listener.message(f"The licence of {repo}, {licence}, may not allow your use; read it.")
     for name in wanted:
         get(repo, name, commit, SILENT if name == _CONFIG else listener)
     folder = snapshot(repo, commit)
     if revision != commit:
         _remember(folder, revision)
-    return Fetched(folder / (address.file or ""), commit, wanted)
+    return Fetched(folder / (address.file or ""), commit, wanted, licence)
 
 
 def choose(repo: str, names: Collection[str]) -> tuple[str, ...]:
@@ -106,23 +110,44 @@ def look_up(repo: str, revision: str | None, kind: str = "model") -> tuple[str, 
 
     `kind` is "model" or "dataset". One request; raises what the Hub's library raises.
     """
+    return _contents(repo_info(repo, revision, kind))
+
+
+def repo_info(repo: str, revision: str | None, kind: str = "model") -> Any:
+    """What the Hub's library knows of a repository, by one request."""
     for wait in (*WAITS, None):
         try:
-            info: Any = HfApi().repo_info(
+            return HfApi().repo_info(
                 repo,
                 repo_type=kind,
                 revision=revision,
                 timeout=TIMEOUT,
                 files_metadata=kind == "dataset",
             )
-            break
         except errors.HfHubHTTPError as error:
             if wait is None or not may_pass(error):
                 raise
             time.sleep(wait)
+    raise AssertionError
+
+
+def _contents(info: Any) -> tuple[str, dict[str, int]]:
     if not COMMIT.fullmatch(info.sha or "") or info.siblings is None:
         raise ValueError("no commit or no files in the answer")
     return str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings}
+
+
+def _licence(info: Any) -> str | None:
+    """The licence on a repository's card, e.g. "apache-2.0"."""
+    tags = info.tags if isinstance(info.tags, list) else []
+    found = [tag.partition(":")[2] for tag in tags if str(tag).startswith("license:")]
+    return found[0] if found else None
+
+
+def _limits(licence: str) -> bool:
+    """Whether a licence, by its name on the Hub, forbids some uses, e.g. commercial ones."""
+    words = re.split("[^a-z]+", licence.lower())
+    return bool({"nc", "noncommercial", "research", "other", "unknown"} & set(words))
 
 
 def get(repo: str, name: str, commit: str, listener: Listener, kind: str = "model") -> None:

@@ -39,13 +39,21 @@ def card(
     results = json.dumps(best.metrics) if best else "none"
     classes = "\n".join(f"- {code(label)}: {count}" for label, count in counts.items())
     return (
-        f"# {plain(name)}\n\nAn MLP-Mixer (arXiv 2105.01601) made by `mixer {command}`: images of "
+        f"# {plain(name)}\n\n{_A_MODEL[config.model_type]} made by `mixer {command}`: images of "
         f"{config.image_size[0]} x {config.image_size[1]}, patches of {config.patch_size}, "
         f"{config.num_parameters:,} parameters. It started from {plain(origin)}.\n\nOn the "
         f"{validation_images} validation images, in `best/`: `{results}` (fractions; loss in "
         f"nats).\n\nTrained on {sum(counts.values())} images, per class:\n\n{classes}\n\nRecipe "
         f"{code(recipe_name)}:\n\n```json\n{json.dumps(recipe.to_dict(), indent=2)}\n```\n"
     )
+
+
+_A_MODEL = {
+    "mlp_mixer": "An MLP-Mixer (arXiv 2105.01601)",
+    "resmlp": "A ResMLP (arXiv 2105.03404)",
+    "gmlp": "A gMLP (arXiv 2105.08050)",
+    "gmixer": "A gMixer (of timm)",
+}
 
 
 def plain(text: str) -> str:

@@ -62,7 +62,10 @@ def test_models(mixer) -> None:  # type: ignore[no-untyped-def]
     assert row["name"] == "cifar10"
     first, *others = csv.DictReader(io.StringIO(mixer("models", "--format", "csv").out))
     assert (first["name"], first["parameters"]) == ("cifar10", "1132170")
-    assert len(others) == 17
+    assert len(others) == 30
+    accuracies = [float(row["top1"] or 0) for row in others]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert {row["licence"] for row in others} == {"Apache-2.0"}
 
 
 def test_info(mixer) -> None:  # type: ignore[no-untyped-def]

@@ -19,12 +19,13 @@ from mixer_mlx import (
     MlpMixer,
     ModelInfo,
     Preprocess,
+    checkpoint,
 )
 from mixer_mlx.catalog import CATALOG
 from mixer_mlx.convert import Settings, convert, export
 from mixer_mlx.convert.export import timm
 from mixer_mlx.convert.export.tensors import foreign_tensors
-from mixer_mlx.convert.names import JAX, TIMM
+from mixer_mlx.convert.names import JAX, TIMM, TIMM_LAYOUTS
 
 SIZE = Settings(image_size=(24, 32))
 
@@ -89,9 +90,13 @@ def test_across_from_timm_to_jax_and_back(golden: Path, tmp_path: Path) -> None:
 def test_names_of_every_published_model_are_used_once(name: str, layout) -> None:  # type: ignore[no-untyped-def]
     """As many foreign names as there are tensors, none twice."""
     config = CATALOG[name].config
+    if config.model_type != "mlp_mixer":
+        layout = TIMM_LAYOUTS[config.model_type]
     names = layout.names(config.num_blocks, head=True)
     foreign = [theirs for theirs, _ in names.values()]
-    assert len(set(foreign)) == len(foreign) == 12 * config.num_blocks + 6
+    per_block = {"mlp_mixer": 12, "resmlp": 12, "gmlp": 10, "gmixer": 12}[config.model_type]
+    assert len(set(foreign)) == len(foreign) == per_block * config.num_blocks + 6
+    assert names.keys() == checkpoint.parameter_shapes(MlpMixer(config)).keys()
 
 
 def test_architectures_are_timms_where_it_has_them() -> None:

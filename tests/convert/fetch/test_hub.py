@@ -403,3 +403,28 @@ def test_nothing_on_stderr(
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
     assert logging.getLogger("huggingface_hub").level == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    ("tags", "licence", "warned"),
+    [
+        (["timm", "license:apache-2.0"], "apache-2.0", False),
+        (["license:cc-by-nc-4.0"], "cc-by-nc-4.0", True),
+        (["license:other"], "other", True),
+        (["license:cc-by-sa-4.0", 3], "cc-by-sa-4.0", False),
+        (["timm"], None, False),
+        (None, None, False),
+    ],
+)
+def test_a_licence_that_limits_use_is_said_before_the_download(
+    repo: Repo, tags: object, licence: str | None, warned: bool
+) -> None:
+    repo.tags = tags
+    said: list[str] = []
+
+    def progress(*_: object) -> None:
+        said.append("downloading")
+
+    found = fetch(NAME, listener=Listener(said.append, progress))
+    assert found.licence == licence
+    assert (f"The licence of {NAME}" in said[0]) == warned
