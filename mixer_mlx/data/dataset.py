@@ -52,13 +52,28 @@ class Dataset:
         return [name for name, count in self.counts().items() if count]
 
 
+MAX_NAME = 1000
+"""Characters of a class name; a list or a Parquet file may hold anything in a column of labels."""
+
+
 def by_name(paths: Sequence[Entry], names: Sequence[str]) -> Dataset:
-    """A dataset from the class name of each image; classes sorted, by value if all are numbers."""
-    names = list(map(canonical, names))
-    are_numbers = all(name.isascii() and name.isdigit() for name in names)
-    classes = sorted(set(names), key=(lambda name: (int(name), name)) if are_numbers else None)
-    index = {name: label for label, name in enumerate(classes)}
-    return Dataset(tuple(classes), tuple(paths), np.array([index[n] for n in names], np.int32))
+    """A dataset from the class name of each image; classes sorted, by value if all are numbers.
+
+    Raises ConfigError for a name longer than MAX_NAME.
+    """
+    given = set(names)
+    if long := next((name for name in given if len(name) > MAX_NAME), None):
+        raise ConfigError(
+            f"Expected labels of at most {MAX_NAME:,} characters, not {len(long):,} "
+            f"({long[:50]}...); choose another column."
+        )
+    name_of = {name: canonical(name) for name in given}
+    are_numbers = all(name.isascii() and name.isdigit() for name in name_of.values())
+    by_value = (lambda name: (int(name), name)) if are_numbers else None
+    classes = sorted(set(name_of.values()), key=by_value)
+    number = {name: label for label, name in enumerate(classes)}
+    label_of = {name: number[own] for name, own in name_of.items()}
+    return Dataset(tuple(classes), tuple(paths), np.array([label_of[n] for n in names], np.int32))
 
 
 def relabelled(dataset: Dataset, classes: tuple[str, ...], what: str) -> Dataset:

@@ -45,9 +45,11 @@ of such a file can encode any number of pixels."""
 
 MAX_SCANS = 100
 """Of a progressive JPEG, each of which takes a pass over all pixels; encoders make about ten."""
+MAX_SCAN_PIXELS = 2**32
+"""Scans times pixels: 16 scans of the largest image."""
 
 _MAX_JPEG_BYTES = 2**28
-_JPEG_MARKER = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # in a scan, these follow a byte ff
+_JPEG_MARKER = re.compile(rb"\xff[^\0\1\xff\xd0-\xd7]")  # of a segment; in a scan, others follow ff
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 # The classes and not Image.open, which applies Pillow's global limit of 179 megapixels to every
@@ -101,8 +103,9 @@ def check_size(size: tuple[int, int]) -> None:
         )
 
 
-def _check_scans(file: BinaryIO) -> None:
-    """Raise ImageError for a JPEG of more than MAX_SCANS scans. Leaves the position as it is."""
+def _check_scans(file: BinaryIO, pixels: int) -> None:
+    """Raise ImageError for a JPEG of too many scans. Leaves the position as it is."""
+    limit = min(MAX_SCANS, MAX_SCAN_PIXELS // pixels)
     position = file.tell()
     file.seek(2)
     data = file.read(_MAX_JPEG_BYTES)
@@ -112,8 +115,8 @@ def _check_scans(file: BinaryIO) -> None:
         if marker[0] == _END_OF_IMAGE:
             return
         scans += marker[0] == _START_OF_SCAN
-        if scans > MAX_SCANS:
-            raise ImageError(f"The image is a JPEG of over {MAX_SCANS} scans; save it again.")
+        if scans > limit:
+            raise ImageError(f"The image is a JPEG of over {limit} scans; save it again.")
         start = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
 
 
@@ -203,7 +206,7 @@ def opened(image: ImageInput, *, at_least: int | None = None) -> Iterator[Image.
             with quietly(*_DECODING):
                 header = open_image(file)
                 if header.info.get("progressive"):
-                    _check_scans(file)
+                    _check_scans(file, header.width * header.height)
                 if at_least is not None and isinstance(header, JpegImageFile):
                     _reduce(header, at_least)
             with _BUDGET.reserved(_BYTES_PER_PIXEL * header.width * header.height):
@@ -318,7 +321,9 @@ class _Budget:
     def reserved(self, size: int) -> Iterator[None]:
         size = min(size, self._size)
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= size)
+            # Without memory, a thread may fail before it notifies the others.
+            while not self._changed.wait_for(lambda: self._free >= size, timeout=1):
+                pass
             self._free -= size
         try:
             yield

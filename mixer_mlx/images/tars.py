@@ -30,10 +30,13 @@ from .stored import (
 
 MAX_HEADER_BYTES = 2**20
 """Size of a long name, or of a member's other attributes."""
+MIN_HEADERS_BYTES, MAX_HEADERS_RATIO = 2**22, 4
+"""Size of all of these together: the larger of this and a multiple of the archive's size. (Packed,
+they take a thousandth.)"""
 MAX_HEADER_BLOCKS = 1024
 """Reads that one member's headers may take."""
 _EXTENDED_HEADERS = (b"x", b"g", b"X", b"L", b"K")
-_DIGITS = re.compile(rb"\d{256}")
+_DIGITS = re.compile(rb"\d{100}")
 _SPARSE, _NO_SPARSE = b"GNU.sparse.", b"GNU-sparse-"
 _TAR_OPENERS: dict[bytes, Callable[[str], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -162,15 +165,17 @@ def tar_opener(path: str) -> Callable[[str], Any] | None:
 
 @contextmanager
 def _opened_tar(path: str) -> Iterator[tarfile.TarFile]:
+    room = max(MIN_HEADERS_BYTES, MAX_HEADERS_RATIO * os.path.getsize(path))
     with (tar_opener(path) or partial(open, mode="rb"))(path) as file:
-        yield tarfile.TarFile(fileobj=_TarStream(file))  # type: ignore[arg-type]
+        yield tarfile.TarFile(fileobj=_TarStream(file, room))  # type: ignore[arg-type]
 
 
 class _TarStream:
     """What tarfile reads from; it refuses what only malicious headers ask for."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], room: int) -> None:
         self._read, self.seek, self.tell = file.read, file.seek, file.tell
+        self._room = room  # for extended headers
         self.block = b""
         """The first block of the last read."""
         self.reads = 0
@@ -183,6 +188,9 @@ class _TarStream:
             raise tarfile.ReadError("a header of impossible size")
         if self.reads > MAX_HEADER_BLOCKS:
             raise tarfile.ReadError("a header of too many blocks")
+        self._room -= size * extends
+        if self._room < 0:
+            raise tarfile.ReadError("headers of too many bytes")
         data = self._read(size)
         self.block = data[: tarfile.BLOCKSIZE]
         return _checked_header(data) if extends else data

@@ -8,6 +8,7 @@ ConfigError, too.
 import dataclasses
 import json
 import math
+import os
 import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -32,7 +33,8 @@ def read_text(path: Path, encoding: str = "utf-8", *, limit: int = MAX_BYTES) ->
     """A text file of at most `limit` bytes. Raises ConfigError, which says "it ..." of the file."""
     try:
         with open_regular(path) as file:
-            data = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size  # `read` allocates what it is asked for
+            data = file.read(min(size, limit) + 1)
         if len(data) > limit:
             raise ConfigError(f"it is larger than {limit // 2**20:,} MiB.")
         return data.decode(encoding)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mixer_mlx import ConfigError
-from mixer_mlx.data.dataset import relabelled
+from mixer_mlx.data.dataset import by_name, relabelled
 from mixer_mlx.data.read import (
     Dataset,
     hold_out,
@@ -69,6 +69,14 @@ def test_a_split_is_stratified_seeded_and_complete(tmp_path: Path) -> None:
     for fraction in (0, 1, -0.5):
         with pytest.raises(ConfigError, match="between 0 and 1"):
             hold_out(whole, fraction, seed=0)
+
+
+def test_labels_that_are_no_names() -> None:
+    """A Parquet file may hold a long one once for any number of rows."""
+    with pytest.raises(ConfigError, match=r"at most 1,000 characters, not 5,000 \(9999") as caught:
+        by_name([Path("a")] * 3, ["9" * 5000, "2", "9" * 5000])
+    assert len(str(caught.value)) < 200
+    assert by_name([Path("a")] * 2, ["e\u0301", "\u00e9"]).classes == ("\u00e9",)
 
 
 class Counted(np.ndarray):

@@ -221,3 +221,25 @@ def test_grey_models_get_one_channel() -> None:
     for kind in ("crop", "pad", "none"):
         found = augmentation(kind, grey, flip=True)(image, generator(0, 0, 0))
         assert found.shape == (8, 8, 1)
+
+
+def test_a_thread_that_ends_before_its_work_does_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As without memory: the executor's own code fails, and nobody would ever set the result."""
+
+    def run(self: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("concurrent.futures.thread._WorkItem.run", run)
+    monkeypatch.setattr("mixer_mlx.runtime.threads._PATIENCE", 0.05)
+    with pytest.raises(MemoryError, match="a thread failed"):
+        list(in_threads(str, range(3), ahead=2))
+
+
+def test_a_timeout_of_the_work_is_its_own() -> None:
+    def work(number: int) -> int:
+        raise TimeoutError("mine")
+
+    with pytest.raises(TimeoutError, match="mine"):
+        list(in_threads(work, range(3), ahead=2))

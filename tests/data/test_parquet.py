@@ -221,7 +221,7 @@ def test_any_damage_is_a_sentence(files, tmp_path: Path) -> None:  # type: ignor
 
 def test_a_dictionary_is_not_written_out_for_each_row(tmp_path: Path) -> None:
     """A file may hold an image, or a label, once for any number of rows."""
-    image, label, rows = bytes(2**20), "x" * 2**16, 300
+    image, label, rows = bytes(2**20), "x" * 1000, 300
     table = pa.table({"image": [image] * rows, "label": [label, "y"] * (rows // 2)})
     path = tmp_path / "a.parquet"
     pq.write_table(table, path, dictionary_pagesize_limit=2**22, compression="zstd")
@@ -233,6 +233,9 @@ def test_a_dictionary_is_not_written_out_for_each_row(tmp_path: Path) -> None:
     assert pa.total_allocated_bytes() - before < 2**24
     spool = found.paths[0].read.args[0]
     assert spool._end == len(image)
+    pq.write_table(pa.table({"image": [image], "label": ["x" * 1001]}), path)
+    with pytest.raises(ConfigError, match="at most 1,000 characters, not 1,001"):
+        read_split(path)
 
 
 def test_more_rows_than_a_file_can_mean(tmp_path: Path) -> None:

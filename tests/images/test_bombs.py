@@ -1,5 +1,6 @@
 """Files that claim, or unpack to, more than they should: little memory, and one sentence."""
 
+import gzip
 import io
 import re
 import struct
@@ -162,15 +163,29 @@ def test_a_map_of_a_sparse_file_is_not_expanded(tmp_path: Path) -> None:
     assert (image.read(), skipped) == (b"x", {SPECIAL: 1})
 
 
-def progressive(scans: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated."""
+def test_headers_of_a_packed_tar_are_bounded_in_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each within the limits, they pack to a thousandth: 0.4 MB took over a minute."""
+    monkeypatch.setattr(tars, "MIN_HEADERS_BYTES", 50_000)
+    path = tmp_path / "a.tar.gz"
+    one = pax(comment=("1" * 90 + " ") * 100) + tarfile.TarInfo("b.txt").tobuf()
+    path.write_bytes(gzip.compress(one * 3 + member(b"x") + bytes(1024)))
+    assert len(all_images_in(str(path), memory_bytes=1)) == 1
+    path.write_bytes(gzip.compress(one * 10 + member(b"x") + bytes(1024)))
+    with pytest.raises(ConfigError, match="headers of too many bytes"):
+        all_images_in(str(path), memory_bytes=1)
+
+
+def progressive(scans: int, before: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan is repeated, with bytes before each."""
     file = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(file, "JPEG", progressive=True)
     data = file.getvalue()
     *_, last = re.finditer(rb"\xff\xda", data)
     first, scan = data[: last.start()], data[last.start() : -2]
-    return first + scan * (scans - first.count(b"\xff\xda")) + b"\xff\xd9"
+    return first + (before + scan) * (scans - first.count(b"\xff\xda")) + b"\xff\xd9"
 
 
 def test_a_jpeg_of_many_scans_is_refused() -> None:
@@ -179,6 +194,16 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
     assert decode(io.BytesIO(after_the_end)).size == (64, 64)
     with pytest.raises(ImageError, match="a JPEG of over 100 scans"):
         decode(io.BytesIO(progressive(101)))
+    # TEM has no length; what looks like one would hide the scan behind it.
+    with pytest.raises(ImageError, match="a JPEG of over 100 scans"):
+        decode(io.BytesIO(progressive(101, b"\xff\x01\x00\x09")))
+
+
+def test_scans_of_a_large_jpeg_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixer_mlx.images.decode.MAX_SCAN_PIXELS", 20 * 64 * 64 + 100)
+    assert decode(io.BytesIO(progressive(20))).size == (64, 64)
+    with pytest.raises(ImageError, match="a JPEG of over 20 scans"):
+        decode(io.BytesIO(progressive(21)))
 
 
 def test_errors_keep_no_pixels(tmp_path: Path) -> None:
