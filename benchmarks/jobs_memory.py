@@ -58,7 +58,7 @@ class InferenceMemory(Peak):
         mx.reset_peak_memory()
 
     def run(self) -> None:
-        mx.eval(self.classifier.logits(self.pixels))
+        mx.eval(self.classifier.forward(self.pixels))
 
 
 class TrainingMemory(Peak):

@@ -81,7 +81,7 @@ class Scaling(Plain):
         mx.reset_peak_memory()
 
     def run(self) -> None:
-        mx.eval(self.classifier.logits(self.pixels))
+        mx.eval(self.classifier.forward(self.pixels))
 
     def facts(self) -> dict[str, Any]:
         """`peak` is MLX's peak allocation in bytes, weights included."""

@@ -27,7 +27,7 @@ class Inference(Plain):
         self.pixels = serve.noise(case)
 
     def run(self) -> None:
-        self.logits = np.array(self.classifier.logits(self.pixels))
+        self.logits = np.array(self.classifier.forward(self.pixels))
 
     def output(self) -> dict[str, np.ndarray]:
         return {"logits": self.logits}

@@ -14,6 +14,7 @@ from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConversionError, SourceError
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.runtime import worker
 
 from .plan import Plan, make_plan
 from .timm_config import Settings, read_settings
@@ -31,6 +32,7 @@ class Imported:
     assumed: tuple[str, ...] = ()
 
 
+@worker.outlives_threads
 def import_model(
     path: str | Path, *, dtype: mx.Dtype | None = None, settings: Settings = NOTHING
 ) -> Imported:

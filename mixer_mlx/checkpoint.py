@@ -5,13 +5,14 @@
 `blocks.0.token_mixing.fc1.weight`; linear weights are (out, in), the stem is (C, P, P, in).
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import get_args
+from typing import Any, get_args
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -69,6 +70,10 @@ class ModelInfo:
         """The published name or the address, else the paper's name for the sizes, else MlpMixer."""
         known = self.source.get("name") or self.source.get("address")
         return str(known or self.config.variant_name or "MlpMixer")
+
+    def replace(self, **changes: Any) -> "ModelInfo":
+        """A copy with other values, checked again."""
+        return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, object]:
         """The content of `config.json`."""
@@ -187,6 +192,14 @@ def check_shapes(
     path: Path,
 ) -> None:
     """Raise CheckpointError unless names, shapes and dtypes are as expected."""
+    if faults := _faults(header, expected):
+        raise CheckpointError(f"{path} doesn't fit its config: {summarize(faults)}.")
+
+
+def _faults(
+    header: Mapping[str, tuple[tuple[int, ...], str]], expected: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """What is wrong with names, shapes and dtypes."""
     faults = [f"{name} is missing" for name in expected if name not in header]
     for name, (shape, dtype) in header.items():
         if name not in expected:
@@ -195,8 +208,49 @@ def check_shapes(
             faults.append(f"{name} has shape {list(shape)}, not {list(expected[name])}")
         elif dtype not in _DTYPES:
             faults.append(f"{name} has dtype {dtype}, not one of {', '.join(_DTYPES)}")
+    return faults
+
+
+def check_agreement(model: MlpMixer, info: ModelInfo) -> None:
+    """Raise CheckpointError unless a model has the config of the info, and its number of outputs.
+
+    Layers of other kinds, e.g. quantised ones, are accepted.
+    """
+    ours, theirs = model.config.to_dict(), info.config.to_dict()
+    faults = [
+        f"the model's {name} is {value} and the info's {theirs[name]}"
+        for name, value in ours.items()
+        if value != theirs[name]
+    ]
+    if not faults and info.config.num_classes:
+        outputs = model.head.weight.shape[0] if "weight" in model.get("head", {}) else None
+        if outputs not in (None, info.config.num_classes):
+            faults = [f"the head has {outputs} outputs, its config {info.config.num_classes}"]
     if faults:
-        raise CheckpointError(f"{path} doesn't fit its config: {summarize(faults)}.")
+        raise CheckpointError(
+            f"The model doesn't fit its info: {summarize(faults)}; give the info of this model, or "
+            "change its head by with_head."
+        )
+
+
+def check_savable(model: MlpMixer, info: ModelInfo) -> None:
+    """Raise CheckpointError unless `load` would accept what `save` would write."""
+    check_agreement(model, info)
+    header = {
+        name: (tuple(value.shape), _dtype_in_file(value.dtype))
+        for name, value in _parameters(model).items()
+    }
+    faults = _faults(header, parameter_shapes(MlpMixer(info.config)))
+    if faults:
+        raise CheckpointError(
+            f"The model can't be saved as a model folder: {summarize(faults)}. Its layers must be "
+            "those of its config, neither quantised nor replaced."
+        )
+
+
+def _dtype_in_file(dtype: mx.Dtype) -> str:
+    known = {value: name for name, value in _DTYPES.items()}
+    return known.get(dtype, str(dtype).removeprefix("mlx.core."))
 
 
 def summarize(faults: list[str], limit: int = 8) -> str:
@@ -217,8 +271,9 @@ def save(
 
     An existing folder is replaced only with `force`, and only if it contains nothing but a model.
     With `beside`, other files in it are kept, and the model's two are replaced one after the other.
-    Raises CheckpointError.
+    Raises CheckpointError, before anything is written if `load` couldn't read the result.
     """
+    check_savable(model, info)
     path = Path(folder)
     shared = beside and _is_shared(path)
     if not shared:

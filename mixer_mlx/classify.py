@@ -1,7 +1,8 @@
 """Images -> predictions."""
 
+import os
 import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, overload
@@ -13,13 +14,13 @@ from numpy.typing import NDArray
 from mixer_mlx.choices import Pool
 from mixer_mlx.features.embed import PRE_LOGITS, Embedder, Embedding, Features
 from mixer_mlx.images.inputs import ImageInput, ImagesInput, one_image
-from mixer_mlx.images.preprocess import Preprocess
 
-from . import markup
+from . import checkpoint, markup
 from .checkpoint import ModelInfo
-from .config import MixerConfig
+from .checks import check_whole
 from .errors import CheckpointError, ImageError
-from .forward import Forward, described
+from .forward import Finish, Forward, described
+from .loaded import LoadedModel
 from .model import MlpMixer
 
 
@@ -60,37 +61,26 @@ class Results(list[Result]):
 _SHOWN = 60
 
 
-class Classifier:
+class Classifier(LoadedModel):
     """A model with its preprocessing and labels.
 
-    `model` is the MlpMixer: normalised float images (N, H, W, in) -> logits.
+    `model` is the MlpMixer: normalised float images (N, H, W, in) -> logits. Any thread may call
+    it. Its parts can't be replaced; `replace` and `with_head` return another Classifier.
     """
 
     def __init__(self, model: MlpMixer, info: ModelInfo, device: mx.Device | None = None):
         if not info.config.num_classes:
             raise CheckpointError(
-                "The model has no head, so it can't classify; for its features, use `mixer embed`, "
-                "or mixer_mlx.features.embed.Embedder."
+                "The model has no head, so it can't classify; load it by load_embedder for its "
+                "features, or give it a head by with_head."
             )
-        self.model = model
-        self.info = info
-        self.device = device or mx.default_device()
-        self._network = Forward(model, info.preprocess, self.device, MlpMixer.__call__, "logits")
+        super().__init__(model, info, device)
+        self._network = Forward(model, info.preprocess, self.device, _logits, "logits")
         self._embedders: dict[Features, Embedder] = {}
 
     def __repr__(self) -> str:
         classes = f"{self.config.num_classes:,} classes"
         return f"Classifier({described(self.model, self.info, self.device, classes)})"
-
-    @property
-    def config(self) -> MixerConfig:
-        """The sizes of the model."""
-        return self.info.config
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """The preprocessing of the model's input."""
-        return self.info.preprocess
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -143,15 +133,14 @@ class Classifier:
         number. The last batch may be smaller. With `progress` a bar shows how far it is: on stderr,
         or below the cell of a notebook.
         """
-        results = self._stream(images, k, batch_size, exact)
+        top = partial(_top, k=_checked(k))
+        rows = self._network.stream(images, top, self._rows, batch_size=batch_size, exact=exact)
+        results = self._results(rows)
         return _with_bar(results, images) if progress else results
 
-    def _stream(
-        self, images: ImagesInput, k: int, batch_size: int, exact: bool
+    def _results(
+        self, rows: Iterator[tuple[ImageInput, tuple[Prediction, ...] | ImageError]]
     ) -> Iterator[Result]:
-        rows = self._network.stream(
-            images, partial(_top, k=k), self._rows, batch_size=batch_size, exact=exact
-        )
         for image, found in rows:
             if isinstance(found, ImageError):
                 yield Result(image, error=found)
@@ -161,18 +150,66 @@ class Classifier:
     def predictions(self, pixels: NDArray[np.uint8], *, k: int = 5) -> list[tuple[Prediction, ...]]:
         """The k most probable classes of each image: uint8 (N, H, W, in), from `preprocess`.
 
-        Raises CheckpointError as `logits` does.
+        Raises ConfigError and CheckpointError as `forward` does.
         """
-        running = self._network.start(pixels, partial(_top, k=k))
-        return self._rows(self._network.finished(running))
+        return self._rows(self._network(pixels, partial(_top, k=_checked(k))))
 
-    def logits(self, pixels: NDArray[np.uint8]) -> mx.array:
-        """Pixels, uint8 (N, H, W, in) from `preprocess`, -> float32 logits (N, classes).
+    def forward(self, pixels: NDArray[np.uint8]) -> mx.array:
+        """Pixels, uint8 (N, H, W, in) from `preprocess`, -> float32 logits (N, classes), computed.
 
         Logits that aren't finite are recomputed in float32, with a RuntimeWarning. Raises
-        CheckpointError if they still aren't.
+        CheckpointError if they still aren't, and ConfigError for other pixels.
         """
-        return self._network(pixels)
+        return self._network(pixels)[0]
+
+    def logits(
+        self, images: ImagesInput, *, batch_size: int = 32, exact: bool = False
+    ) -> NDArray[np.float32]:
+        """Logits of several images, (N, classes), or of one, (classes,).
+
+        `images` are those of a call. Raises ImageError for the first that can't be read.
+        """
+        return self._array(images, _all, batch_size, exact)
+
+    def probabilities(
+        self, images: ImagesInput, *, batch_size: int = 32, exact: bool = False
+    ) -> NDArray[np.float32]:
+        """Softmax of the logits, each row summing to 1; otherwise as `logits`."""
+        return self._array(images, _softmax, batch_size, exact)
+
+    def _array(
+        self, images: ImagesInput, finish: Finish, batch_size: int, exact: bool
+    ) -> NDArray[np.float32]:
+        rows = []
+        for _, row in self._network.stream(
+            images, finish, _numpy_rows, batch_size=batch_size, exact=exact
+        ):
+            if isinstance(row, ImageError):
+                raise row
+            rows.append(row)
+        found = np.array(rows, np.float32).reshape(len(rows), self.config.num_classes)
+        return found[0] if one_image(images) else found
+
+    def replace(
+        self, *, model: MlpMixer | None = None, info: ModelInfo | None = None
+    ) -> "Classifier":
+        """A Classifier with another model, of the same sizes, or other preprocessing or labels."""
+        return Classifier(model or self.model, info or self.info, self.device)
+
+    def with_head(self, classes: int | Sequence[str]) -> "Classifier":
+        """A Classifier for other classes, a number or names, whose head is new and all zeros.
+
+        All other weights are shared. Raises ConfigError unless there is at least one class.
+        """
+        labels = () if isinstance(classes, int) else tuple(classes)
+        count = classes if isinstance(classes, int) else len(labels)
+        check_whole("classes", count, 1, 10**6)
+        model = self.model.with_head(count)
+        return self.replace(model=model, info=self.info.replace(config=model.config, labels=labels))
+
+    def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the model as a model folder; see `mixer_mlx.save`. Raises CheckpointError."""
+        checkpoint.save(folder, self.model, self.info, force=force)
 
     @overload
     def embed(  # type: ignore[overload-overlap]
@@ -244,6 +281,33 @@ def _with_bar(results: Iterator[Result], images: ImagesInput) -> Iterator[Result
     many = len(images) if isinstance(images, Sized) else None
     total = 1 if one_image(images) else many
     yield from tqdm(results, total=total, unit=" images", smoothing=0)
+
+
+def _checked(k: int) -> int:
+    check_whole("k", k, 1, 10**6)
+    return k
+
+
+def _logits(model: MlpMixer, x: mx.array) -> mx.array:
+    logits = model(x)
+    if logits.shape[-1] != model.config.num_classes:  # the head was replaced after all
+        raise CheckpointError(
+            f"The model gives {logits.shape[-1]} logits, and its config has "
+            f"{model.config.num_classes} classes; change the head by with_head."
+        )
+    return logits
+
+
+def _all(logits: mx.array) -> tuple[mx.array, ...]:
+    return (logits,)
+
+
+def _softmax(logits: mx.array) -> tuple[mx.array, ...]:
+    return (mx.softmax(logits, axis=-1),)
+
+
+def _numpy_rows(found: tuple[mx.array, ...]) -> list[NDArray[np.float32]]:
+    return list(np.array(found[0]))
 
 
 def _top(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:

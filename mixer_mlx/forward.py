@@ -3,20 +3,24 @@
 import itertools
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 from numpy.typing import NDArray
 
+from mixer_mlx.checks import check_whole
+from mixer_mlx.data.batches import check_pixels
 from mixer_mlx.images.inputs import Given, ImageInput, ImagesInput, each
 from mixer_mlx.images.pillow import bare
 from mixer_mlx.images.preprocess import Preprocess, normalized
-from mixer_mlx.runtime.streams import one_core_each, rounds, streams
+from mixer_mlx.runtime import worker
+from mixer_mlx.runtime.streams import Part, one_core_each, rounds, streams
 from mixer_mlx.runtime.threads import in_threads, workers
 from mixer_mlx.runtime.tuning import COMPILE_FORWARD_FROM
 
@@ -34,24 +38,28 @@ _Decoded: TypeAlias = tuple[ImageInput, NDArray[np.uint8] | ImageError]
 _Batched: TypeAlias = Callable[[mx.array], mx.array]
 Row = TypeVar("Row")
 
+MAX_BATCH_SIZE = 10**6
+
+
+def _all(output: mx.array) -> tuple[mx.array, ...]:
+    return (output,)
+
 
 @dataclass(frozen=True)
 class Pending:
-    """A batch that the device is computing, with the threads reserved for it."""
+    """A batch that the device may still be computing."""
 
     pixels: NDArray[np.uint8]  # (N, H, W, in)
-    parts: int  # parts computed at once
     finish: Finish
     finite: mx.array  # whether all of the output is
     found: tuple[mx.array, ...]
-    cores: ExitStack
 
-    def wait(self) -> None:
-        """Wait until all is computed."""
-        try:
-            mx.eval(self.finite, *self.found)
-        finally:
-            self.cores.close()
+
+class Computed(NamedTuple):
+    """What was kept of a batch, and whether that took a second try in float32."""
+
+    found: tuple[mx.array, ...]
+    in_float32: bool
 
 
 def described(model: MlpMixer, info: ModelInfo, device: mx.Device, what: str) -> str:
@@ -65,9 +73,10 @@ def described(model: MlpMixer, info: ModelInfo, device: mx.Device, what: str) ->
 class Forward:
     """`network` for a model's pixels, uint8 (N, H, W, in) from `preprocess`.
 
-    Computed in parts where that is faster, and compiled where that pays off. Outputs that aren't
-    finite are recomputed in float32, with a RuntimeWarning. `what` names them in messages, e.g.
-    "logits". Raises CheckpointError if they still aren't finite.
+    Computed by `runtime.worker`, in parts where that is faster, and compiled where that pays off.
+    Outputs that aren't finite are recomputed in float32, with a RuntimeWarning. `what` names them
+    in messages, e.g. "logits". Raises CheckpointError if they still aren't finite, and ConfigError
+    for pixels of another shape or dtype.
     """
 
     def __init__(
@@ -81,37 +90,57 @@ class Forward:
         self._model, self._preprocess, self._device = model, preprocess, device
         self._network, self._what = network, what
         self._mean, self._std = mx.array(preprocess.mean), mx.array(preprocess.std)
-        mx.eval(model.parameters(), self._mean, self._std)  # only this thread can
         self._plain: _Batched = partial(network, model)
         self._compiled = mx.compile(self._plain, inputs=model.state)
         self._sizes: set[int] = set()  # of earlier batches
+        self._own()
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> mx.array:
-        """Pixels -> outputs, float32 (N, ...)."""
-        with mx.stream(self._device), one_core_each(self._parts(len(pixels))):
+    def __call__(self, pixels: NDArray[np.uint8], finish: Finish = _all) -> tuple[mx.array, ...]:
+        """What `finish` keeps of the outputs, float32 (N, ...), computed."""
+        self._own()
+        check_pixels(pixels, self._model.config)
+        return self._finished(worker.submit(self._start, pixels, finish))
+
+    def _own(self) -> None:
+        """Compute what is lazy in the model here: only the thread that made it can."""
+        with worker.busy:
+            mx.eval(self._model.parameters(), self._mean, self._std)
+
+    def _start(self, pixels: NDArray[np.uint8], finish: Finish) -> Pending | Computed:
+        """Start computing a batch; on a GPU without waiting for it. Runs on the worker."""
+        parts = len(self._rounds(len(pixels))[0])
+        with mx.stream(self._device), one_core_each(parts):
             output = self._forward(pixels)
-            return output if _finite(output).item() else self._in_float32(pixels)
+            running = Pending(pixels, finish, _finite(output), finish(output))
+            if parts > 1:  # before the threads of matrix products change again
+                return self._computed(running)
+            mx.async_eval(running.finite, *running.found)
+            return running
 
-    def start(self, pixels: NDArray[np.uint8], finish: Finish) -> Pending:
-        """Start computing a batch, without waiting for it."""
-        parts = self._parts(len(pixels))
-        with ExitStack() as cores:
-            cores.enter_context(one_core_each(parts))
-            with mx.stream(self._device):
-                output = self._forward(pixels)
-                finite, found = _finite(output), finish(output)
-            mx.async_eval(finite, *found)
-            return Pending(pixels, parts, finish, finite, found, cores.pop_all())
-
-    def finished(self, running: Pending) -> tuple[mx.array, ...]:
-        """Wait for a batch, and return what `finish` keeps of it."""
-        running.wait()
+    def _computed(self, running: Pending) -> Computed:
+        """Wait for a batch. Runs on the worker."""
+        mx.eval(running.finite, *running.found)
         if running.finite.item():
-            return running.found
-        with mx.stream(self._device), one_core_each(running.parts):
+            return Computed(running.found, in_float32=False)
+        parts = len(self._rounds(len(running.pixels))[0])
+        with mx.stream(self._device), one_core_each(parts):
             found = running.finish(self._in_float32(running.pixels))
             mx.eval(*found)
-            return found
+        return Computed(found, in_float32=True)
+
+    def _finished(self, future: Future[Pending | Computed]) -> tuple[mx.array, ...]:
+        """Wait for a batch, and return what `finish` keeps of it."""
+        running = future.result()
+        if isinstance(running, Pending):
+            running = worker.run(self._computed, running)
+        if running.in_float32:
+            warnings.warn(
+                f"{self._what.capitalize()} in {backend.dtype_name(self._model.dtype)} were not "
+                "finite and are recomputed in float32; use dtype float32 to avoid this.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return running.found
 
     def stream(
         self,
@@ -125,39 +154,40 @@ class Forward:
         """Each image in order, with its row or the error if it can't be read.
 
         `rows` makes the rows of a batch from what `finish` kept. Images are read lazily: memory
-        doesn't depend on their number. The last batch may be smaller.
+        doesn't depend on their number. The last batch may be smaller. Raises ConfigError at once
+        for a batch size that isn't positive.
         """
+        check_whole("batch_size", batch_size, 1, MAX_BATCH_SIZE)
+        self._own()
+        return self._stream(self._decoded(images, exact), finish, rows, batch_size)
 
+    def _stream(
+        self,
+        images: Generator[_Decoded, None, None],
+        finish: Finish,
+        rows: Callable[[tuple[mx.array, ...]], Sequence[Row]],
+        batch_size: int,
+    ) -> Iterator[tuple[ImageInput, Row | ImageError]]:
         def results(
-            batch: list[_Decoded], running: Pending | None
+            batch: list[_Decoded], running: Future[Pending | Computed] | None
         ) -> Iterator[tuple[ImageInput, Row | ImageError]]:
-            found = iter(rows(self.finished(running)) if running else ())
+            found = iter(rows(self._finished(running)) if running else ())
             for image, value in batch:
                 yield image, value if isinstance(value, ImageError) else next(found)
 
-        with closing(self._decoded(images, exact)) as decoded:
+        with closing(images) as decoded:
             before: list[_Decoded] = []
             running = None
-            try:
-                while batch := list(itertools.islice(decoded, batch_size)):
-                    done, running = running, self._next(batch, finish, running)
-                    yield from results(before, done)
-                    before = batch
-                yield from results(before, running)
-            finally:
-                if running:
-                    running.cores.close()
+            while batch := list(itertools.islice(decoded, batch_size)):
+                done, running = running, self._next(batch, finish)
+                yield from results(before, done)
+                before = batch
+            yield from results(before, running)
 
-    def _next(
-        self, batch: list[_Decoded], finish: Finish, before: Pending | None
-    ) -> Pending | None:
+    def _next(self, batch: list[_Decoded], finish: Finish) -> Future[Pending | Computed] | None:
         """Start computing the images of a batch that could be read; None if there are none."""
         good = [value for _, value in batch if not isinstance(value, ImageError)]
-        if not good:
-            return None
-        if before and before.parts != self._parts(len(good)):
-            before.wait()  # before the threads of its matrix products change
-        return self.start(np.stack(good), finish)
+        return worker.submit(self._start, np.stack(good), finish) if good else None
 
     def _decoded(self, images: ImagesInput, exact: bool) -> Generator[_Decoded, None, None]:
         """Images in order, each with its pixels or error, decoded in threads."""
@@ -202,12 +232,6 @@ class Forward:
         """Run a float32 copy of a half-precision model."""
         model = self._model
         if model.dtype != mx.float32:
-            warnings.warn(
-                f"{self._what.capitalize()} in {backend.dtype_name(model.dtype)} were not finite "
-                "and are recomputed in float32; use float32 (--dtype float32) to avoid this.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
             copy = MlpMixer(model.config)
             copy.update(tree_map(lambda value: value.astype(mx.float32), model.parameters()))
             output = self._in_parts(partial(self._network, copy), pixels)
@@ -217,9 +241,9 @@ class Forward:
             f"The model's {self._what} are not finite even in float32; use intact weights."
         )
 
-    def _parts(self, size: int) -> int:
-        """How many parts of a batch are computed at once."""
-        return len(rounds(self._model.config, size)[0])
+    def _rounds(self, size: int) -> list[list[Part]]:
+        with mx.stream(self._device):
+            return rounds(self._model.config, size)
 
 
 def _finite(output: mx.array) -> mx.array:

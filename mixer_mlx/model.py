@@ -102,6 +102,18 @@ class MlpMixer(nn.Module):
         """The sizes of this model."""
         return self._config
 
+    def with_head(self, num_classes: int) -> "MlpMixer":
+        """A model with a new head, all zeros, for so many classes; 0 takes the head off.
+
+        It shares all other weights with this one.
+        """
+        model = MlpMixer(self._config.replace(num_classes=num_classes))
+        model.update({name: part for name, part in self.parameters().items() if name != "head"})
+        if num_classes:
+            model.head.set_dtype(self.dtype)
+        mx.eval(model.parameters())
+        return model
+
     @property
     def dtype(self) -> mx.Dtype:
         """The dtype of the weights; images are cast to it."""

@@ -24,6 +24,7 @@ LAYERS = [
     ["labels", "model", "markup"],
     ["catalog", "resolution"],
     ["checkpoint"],
+    ["loaded"],
     ["data"],
     ["forward"],
     ["features"],

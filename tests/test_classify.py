@@ -37,7 +37,7 @@ def test_the_built_in_model_gives_timms_logits(
     with np.load(golden / "built_in.npz") as arrays:
         theirs = arrays["logits"]
     assert theirs.shape == (16, 10)
-    assert abs(np.array(classifier.logits(expected["pictures"])) - theirs).max() < 1e-4
+    assert abs(np.array(classifier.forward(expected["pictures"])) - theirs).max() < 1e-4
     names = [classifier.labels[i] for i in theirs.argmax(1)]
     right = [path.startswith(name) for name, path in zip(names, expected["paths"], strict=True)]
     assert sum(right) >= 12
@@ -47,7 +47,7 @@ def test_a_converted_model_gives_timms_logits(
     golden: Path, expected: dict[str, np.ndarray]
 ) -> None:
     full = load(golden / "timm_cifar10", dtype="float32")
-    assert abs(np.array(full.logits(expected["pictures"])) - expected["logits"]).max() < 1e-4
+    assert abs(np.array(full.forward(expected["pictures"])) - expected["logits"]).max() < 1e-4
 
 
 def test_predictions_are_the_softmax_ranked(golden: Path, expected: dict[str, np.ndarray]) -> None:
@@ -141,9 +141,9 @@ def test_logits_beyond_float16_are_computed_again(cat: Path) -> None:
     assert found[0].index == single(cat)[0].index
     pixels = half.preprocess(cat)[None]
     with pytest.warns(RuntimeWarning, match="float16 were not finite"):
-        again = half.logits(pixels)
+        again = half.forward(pixels)
     assert again.dtype == mx.float32
-    expected = np.array(single.logits(pixels))
+    expected = np.array(single.forward(pixels))
     np.testing.assert_allclose(np.array(again), expected, atol=0.02 * np.abs(expected).max())
 
 
@@ -152,7 +152,7 @@ def test_broken_weights_are_an_error_not_nan(cat: Path) -> None:
     with pytest.raises(CheckpointError, match="not finite"):
         broken(cat)
     with pytest.raises(CheckpointError, match="not finite"):
-        broken.logits(broken.preprocess(cat)[None])
+        broken.forward(broken.preprocess(cat)[None])
 
 
 def test_a_model_without_a_head_can_not_classify() -> None:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer_mlx.classify import Classifier
+from mixer_mlx.data.batches import check_indices, check_labels
 from mixer_mlx.data.loader import Batch, DecodedImages, EvaluationBatches
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.runtime.ranks import ALONE, Ranks
 
 Logits = Callable[[NDArray[np.uint8]], mx.array]
-"""Pixels (N, H, W, channels) -> logits (N, classes), as `Classifier.logits`."""
+"""Pixels (N, H, W, channels) -> logits (N, classes), as `Classifier.forward`."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,16 @@ def evaluate(
     `classes` maps a batch's labels to the model's outputs (None: they are the same). With five or
     fewer outputs, top-5 is 1. `outcomes`, if given, is extended by one per image, in order. With
     several `ranks`, each with its own images, all return the metrics of all images. Raises
-    ConfigError without images.
+    ConfigError without images, and for a label that isn't a class.
     """
     start = time.perf_counter()
     top1 = top5 = images = 0
     loss = 0.0
     for pixels, labels in batches:
-        target = mx.array(labels if classes is None else classes[labels])[:, None]
         rows = logits(pixels).astype(mx.float32)
         if only is not None:
             rows = mx.where(_among(only, rows.shape[1]), rows, -mx.inf)
+        target = mx.array(_targets(labels, classes, *rows.shape))[:, None]
         right = mx.take_along_axis(rows, target, axis=1)
         # Ties count against the model, so equal logits for all classes score nothing.
         rank = (rows > right).sum(axis=1) + (rows == right).sum(axis=1) - 1
@@ -107,6 +108,19 @@ def _among(only: NDArray[np.int32], size: int) -> mx.array:
     return mx.array(mask)
 
 
+def _targets(
+    labels: NDArray[np.int32], classes: NDArray[np.int32] | None, size: int, outputs: int
+) -> NDArray[np.int32]:
+    """The output of each label; raises ConfigError for those that there aren't."""
+    if classes is None:
+        check_labels(labels, size, outputs)
+        return labels
+    check_labels(labels, size, len(classes))
+    targets = classes[labels]
+    check_indices("output", targets, outputs)
+    return targets
+
+
 def evaluate_images(
     classifier: Classifier,
     images: DecodedImages,
@@ -118,7 +132,7 @@ def evaluate_images(
 ) -> Metrics:
     """`evaluate` for a Classifier and a dataset's images, or with several `ranks` its own shard."""
     batches = EvaluationBatches(images, classifier.preprocess, batch_size)
-    return evaluate(classifier.logits, batches, classes, outcomes, ranks, only)
+    return evaluate(classifier.forward, batches, classes, outcomes, ranks, only)
 
 
 def _outcomes(rows: mx.array, target: mx.array, losses: mx.array) -> list[Outcome]:

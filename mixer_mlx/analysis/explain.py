@@ -146,7 +146,7 @@ class Explainer:
         for start in range(0, len(shown), self.batch_size):
             masks = shown[start : start + self.batch_size].repeat(P, axis=1).repeat(P, axis=2)
             images = np.where(masks[..., None], pixels, blank)
-            rows = mx.softmax(self.classifier.logits(images), axis=-1)
+            rows = mx.softmax(self.classifier.forward(images), axis=-1)
             found.append(np.array(rows[:, index], np.float64))
         return np.concatenate(found)
 

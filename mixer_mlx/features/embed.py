@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -23,6 +23,7 @@ from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError, ImageError
 from mixer_mlx.forward import Forward, described
 from mixer_mlx.images.inputs import ImageInput, ImagesInput
+from mixer_mlx.loaded import LoadedModel
 from mixer_mlx.model import MlpMixer
 
 PRE_LOGITS = "pre-logits"
@@ -95,7 +96,7 @@ def normalized(vectors: mx.array) -> mx.array:
     return vectors / mx.maximum(mx.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-class Embedder:
+class Embedder(LoadedModel):
     """A model, with or without a head, that turns images into vectors.
 
     Raises ConfigError for a layer that the model doesn't have.
@@ -108,23 +109,29 @@ class Embedder:
         device: mx.Device | None = None,
         features: Features = Features(),
     ):
+        super().__init__(model, info, device)
         features.check(info.config)
-        self.model, self.info, self.features = model, info, features
-        self.device = device or mx.default_device()
+        self._features = features
         self._network = Forward(model, info.preprocess, self.device, features, "features")
 
     def __repr__(self) -> str:
         return f"Embedder({described(self.model, self.info, self.device, self.features.layer)})"
+
+    @property
+    def features(self) -> Features:
+        """Which features it gives."""
+        return self._features
+
+    def _options(self) -> dict[str, Any]:
+        return {"features": self._features}
 
     def stream(
         self, images: ImagesInput, *, batch_size: int = 32, exact: bool = False
     ) -> Iterator[Embedding]:
         """Embeddings in the order of the images, including those that can't be read.
 
-        `images` is an iterable of images, one image, or an array (N, H, W, C).
-
-        Images are read lazily, in threads, as in `Classifier.predict`: memory doesn't depend on
-        their number.
+        `images` is an iterable of images, one image, or an array (N, H, W, C). Images are read
+        lazily, in threads, as in `Classifier.predict`: memory doesn't depend on their number.
         """
         rows = self._network.stream(
             images, lambda output: (output,), _rows, batch_size=batch_size, exact=exact
@@ -149,7 +156,7 @@ class Embedder:
 
     def pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features of images that are already preprocessed, uint8 (N, H, W, in)."""
-        return np.array(self._network(pixels))
+        return np.array(self._network(pixels)[0])
 
 
 def _rows(found: tuple[mx.array, ...]) -> list[NDArray[np.float32]]:

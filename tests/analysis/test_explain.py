@@ -82,7 +82,7 @@ def test_integrated_gradients_add_up(classifier: Classifier, cat: Path) -> None:
     """To the difference of the two probabilities (completeness, arXiv 1703.01365)."""
     pixels = classifier.preprocess(cat)
     blank = np.broadcast_to(mean_colour(pixels), pixels.shape)
-    both = np.array(mx.softmax(classifier.logits(np.stack([pixels, blank])), axis=-1))
+    both = np.array(mx.softmax(classifier.forward(np.stack([pixels, blank])), axis=-1))
     found = Explainer(classifier, "gradient").map(pixels, 3)
     assert found.sum() == pytest.approx(both[0, 3] - both[1, 3], abs=0.05)
 
@@ -92,7 +92,7 @@ def test_hidden_patches_have_the_mean_colour(classifier: Classifier, cat: Path) 
     pixels = classifier.preprocess(cat)
     painted = pixels.copy()
     painted[:8, :8] = pixels.reshape(-1, 3).mean(axis=0).round()
-    both = np.array(mx.softmax(classifier.logits(np.stack([pixels, painted])), axis=-1))[:, 3]
+    both = np.array(mx.softmax(classifier.forward(np.stack([pixels, painted])), axis=-1))[:, 3]
     shown = np.ones((2, 8, 8), bool)
     shown[1, :2, :2] = False
     explainer = Explainer(classifier, "occlusion")

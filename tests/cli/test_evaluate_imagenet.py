@@ -53,7 +53,7 @@ def logits(model: Path, val: Path) -> np.ndarray:
     """The model's, in the order of the names."""
     classifier = load(model, dtype="float32")
     pixels = np.stack([classifier.preprocess(val / name) for name in NAMES])
-    return np.array(classifier.logits(pixels))
+    return np.array(classifier.forward(pixels))
 
 
 def evaluated(mixer, *args: object) -> dict[str, float]:  # type: ignore[no-untyped-def]

@@ -58,6 +58,14 @@ def classify(classifier: Classifier, pixels: NDArray[np.uint8]) -> None:
     assert_type(classifier.embed(names), NDArray[np.float32])
     assert_type(classifier.embed(paths, layer="block 3", pool="none"), NDArray[np.float32])
     assert_type(next(classifier.embed(iter(names))), Embedding)
+    assert_type(classifier(b"", k=1), list[Prediction])
+    assert_type(classifier(mx.array(pixels)), list[Prediction])
+    assert_type(classifier(Path(name) for name in names), list[list[Prediction]])
+    assert_type(classifier.logits(names), NDArray[np.float32])
+    assert_type(classifier.probabilities(pixels), NDArray[np.float32])
+    assert_type(classifier.forward(pixels), mx.array)
+    assert_type(classifier.with_head(["a", "b"]).replace(info=classifier.info), Classifier)
+    classifier.save(Path("model"), force=True)
 
 
 def stream(classifier: Classifier, names: Iterable[str]) -> Iterator[str]:
@@ -112,7 +120,7 @@ def train(model: MlpMixer, classifier: Classifier) -> None:
     assert_type(CATALOG["cifar10"].top1, float | None)
 
     def validate(model: MlpMixer) -> Metrics:
-        return evaluate(classifier.logits, Batches().epoch(0))
+        return evaluate(classifier.forward, Batches().epoch(0))
 
     preprocess = Preprocess((64, 64))
     for event in fit(model, Batches(), validate, recipe, preprocess=preprocess, folder="run/state"):

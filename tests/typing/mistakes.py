@@ -19,6 +19,8 @@ def classify(classifier: Classifier, model: MlpMixer) -> None:
     classifier("cat.png", top=3)  # wrong
     print(classifier("cat.png")[0].name)  # wrong
     print(classifier(["cat.png"])[0].label)  # wrong
+    classifier.model = model  # wrong
+    classifier.info = classifier.info  # wrong
     State.load(None, model)  # wrong
     State.load("state", model).fill(model, "average")  # wrong
 
