@@ -3,7 +3,7 @@
 MLX doesn't check indices: one that is out of range reads and writes memory of others.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,42 @@ def check_pixels(pixels: NDArray[np.uint8], config: MixerConfig) -> None:
     )
 
 
-def check_labels(labels: Labels, size: int, classes: int) -> None:
+def check_batch(
+    config: MixerConfig,
+    pixels: NDArray[np.uint8],
+    labels: Labels | NDArray[Any],
+    *,
+    own_loss: bool,
+    sums: bool,
+) -> None:
+    """Raise ConfigError for a batch that a training step can't take.
+
+    With a loss of the user's own the targets may be any numbers, (N, ...). `sums`: the weights of
+    mixtures must sum to 1.
+    """
+    check_pixels(pixels, config)
+    soft = isinstance(labels, SoftLabels)
+    if own_loss and not soft:
+        check_targets(labels, (len(pixels),))
+    elif _is(labels, "fb") and labels.ndim == 2:
+        check_targets(labels, (len(pixels), config.num_classes))
+    else:
+        check_labels(labels, len(pixels), config.num_classes)
+    if sums:
+        check_sums(labels)
+
+
+def check_targets(targets: object, shape: tuple[int, ...]) -> None:
+    """Raise ConfigError unless targets are finite numbers whose shape begins with `shape`."""
+    good = _is(targets, "iufb") and targets.shape[: len(shape)] == shape
+    if good and np.isfinite(targets).all():  # type: ignore[call-overload]
+        return
+    raise ConfigError(
+        f"Expected a NumPy array of finite targets of shape {shape}, got {_came(targets)}."
+    )
+
+
+def check_labels(labels: Labels | NDArray[Any], size: int, classes: int) -> None:
     """Raise ConfigError unless there are `size` labels, or mixtures, of 0 to classes - 1."""
     indices, weights = labels if isinstance(labels, SoftLabels) else (labels, None)
     if not _is(indices, "iu") or indices.shape[-1:] != (size,):
@@ -63,7 +98,7 @@ def check_indices(what: str, indices: NDArray[Any], count: int) -> None:
     )
 
 
-def check_sums(labels: Labels) -> None:
+def check_sums(labels: Labels | NDArray[Any]) -> None:
     """Raise ConfigError unless the weights of each example's mixture sum to 1."""
     if not isinstance(labels, SoftLabels):
         return
@@ -76,7 +111,7 @@ def check_sums(labels: Labels) -> None:
         )
 
 
-def _is(array: object, kinds: str) -> bool:
+def _is(array: object, kinds: str) -> TypeGuard[NDArray[Any]]:
     return isinstance(array, np.ndarray) and array.dtype.kind in kinds
 
 

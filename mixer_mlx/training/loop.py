@@ -21,6 +21,7 @@ from mixer_mlx.data.mixing import Labels
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.runtime import worker
 from mixer_mlx.runtime.backend import gpu_is_default
 from mixer_mlx.runtime.ranks import ALONE, Ranks
 
@@ -138,6 +139,8 @@ def fit(
     before its name the lowest; top-1 is followed by the loss. `validate` may return metrics of any
     names, which become the `scores` of the events' Metrics.
 
+    Parameters that `model.freeze` froze aren't trained.
+
     With several `ranks`, all start from rank 0's state, which rank 0 saves; `train` yields each
     rank's rows of the batches. All get the same events, except for times and memory.
 
@@ -145,6 +148,8 @@ def fit(
     data changed since `resume` was saved, and if the state can't be saved; ConfigError for what
     doesn't fit together.
     """
+    worker.check_process()
+    _check_preprocess(preprocess, model)
     state = (resume or State.start(model, recipe, optimizer)).shared(ranks)
     if extend:
         recipe = _extended(state, recipe, extend)
@@ -192,6 +197,16 @@ def fit(
         yield Done(state, state.progress.step, stopped=state.progress.end == "stopped")
     finally:
         state.fill(model)
+
+
+def _check_preprocess(preprocess: Preprocess, model: MlpMixer) -> None:
+    config = model.config
+    if (preprocess.image_size, preprocess.in_channels) != (config.image_size, config.in_channels):
+        raise ConfigError(
+            f"preprocess makes images of {preprocess.image_size} with {preprocess.in_channels} "
+            f"channels, and the model takes {config.image_size} with {config.in_channels}; give "
+            "the model's own."
+        )
 
 
 def _extended(state: State, recipe: Recipe, extend: int) -> Recipe:

@@ -28,7 +28,7 @@ def softmax_loss(logits: mx.array, labels: mx.array, smoothing: float) -> mx.arr
     if labels.ndim == 2:
         wanted = (1 - smoothing) * labels + smoothing / logits.shape[-1]
         return (wanted * (log_sum[:, None] - logits)).sum(axis=-1)
-    right = mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    right = _right(logits, labels)
     return log_sum - (1 - smoothing) * right - smoothing * logits.mean(axis=-1)
 
 
@@ -44,8 +44,16 @@ def sigmoid_loss(logits: mx.array, labels: mx.array, smoothing: float) -> mx.arr
     if labels.ndim == 2:
         wanted = (1 - smoothing) * labels + smoothing / logits.shape[-1]
         return softplus - (wanted * logits).sum(axis=-1)
-    right = mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    right = _right(logits, labels)
     return softplus - (1 - smoothing) * right - smoothing * logits.mean(axis=-1)
+
+
+def _right(logits: mx.array, labels: mx.array) -> mx.array:
+    """The logit of each example's label; NaN for a label that isn't a class."""
+    # MLX doesn't check indices, and would read memory of others.
+    inside = mx.clip(labels, 0, logits.shape[-1] - 1)
+    right = mx.take_along_axis(logits, inside[:, None], axis=-1)[:, 0]
+    return mx.where(inside == labels, right, mx.nan)
 
 
 def squared_error(predicted: mx.array, wanted: mx.array) -> mx.array:

@@ -38,8 +38,13 @@ def update(
         "optimizer": _flat(optimizer.state),
     }
     good = f["good"] > 0
+    # In the order before, which MultiOptimizer changes, and row-major: otherwise sums and products
+    # would be rounded in another way after a resume.
     new = {
-        group: {name: mx.where(good, value, arrays[group][name]) for name, value in flat.items()}
+        group: {
+            name: mx.contiguous(mx.where(good, flat[name], old))
+            for name, old in arrays[group].items()
+        }
         for group, flat in found.items()
     }
     if "ema" in arrays:

@@ -7,14 +7,15 @@ and frozen weights, the optimiser's moments, the EMA, the counters).
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 from mlx.optimizers import Optimizer
+from mlx.utils import tree_flatten
 
-from mixer_mlx.checkpoint import read_header, read_tensors, summarize
+from mixer_mlx.checkpoint import parameter_shapes, read_header, read_tensors, summarize
 from mixer_mlx.checks import check_whole
 from mixer_mlx.choices import WeightsName
 from mixer_mlx.errors import ConfigError, MixerError, TrainingError
@@ -57,7 +58,7 @@ class Progress:
 class State:
     """A run between two steps. `fit` replaces `arrays` and `progress` as it goes.
 
-    `frozen` holds the parameters that the recipe doesn't train; `steps_per_epoch` is None before
+    `frozen` holds the parameters that aren't trained; `steps_per_epoch` is None before
     the first step.
     """
 
@@ -71,13 +72,27 @@ class State:
     def start(cls, model: MlpMixer, recipe: Recipe, optimizer: Optimizer | None = None) -> "State":
         """The state before the first step; `optimizer` is that of `fit`, if it has one.
 
-        Raises ConfigError for a recipe that trains nothing.
+        Parameters that the recipe or the model itself (`model.freeze`) freezes aren't trained.
+        Raises ConfigError if none is left, and for a model without a head or with other layers
+        than its config's.
         """
+        trainable: dict[str, mx.array] = dict(tree_flatten(model.trainable_parameters()))
+        return cls._start(model, recipe, optimizer, trainable)
+
+    @classmethod
+    def _start(
+        cls,
+        model: MlpMixer,
+        recipe: Recipe,
+        optimizer: Optimizer | None,
+        trainable: Collection[str],
+    ) -> "State":
+        _check_model(model)
         # Row-major, as `load` reads them: a BLAS may round differently for a transposed matrix.
         weights = {name: mx.contiguous(w) for name, w in weights_of(model).items()}
-        trained = trained_names(model.config, recipe, list(weights))
+        trained = trained_names(model.config, recipe, list(weights)) & set(trainable)
         if not trained:
-            raise ConfigError("The model has no head to train; give it one, or omit freeze.")
+            raise ConfigError("All of the model is frozen; unfreeze what to train.")
         mx.eval(weights)
         return cls(
             recipe,
@@ -126,8 +141,10 @@ class State:
             steps_per_epoch = record["steps_per_epoch"]
             if steps_per_epoch is not None:
                 check_whole("steps_per_epoch", steps_per_epoch, 1, 10**15)
-            state = cls.start(model, recipe, optimizer)
-            _check(path / ARRAYS_FILE, state._flat())
+            header = read_header(path / ARRAYS_FILE)
+            trained = {name.removeprefix("weights/") for name in header}
+            state = cls._start(model, recipe, optimizer, trained)
+            _check(path / ARRAYS_FILE, header, state._flat())
         except (MixerError, KeyError, TypeError) as error:
             raise TrainingError(f"The state in {path} can't be used: {error}") from error
         state.progress, state.steps_per_epoch = progress, steps_per_epoch  # type: ignore[assignment]
@@ -161,9 +178,22 @@ class State:
         }
 
 
-def _check(path: Path, expected: Weights) -> None:
+def _check_model(model: MlpMixer) -> None:
+    if not model.config.num_classes:
+        raise ConfigError(
+            "The model has no head to train; give it one by model.with_head(classes)."
+        )
+    if parameter_shapes(model) != parameter_shapes(MlpMixer(model.config)):
+        raise ConfigError(
+            "The model's layers aren't those of its config, so it can't be trained; change its "
+            "head by model.with_head(classes), and don't quantise it."
+        )
+
+
+def _check(
+    path: Path, header: Mapping[str, tuple[tuple[int, ...], str]], expected: Weights
+) -> None:
     """Raise TrainingError unless the file's names, shapes and dtypes are those expected."""
-    header = read_header(path)
     faults = [f"{name} is missing" for name in expected if name not in header]
     for name, (shape, dtype) in header.items():
         if name not in expected:

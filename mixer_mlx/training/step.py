@@ -13,6 +13,7 @@ from mlx.optimizers import Optimizer
 from numpy.typing import NDArray
 
 from mixer_mlx.config import MixerConfig
+from mixer_mlx.data.batches import check_batch
 from mixer_mlx.data.mixing import Labels
 from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.model import MlpMixer
@@ -80,8 +81,11 @@ def make_step(
     """A step that depends only on its arguments; its random numbers on (recipe.seed, number).
 
     With several `ranks` each gives its rows of the batch, and all get the same weights and report.
-    `loss` and the optimiser `own` replace the recipe's.
+    `loss` and the optimiser `own` replace the recipe's. The step raises ConfigError for a batch
+    that doesn't fit, before MLX sees it.
     """
+    # Balanced classes weight the loss itself.
+    sums_to_one = loss is None and recipe.loss == "sigmoid" and recipe.balance != "loss"
     gradients = _gradients(config, recipe, preprocess, loss)
     compiled_gradients = mx.compile(gradients)
     backward = list(reversed(network.weights_of(MlpMixer(config))))
@@ -99,6 +103,7 @@ def make_step(
         number: int,
         lr: float | None,
     ) -> tuple[Arrays, mx.array]:
+        check_batch(config, pixels, labels, own_loss=loss is not None, sums=sums_to_one)
         size = len(pixels)
         fuse = worth_compiling(config, size, COMPILE_STEP_FROM)
         whole = size * ranks.size
