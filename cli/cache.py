@@ -41,7 +41,7 @@ def remove(
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Remove all models and downloads.")
+        bool, typer.Option("--all", help="Remove all models, downloads and indexes.")
     ] = False,
 ) -> None:
     """Remove converted models and the downloads they came from.

@@ -25,6 +25,7 @@ from .explain import explain
 from .export import export
 from .few_shot import few_shot
 from .info import info, models
+from .nearest import nearest
 from .overview import OVERVIEW
 from .predict.command import predict
 from .resize import resize
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command("predict", short_help="Classify images.")(predict)
 app.command("embed", short_help="Write the features of images as vectors.")(embed)
+app.command("nearest", short_help="Find the images that look most alike.")(nearest)
 app.command("few-shot", short_help="Measure how well a few images per class suffice.")(few_shot)
 app.command("convert", short_help="Convert published weights to a model folder.")(convert)
 app.command("export", short_help="Export a model to timm, JAX or ONNX.")(export)

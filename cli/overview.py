@@ -10,6 +10,7 @@ Classify
 
 Features
   mixer embed album/ -o album.npz             a vector for each image
+  mixer nearest photo.jpg --in album/         find the images most like it
 
 Teach it your own classes
   mixer check photos/                         find duplicates and broken files

@@ -1,9 +1,9 @@
 """Converted models on disk, so that each source is fetched and converted once.
 
 `MIXER_MLX_CACHE` (default `~/.cache/mixer-mlx`) holds `models/`, a native folder for each source,
-dtype and revision, with the checksums of its files; `downloads/`, files from URLs; and `datasets/`,
-the names of files on the Hub. Folders appear whole (`mixer_mlx.runtime.atomic`); locks only keep
-processes from doing the same work twice.
+dtype and revision, with the checksums of its files; `downloads/`, files from URLs; `datasets/`, the
+names of files on the Hub; and `indexes/`, the vectors of folders. Folders appear whole
+(`mixer_mlx.runtime.atomic`); locks only keep processes from doing the same work twice.
 """
 
 import hashlib
@@ -61,6 +61,11 @@ def root() -> Path:
 def downloads(url: str) -> Path:
     """The folder for the file behind a URL."""
     return root() / "downloads" / _key(url)
+
+
+def index(folder: Path, fingerprint: str) -> Path:
+    """The file for the vectors of a folder's images, by the model with this fingerprint."""
+    return root() / "indexes" / f"{_key(os.path.realpath(folder))}-{fingerprint}.npz"
 
 
 def listing(dataset: str, revision: str) -> Path:
@@ -140,8 +145,9 @@ def remove(entry: Cached) -> None:
 
 
 def remove_downloads() -> None:
-    """Delete all downloads from URLs."""
-    shutil.rmtree(root() / "downloads", ignore_errors=True)
+    """Delete all downloads from URLs, and all indexes of folders."""
+    for name in ("downloads", "indexes"):
+        shutil.rmtree(root() / name, ignore_errors=True)
 
 
 def verify(entry: Cached) -> str | None:

@@ -1,0 +1,133 @@
+"""The index of a folder: its images' vectors in a file, of which only changes are computed."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from mixer_mlx.errors import ConfigError
+from mixer_mlx.images.decode import ImageInput
+from mixer_mlx.images.find import images_below
+from mixer_mlx.runtime.atomic import replacing_file
+
+from .embed import Embedder, Embedding
+from .store import Vectors, origin_of, read, write_npz
+
+Stat = tuple[int, int]
+"""A file's size in bytes and time of change in nanoseconds."""
+
+
+def update(
+    folder: Path,
+    file: Path,
+    embedder: Embedder,
+    model: str,
+    *,
+    batch_size: int = 32,
+    on_unreadable: Callable[[Embedding], None] = lambda one: None,
+    tick: Callable[[int, int], None] = lambda done, failed: None,
+) -> Vectors:
+    """Bring the index `file` of a folder up to date, and open it.
+
+    Images that are new, or whose size or time changed, are embedded; those that are gone are left
+    out. Vectors are float16. What an interrupted call has embedded is kept. Raises ConfigError if
+    the file can't be written.
+    """
+    found = {name: _stat(name) for name in images_below(os.fspath(folder))}
+    old = _known(file, embedder)
+    kept = {
+        name: row
+        for row, (name, stat) in enumerate(zip(old.names, _stats(old), strict=True))
+        if found.get(name) == stat
+    }
+    new = [name for name in found if name not in kept]
+    if not new and list(kept) == old.names == list(found):
+        return old
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent) as fresh:
+            done: list[str] = []
+            try:
+                stream = embedder.stream(_images(new), batch_size=batch_size)
+                _embed(stream, fresh, done, on_unreadable, tick)
+            finally:
+                _write(file, embedder, model, found, old, kept, done, fresh)
+    except OSError as error:
+        raise ConfigError(
+            f"The index {file} can't be written: {error.strerror}; make one with `mixer embed "
+            f"{folder} -o FILE.npz`, and search in that file."
+        ) from error
+    return read(file)
+
+
+def _images(names: Sequence[str]) -> Sequence[ImageInput]:
+    return list(names)
+
+
+def _embed(
+    stream: Iterator[Embedding],
+    fresh: BinaryIO,
+    done: list[str],
+    on_unreadable: Callable[[Embedding], None],
+    tick: Callable[[int, int], None],
+) -> None:
+    """Append vectors to the file `fresh`, and their names to `done`."""
+    failed = 0
+    for one in stream:
+        if one.vector is None:
+            failed += 1
+            on_unreadable(one)
+        else:
+            fresh.write(one.vector.astype(np.float16).tobytes())
+            done.append(str(one.image))
+        tick(len(done) + failed, failed)
+
+
+def _write(
+    file: Path,
+    embedder: Embedder,
+    model: str,
+    found: dict[str, Stat],
+    old: Vectors,
+    kept: dict[str, int],
+    done: Sequence[str],
+    fresh: BinaryIO,
+) -> None:
+    fresh.flush()
+    C = embedder.info.config.hidden_dim
+    added = np.memmap(fresh, np.float16, "r", shape=(len(done), C)) if done else np.empty((0, C))
+    places = {name: (old.array, row) for name, row in kept.items()}
+    places |= {name: (added, row) for row, name in enumerate(done)}
+    names = [name for name in found if name in places]
+    vectors = (places[name][0][places[name][1]] for name in names)
+    stat = np.array([found[name] for name in names], np.int64).reshape(-1, 2)
+    origin = origin_of(embedder, model)
+    with replacing_file(file) as temporary:
+        write_npz(temporary, names, vectors, (C,), "float16", origin, stat)
+
+
+def _stat(name: str) -> Stat:
+    try:
+        status = os.stat(name)
+    except OSError:  # it can't be read either, and is reported then
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _stats(index: Vectors) -> list[Stat]:
+    return [] if index.stat is None else list(map(tuple, index.stat.tolist()))
+
+
+def _known(file: Path, embedder: Embedder) -> Vectors:
+    """The index of before; an empty one if there is none that can be used."""
+    C = embedder.info.config.hidden_dim
+    nothing = Vectors([], np.empty((0, C), np.float16), None, np.empty((0, 2), np.int64))
+    try:
+        old = read(file)
+        old.check_model(embedder, file)
+    except ConfigError:
+        return nothing
+    return old if old.stat is not None else nothing
