@@ -60,7 +60,7 @@ def measure(run: Session, name: str, batch: int, dtype: str, files: harness.Row)
         "device": run.options.device,
         **files,
     }
-    with run.workers(session.PEERS) as workers, tempfile.TemporaryDirectory() as folder:
+    with run.workers(session.peers(case)) as workers, tempfile.TemporaryDirectory() as folder:
         for worker in workers:
             worker.start(case)
         results = harness.compare(workers, rounds=run.rounds, seconds=run.seconds)

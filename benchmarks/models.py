@@ -20,16 +20,17 @@ def files(name: str, *, hidden_act: str = "gelu") -> Iterator[Row]:
     """Write the weights of "cifar10", or random ones of a variant such as "B/16".
 
     Returns their fields of a case: the folders `native` and `timm`, the file `jax`, preprocessing,
-    and `classes`.
+    and `classes`. Siblings of the Mixer have no `jax`.
     """
     model, info = make(name, hidden_act)
     with TemporaryDirectory(prefix="mixer-mlx-benchmark-") as folder:
         paths = {kind: str(Path(folder) / kind) for kind in ("native", "timm")}
-        paths["jax"] = str(Path(folder) / "jax.npz")
         checkpoint.save(paths["native"], model, info)
         formats.export(model, info, paths["timm"], format="timm")
-        formats.export(model, info, paths["jax"], format="jax")
         config = info.config
+        if config.model_type == "mlp_mixer":  # the official code has no siblings
+            paths["jax"] = str(Path(folder) / "jax.npz")
+            formats.export(model, info, paths["jax"], format="jax")
         yield {
             **paths,
             "image_size": list(config.image_size),
@@ -46,7 +47,9 @@ def make(name: str, hidden_act: str = "gelu") -> tuple[MlpMixer, ModelInfo]:
         classifier = mixer_mlx.load(BUILT_IN, dtype="float32", device="cpu")
         return classifier.model, classifier.info
     mx.random.seed(0)
-    config = MixerConfig.variant(name, hidden_act=hidden_act)
+    config = MixerConfig.variant(name)
+    if config.model_type == "mlp_mixer":
+        config = config.replace(hidden_act=hidden_act)
     model = MlpMixer(config)
     shape = model.head.weight.shape
     model.head.weight = mx.random.normal(shape) * config.hidden_dim**-0.5

@@ -38,6 +38,11 @@ PYTHONS = {
 """Script -> the option that names its python; None: this one."""
 
 
+def peers(case: Row) -> list[str]:
+    """PEERS that have the case's model."""
+    return PEERS if "jax" in case else [name for name in PEERS if name != "flax"]
+
+
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
     common = argparse.ArgumentParser(

@@ -45,7 +45,7 @@ def measure(run: Session, name: str, batch: int, optimizer: str, files: harness.
     """One case, with all contenders."""
     shown = {"batch": batch, "optimizer": optimizer, "device": run.options.device}
     case = {"job": "training", "dtype": "float32", **shown, **SETTINGS, **files}
-    with run.workers(session.PEERS) as workers, tempfile.TemporaryDirectory() as folder:
+    with run.workers(session.peers(case)) as workers, tempfile.TemporaryDirectory() as folder:
         for worker in workers:
             worker.start(case)
         results = harness.compare(workers, rounds=run.rounds, seconds=run.seconds)

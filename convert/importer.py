@@ -9,6 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mixer_mlx import checkpoint
+from mixer_mlx.catalog import IMAGENET_MEAN, IMAGENET_STD
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConversionError, SourceError
@@ -124,14 +125,16 @@ def _changed(info: ModelInfo, settings: Settings) -> ModelInfo:
 
 
 def _preprocess(config: MixerConfig, settings: Settings) -> tuple[Preprocess, list[str]]:
-    """The preprocessing that the source names, completed by timm's for the official weights."""
-    half = (0.5,) * config.in_channels
+    """The preprocessing that the source names, completed by timm's for the published weights."""
+    mean = std = (0.5,) * config.in_channels
+    if config.model_type in ("resmlp", "gmixer") and config.in_channels == 3:
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
     defaults: dict[str, object] = {
         "resize_mode": "shorter",
         "crop_pct": 0.875,
         "interpolation": "bicubic",
-        "mean": half,
-        "std": half,
+        "mean": mean,
+        "std": std,
     }
     known = dict(settings.preprocess)
     values = {**defaults, **known, "image_size": config.image_size}

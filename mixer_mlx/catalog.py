@@ -37,8 +37,9 @@ TIMM_NAMES = {
 del TIMM_NAMES["S/8"], TIMM_NAMES["H/14"]  # timm lacks these two
 
 _TIMM = "timm's results-imagenet.csv and results-imagenet-real.csv"
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels; the preprocessing of the published ResMLP and gMixer."""
 _PAPER = "the paper, Table 3"
 _MISLABELLED = (
     "mislabelled: trained on ImageNet-1k from scratch, not on ImageNet-21k before, as an author of "
@@ -112,7 +113,7 @@ def _timm(
     if tag.startswith("miil"):
         preprocess = replace(preprocess, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
     elif config.model_type in ("resmlp", "gmixer"):
-        preprocess = replace(preprocess, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
+        preprocess = replace(preprocess, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     name = f"{TIMM_NAMES[variant]}.{tag}"
     return CatalogEntry(
         name=name,

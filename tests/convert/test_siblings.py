@@ -1,6 +1,7 @@
 """ResMLP, gMLP and gMixer against timm, see tests/reference/make_siblings.py."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -19,6 +20,7 @@ from mixer_mlx import (
     Recipe,
     checkpoint,
 )
+from mixer_mlx.catalog import CATALOG
 from mixer_mlx.convert import Settings, convert, export, import_model
 from mixer_mlx.convert.export import timm
 from mixer_mlx.convert.names import TIMM_LAYOUTS
@@ -63,6 +65,16 @@ def test_every_intermediate_is_timms(siblings: Path, family: str) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert abs(np.array(found[name]) - value).max() < 1e-5, name
+
+
+@families
+def test_the_preprocessing_that_is_assumed_is_the_published_models(
+    siblings: Path, family: str
+) -> None:
+    imported = import_model(siblings / f"{family}.safetensors", settings=SIZE)
+    published = next(e for e in CATALOG.values() if e.config.model_type == family).preprocess
+    assert imported.info.preprocess == replace(published, image_size=(24, 32))
+    assert any("preprocessing" in sentence for sentence in imported.assumed)
 
 
 def is_noise(name: str, family: str) -> bool:
