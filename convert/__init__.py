@@ -38,6 +38,10 @@ ModelName = str | os.PathLike[str]
 """A published model's name, an address, or a path; see `locate`."""
 
 
+PRE_LOGITS_FEATURES = Features()
+"""What the head classifies: the pre-logits, pooled over tokens."""
+
+
 def load(
     model: ModelName,
     *,
@@ -60,7 +64,7 @@ def load(
 
 def load_embedder(
     model: ModelName,
-    features: Features,
+    features: Features = PRE_LOGITS_FEATURES,
     *,
     dtype: DType | None = None,
     device: Device | None = None,

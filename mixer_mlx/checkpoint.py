@@ -269,7 +269,8 @@ def save(
 ) -> None:
     """Write a native folder, whole or not at all; weights keep the dtype they have in `model`.
 
-    An existing folder is replaced only with `force`, and only if it contains nothing but a model.
+    An existing folder is replaced only with `force`, and only if it contains nothing but a model;
+    an empty one is used.
     With `beside`, other files in it are kept, and the model's two are replaced one after the other.
     Raises CheckpointError, before anything is written if `load` couldn't read the result.
     """
@@ -316,7 +317,7 @@ def check_target(folder: str | os.PathLike[str], *, force: bool = False) -> None
 def _check_target(path: Path, force: bool) -> None:
     if not path.is_symlink() and not path.exists():
         return
-    if not force:
+    if not force and not _is_empty_folder(path):
         raise CheckpointError(
             f"{path} already exists; choose another name, or overwrite it with --force."
         )
@@ -329,6 +330,10 @@ def _check_target(path: Path, force: bool) -> None:
             f"{path} contains {other}, which isn't part of a model, so it isn't replaced; choose "
             "another name, or remove that file first."
         )
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(entries(path))
 
 
 def _table(values: dict[str, object], key: str) -> dict[str, object]:

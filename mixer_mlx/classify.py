@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, overload
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mixer_mlx.choices import Pool
 from mixer_mlx.features.embed import PRE_LOGITS, Embedder, Embedding, Features
-from mixer_mlx.images.inputs import ImageInput, ImagesInput, one_image
+from mixer_mlx.images.inputs import ImageInput, ImagesInput, name_of, one_image
 
-from . import checkpoint, markup
+from . import channels, checkpoint, markup
 from .checkpoint import ModelInfo
 from .checks import check_whole
 from .errors import CheckpointError, ImageError
@@ -40,6 +40,21 @@ class Result:
     image: ImageInput
     predictions: tuple[Prediction, ...] = ()
     error: ImageError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A flat record, for JSON or a table: `pandas.DataFrame(r.to_dict() for r in results)`.
+
+        "image" is the name, None if it has none; "index", "label" and "probability" are the most
+        probable class's, and "error" is None; for an image that can't be read, the other way
+        round. "predictions" has all, as dicts.
+        """
+        best = asdict(self.predictions[0]) if self.predictions else {}
+        return {
+            "image": name_of(self.image),
+            **{name: best.get(name) for name in ("index", "label", "probability")},
+            "error": None if self.error is None else str(self.error),
+            "predictions": [asdict(found) for found in self.predictions],
+        }
 
     def _repr_html_(self) -> str:
         """For notebooks: a thumbnail and bars."""
@@ -206,6 +221,17 @@ class Classifier(LoadedModel):
         check_whole("classes", count, 1, 10**6)
         model = self.model.with_head(count)
         return self.replace(model=model, info=self.info.replace(config=model.config, labels=labels))
+
+    def with_channels(self, in_channels: int) -> "Classifier":
+        """A Classifier for grey images (1), or `forward` with any number of channels, from RGB.
+
+        The stem is adapted as `channels.with_channels` says. Raises ConfigError for a model that
+        doesn't take 3 channels.
+        """
+        model = channels.with_channels(self.model, in_channels)
+        preprocess = channels.preprocess_with_channels(self.preprocess, in_channels)
+        info = self.info.replace(config=model.config, preprocess=preprocess)
+        return self.replace(model=model, info=info)
 
     def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the model as a model folder; see `mixer_mlx.save`. Raises CheckpointError."""

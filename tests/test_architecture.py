@@ -22,7 +22,7 @@ LAYERS = [
     ["layers"],
     ["siblings"],
     ["labels", "model", "markup"],
-    ["catalog", "resolution"],
+    ["catalog", "channels", "resolution"],
     ["checkpoint"],
     ["loaded"],
     ["data"],

@@ -1,6 +1,8 @@
 """What a Classifier is made of: it agrees, stays, and can be copied, saved and given a new head."""
 
 import copy
+import io
+import json
 import pickle
 import threading
 from pathlib import Path
@@ -11,11 +13,13 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from PIL import Image
 
 from mixer_mlx import (
     CheckpointError,
     Classifier,
     ConfigError,
+    LazyImage,
     MixerConfig,
     MlpMixer,
     ModelInfo,
@@ -23,6 +27,7 @@ from mixer_mlx import (
     load,
     save,
 )
+from mixer_mlx.channels import with_channels
 from mixer_mlx.features.embed import Embedder, Features
 
 CONFIG = MixerConfig(
@@ -213,6 +218,67 @@ def test_a_new_head() -> None:
     for wrong in (0, -1, [], True):
         with pytest.raises(ConfigError, match="classes"):
             classifier.with_head(wrong)  # type: ignore[arg-type]
+
+
+def test_a_grey_image_is_what_it_is_as_rgb() -> None:
+    classifier = Classifier(model(), INFO)
+    grey = classifier.with_channels(1)
+    assert (grey.config.in_channels, grey.preprocess.mean) == (1, (0.5,))
+    plain = [image[..., 0] for image in IMAGES]
+    np.testing.assert_allclose(grey.logits(plain), classifier.logits(plain), atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_other_channels_are_those_of_timm(channels: int) -> None:
+    """timm's adapt_input_conv: repeat along the input channels, cut, multiply by 3 / channels."""
+    network = model()
+    old = np.array(network.stem.weight)
+    found = np.array(with_channels(network, channels).stem.weight)
+    repeated = np.tile(old, (1, 1, 1, -(-channels // 3)))[..., :channels] * 3 / channels
+    np.testing.assert_allclose(found, repeated, rtol=1e-6)
+    made = Classifier(network, INFO).with_channels(channels)
+    assert made.forward(np.zeros((2, 8, 8, channels), np.uint8)).shape == (2, 4)
+    assert len(made.preprocess.std) == channels
+
+
+def test_channels_that_can_not_be_adapted() -> None:
+    grey = Classifier(model(), INFO).with_channels(1)
+    assert with_channels(grey.model, 1) is grey.model
+    with pytest.raises(ConfigError, match="takes 1 channels; only a model for 3"):
+        grey.with_channels(3)
+    with pytest.raises(ConfigError, match="in_channels"):
+        grey.with_channels(0)
+
+
+def test_an_empty_folder_is_used(tmp_path: Path) -> None:
+    """As huggingface_hub's mixin makes one before it saves."""
+    Classifier(model(), INFO).save(tmp_path)
+    assert load(tmp_path).info == INFO
+    with pytest.raises(CheckpointError, match="already exists"):
+        Classifier(model(), INFO).save(tmp_path)
+
+
+def test_results_as_records(tmp_path: Path) -> None:
+    classifier = Classifier(model(), INFO)
+    path = tmp_path / "image.png"
+    Image.fromarray(IMAGES[0]).save(path)
+    file = io.BytesIO(path.read_bytes())
+    missing = LazyImage("archive.zip/missing.png", lambda: b"")
+    found = [one.to_dict() for one in classifier.predict([path, file, missing], k=2)]
+    first = classifier(path, k=2)
+    assert found[0] == {
+        "image": str(path),
+        "index": first[0].index,
+        "label": first[0].label,
+        "probability": first[0].probability,
+        "error": None,
+        "predictions": [vars(one) for one in first],
+    }
+    assert found[1]["image"] is None
+    assert found[2]["image"] == "archive.zip/missing.png"
+    assert (found[2]["label"], found[2]["predictions"]) == (None, [])
+    assert "empty" in found[2]["error"]
+    assert json.loads(json.dumps(found)) == found
 
 
 def test_probabilities_and_logits() -> None:

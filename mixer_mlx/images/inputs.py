@@ -93,6 +93,14 @@ def given(image: ImageInput) -> Given:
     )
 
 
+def name_of(image: ImageInput) -> str | None:
+    """A path, the name of a file or of a `LazyImage`; None for an image without one."""
+    if isinstance(image, str | os.PathLike | LazyImage):
+        return str(image)
+    name = getattr(image, "name", None) or getattr(image, "filename", None)
+    return name if isinstance(name, str) else None
+
+
 def from_array(array: NDArray[Any]) -> Image.Image:
     """An array that `given` accepted as an image; 16 bits as those of files, see `depth`."""
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:

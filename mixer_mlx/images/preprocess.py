@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,10 @@ class Preprocess:
     def in_channels(self) -> int:
         """Channels of the model's input: 3, or 1 for grey."""
         return len(self.mean)
+
+    def replace(self, **changes: Any) -> "Preprocess":
+        """A copy with other values, checked again."""
+        return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
