@@ -45,9 +45,10 @@ class PatchEmbedding(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         C, P, _, channels = self.weight.shape
-        N, H, W, _ = x.shape
-        x = x.reshape(N, H // P, P, W // P, P, channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(N, -1, P * P * channels)  # (N, S, P*P*in)
+        _, H, W, _ = x.shape
+        S = (H // P) * (W // P)
+        x = x.reshape(-1, H // P, P, W // P, P, channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, S, P * P * channels)  # (N, S, P*P*in)
         return over_channels(x, self.weight.reshape(C, -1), self.bias)
 
 

@@ -22,7 +22,7 @@ LAYERS = [
     ["layers"],
     ["siblings"],
     ["labels", "model", "markup"],
-    ["catalog", "channels", "resolution"],
+    ["catalog", "channels", "inference", "resolution"],
     ["checkpoint"],
     ["loaded"],
     ["data"],

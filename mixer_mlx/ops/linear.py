@@ -10,6 +10,8 @@ from typing import cast
 
 import mlx.core as mx
 
+from .plain import plain
+
 Linear = Callable[[mx.array, mx.array, mx.array], mx.array]
 
 
@@ -73,14 +75,26 @@ def _per_channel(gradient: mx.array, parameter: mx.array) -> mx.array:
     return gradient.reshape(-1, gradient.shape[-1]).sum(axis=0).astype(parameter.dtype)
 
 
-over_channels = cast(Linear, _over_channels)
-"""x (..., in), weight (out, in), bias (out,) -> x weight^T + bias, (..., out)."""
+_channels, _tokens, _affine_map = (cast(Linear, f) for f in (_over_channels, _over_tokens, _affine))
+_scale = cast(Callable[[mx.array, mx.array], mx.array], _scaled)
 
-over_tokens = cast(Linear, _over_tokens)
-"""x (N, in, C), weight (out, in), bias (out,) -> weight x + bias, (N, out, C)."""
 
-scaled = cast(Callable[[mx.array, mx.array], mx.array], _scaled)
-"""x (..., C), scale (C,) -> x * scale."""
+def over_channels(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+    """x (..., in), weight (out, in), bias (out,) -> x weight^T + bias, (..., out)."""
+    return x @ weight.T + bias if plain() else _channels(x, weight, bias)
 
-affine = cast(Linear, _affine)
-"""x (..., C), weight (C,), bias (C,) -> x * weight + bias."""
+
+def over_tokens(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+    """x (N, in, C), weight (out, in), bias (out,) -> weight x + bias, (N, out, C)."""
+    # Not addmm, whose shapes MLX can't infer for any N.
+    return weight @ x + bias[:, None] if plain() else _tokens(x, weight, bias)
+
+
+def scaled(x: mx.array, scale: mx.array) -> mx.array:
+    """x (..., C), scale (C,) -> x * scale."""
+    return x * scale if plain() else _scale(x, scale)
+
+
+def affine(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+    """x (..., C), weight (C,), bias (C,) -> x * weight + bias."""
+    return x * weight + bias if plain() else _affine_map(x, weight, bias)
