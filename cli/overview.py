@@ -14,7 +14,7 @@ Features
 
 Teach it your own classes
   mixer check photos/                         find duplicates and broken files
-  mixer few-shot photos/ --save my-model      in seconds, of a few images per class
+  mixer few-shot photos/ --save my-model      in seconds, from a few images
   mixer fine-tune photos/ -o my-model         with one folder per class
   mixer train photos/ --variant S/16          train from scratch
 

@@ -96,8 +96,9 @@ def _image_size(cfg: Mapping[str, object]) -> tuple[int, int] | None:
 
 def _hidden_act(config: Mapping[str, object]) -> HiddenAct | None:
     """Only what differs from timm's own, which is the layout's; ours is in `hidden_act`."""
-    if (name := config.get("hidden_act", config.get("act_layer"))) is None:
+    if not {"hidden_act", "act_layer"} & config.keys():
         return None
+    name = config.get("hidden_act", config.get("act_layer"))
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise ConversionError(
             f"The model has activation {name!r}; supported are {' and '.join(_ACTIVATIONS)}."

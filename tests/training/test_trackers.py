@@ -18,6 +18,7 @@ from training.synthetic import PREPROCESS, Synthetic, tiny_model
 
 from mixer_mlx.analysis.evaluate import Metrics
 from mixer_mlx.errors import TrainingError
+from mixer_mlx.training import trackers
 from mixer_mlx.training.loop import EpochDone, Event, StepDone, fit
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.run import Run
@@ -148,12 +149,7 @@ class SmallDisk(io.BytesIO):
 def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboardX", reason=TENSORBOARD)
     run = Run(tmp_path, None)  # type: ignore[arg-type]
-    real = Path.open
-    monkeypatch.setattr(
-        Path,
-        "open",
-        lambda path, *a, **k: SmallDisk() if "tfevents" in path.name else real(path, *a, **k),
-    )
+    monkeypatch.setattr(trackers, "open_output", lambda *_, **__: SmallDisk())
     with (
         pytest.raises(TrainingError, match=r"No space left.*--resume"),
         opened(["tensorboard"], tmp_path, {}) as report,

@@ -65,7 +65,9 @@ def test_training_can_be_resumed(  # type: ignore[no-untyped-def]
     args = ("fine-tune", photos, "-m", "cifar10", "-o", tmp_path / "run", "--steps", 1, "-b", 2)
     for text, step in ((MEMORY[0], "--grad-accum"), (WATCHDOG[0], "continue with --resume")):
         error = RuntimeError(text)
-        monkeypatch.setattr("mixer_mlx.training.loop.make_step", lambda *_, e=error: raising(e))
+        monkeypatch.setattr(
+            "mixer_mlx.training.loop.make_step", lambda *_, e=error, **__: raising(e)
+        )
         run = mixer(*args, "--force")
         assert run.code == 1
         assert step in run.err.splitlines()[-1]
