@@ -152,7 +152,7 @@ def fit(
     _check_preprocess(preprocess, model)
     state = (resume or State.start(model, recipe, optimizer)).shared(ranks)
     if extend:
-        recipe = _extended(state, recipe, extend)
+        recipe = _extended(state, recipe, extend, len(train))
     state = _checked(state, recipe, len(train), optimizer)
     total = recipe.total_steps(len(train))
     step = make_step(model.config, recipe, preprocess, ranks, loss=loss, own=optimizer)
@@ -209,13 +209,16 @@ def _check_preprocess(preprocess: Preprocess, model: MlpMixer) -> None:
         )
 
 
-def _extended(state: State, recipe: Recipe, extend: int) -> Recipe:
+def _extended(state: State, recipe: Recipe, extend: int, steps_per_epoch: int) -> Recipe:
     """The recipe of a run that is longer by `extend` epochs or steps, for the state, too."""
     check_whole("extend", extend, 1, 10**9)
     field = "epochs" if recipe.epochs else "steps"
     longer = recipe.replace(**{field: int(getattr(recipe, field)) + extend})
     if state.recipe == recipe:
-        state.recipe, state.progress = longer, dataclasses.replace(state.progress, end=None)
+        # A run of `steps` may have ended within an epoch, which then goes on.
+        epoch = state.progress.step // steps_per_epoch
+        state.progress = dataclasses.replace(state.progress, epoch=epoch, end=None)
+        state.recipe = longer
     return longer
 
 

@@ -206,6 +206,16 @@ def test_a_complete_run_is_extended(tmp_path: Path) -> None:
     list(events(whole, RECIPE.replace(epochs=5)))
     for key, value in weights(whole).items():
         np.testing.assert_array_equal(weights(model)[key], value, err_msg=key)
+    # Also one that ended within an epoch.
+    part, recipe = tiny_model(), RECIPE.replace(epochs=None, steps=7)
+    ended = list(events(part, recipe))[-1].state
+    assert [
+        e.step for e in events(part, recipe, resume=ended, extend=8) if isinstance(e, StepDone)
+    ] == [*range(8, 16)]
+    whole = tiny_model()
+    list(events(whole, RECIPE.replace(epochs=3)))
+    for key, value in weights(whole).items():
+        np.testing.assert_array_equal(weights(part)[key], value, err_msg=key)
     with pytest.raises(ConfigError, match="extend is -1"):
         next(events(model, resume=state, extend=-1))
 
