@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from mixer_mlx.choices import ExportFormat, ExportInput, ExportWeights
+from mixer_mlx.choices import (
+    CoreMLTarget,
+    ExportFormat,
+    ExportInput,
+    ExportPrecision,
+    ExportWeights,
+)
 from mixer_mlx.errors import ConfigError
 
 from .terminal import options, output
@@ -16,7 +22,8 @@ def export(
     out: Annotated[
         Path,
         typer.Argument(
-            help="Folder (timm), .npz file (jax) or .onnx file to write.", metavar="OUT"
+            help="Folder (timm), .npz file (jax), .onnx file or .mlpackage (coreml) to write.",
+            metavar="OUT",
         ),
     ],
     format: Annotated[
@@ -24,15 +31,15 @@ def export(
         typer.Option(
             "--format",
             help="timm: a repository as on the Hub; jax: official JAX weights; onnx: a network for "
-            "ONNX Runtime.",
+            "ONNX Runtime; coreml: an image classifier for Xcode.",
         ),
     ],
     input: Annotated[
         ExportInput,
         typer.Option(
             "--input",
-            help="What the network takes (onnx): image, uint8 pixels; array, float32 pixels "
-            "normalised by the caller.",
+            help="What the network takes (onnx, coreml): image, uint8 pixels; array, float32 "
+            "pixels normalised by the caller.",
         ),
     ] = "image",
     weights: Annotated[
@@ -42,10 +49,21 @@ def export(
     softmax: Annotated[
         bool, typer.Option("--softmax", help="Give probabilities in place of logits (onnx).")
     ] = False,
+    compute_precision: Annotated[
+        ExportPrecision,
+        typer.Option("--compute-precision", help="Number format to compute in (coreml)."),
+    ] = "float16",
+    minimum_target: Annotated[
+        CoreMLTarget,
+        typer.Option(
+            "--minimum-target",
+            help="Oldest system that opens the package (coreml); iOS15 means macOS 12, too.",
+        ),
+    ] = "iOS15",
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Export a model to timm, the official JAX code, or ONNX.
+    """Export a model to timm, the official JAX code, ONNX or Core ML.
 
     timm and jax are in float32; weights that came from there are written back bit for bit.
     """
@@ -53,7 +71,13 @@ def export(
     from mixer_mlx.convert import export as run
     from mixer_mlx.convert.export.formats import check_options
 
-    chosen = ExportOptions(input=input, weights=weights, softmax=softmax)
+    chosen = ExportOptions(
+        input=input,
+        weights=weights,
+        softmax=softmax,
+        compute_precision=compute_precision,
+        minimum_target=minimum_target,
+    )
     try:
         check_options(format, chosen)
     except ConfigError as error:

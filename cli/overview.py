@@ -22,7 +22,7 @@ Models
   mixer models                                list the published models
   mixer info cifar10                          show architecture and source
   mixer convert hf://user/repo my-model       import timm or JAX weights
-  mixer export my-model back/ --format timm   export to timm, JAX or ONNX
+  mixer export my-model back/ --format timm   export to timm, ONNX, Core ML
   mixer resize my-model large --image-size 448
                                               make a model take larger images
   mixer visualize cifar10 -o units/           draw what its units look like

@@ -60,11 +60,15 @@ RecipeName = Literal[
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 Format = Literal["table", "json", "csv"]
-ExportFormat = Literal["timm", "jax", "onnx"]
+ExportFormat = Literal["timm", "jax", "onnx", "coreml"]
 ExportInput = Literal["image", "array"]
 """What an exported network takes: pixels as they are, or normalised by the caller."""
 ExportWeights = Literal["float32", "float16", "int8"]
 """What the matrices of an exported network are stored as."""
+ExportPrecision = Literal["float16", "float32"]
+"""What a Core ML program computes in."""
+CoreMLTarget = Literal["iOS15", "iOS16", "iOS17", "iOS18", "iOS26"]
+"""The oldest system that opens a Core ML package; macOS 12, 13, 14, 15 and 26 are as old."""
 
 LabelList = Literal["imagenet1k", "imagenet21k_goog", "imagenet21k_miil"]
 

@@ -41,6 +41,7 @@ ONLY = {
     "pillow_heif": {"mixer_mlx.images.decode"},
     "pi_heif": {"mixer_mlx.images.decode"},
     "huggingface_hub": {"convert.fetch"},
+    "coremltools": {"convert.export.coreml"},
     "onnx": {"convert.export.onnx"},
     "pyarrow": {"mixer_mlx.data", "mixer_mlx.features", "cli"},
     "sklearn": {"mixer_mlx.sklearn"},

@@ -8,11 +8,17 @@ from pathlib import Path
 
 from mixer_mlx import checkpoint
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.choices import ExportFormat, ExportInput, ExportWeights
+from mixer_mlx.choices import (
+    CoreMLTarget,
+    ExportFormat,
+    ExportInput,
+    ExportPrecision,
+    ExportWeights,
+)
 from mixer_mlx.errors import CheckpointError, ConfigError
 from mixer_mlx.model import MlpMixer
 
-from . import graph, jax, onnx, timm
+from . import coreml, graph, jax, onnx, timm
 
 
 @dataclass(frozen=True)
@@ -21,12 +27,15 @@ class ExportOptions:
 
     `input` "image": the file takes uint8 pixels and normalises them; "array": float32 that the
     caller has normalised. `weights`: what matrices are stored as. `softmax`: the file gives
-    probabilities in place of logits.
+    probabilities in place of logits. `compute_precision` and `minimum_target` (the oldest system)
+    are those of a Core ML package.
     """
 
     input: ExportInput = "image"
     weights: ExportWeights = "float32"
     softmax: bool = False
+    compute_precision: ExportPrecision = "float16"
+    minimum_target: CoreMLTarget = "iOS15"
 
 
 @dataclass(frozen=True)
@@ -39,13 +48,39 @@ class Exported:
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: `write` raises OSError; `suffix` None means a folder."""
+    """A kind of file or, if `folder`, of folder; `write` raises OSError."""
 
     suffix: str | None
     write: Callable[[Path, MlpMixer, ModelInfo, ExportOptions], None]
     takes: tuple[str, ...] = ()  # fields of ExportOptions
     notes: Callable[[ModelInfo], list[str]] = lambda info: []
     require: Callable[[], None] = lambda: None
+    folder: bool = False
+    check_model: Callable[[ModelInfo, ExportOptions], None] = lambda info, options: None
+
+
+def _check_jax(info: ModelInfo, options: ExportOptions) -> None:
+    if info.config.model_type != "mlp_mixer":
+        raise ConfigError(
+            f"The official JAX code has only MLP-Mixer, and this is a {info.config.title}; export "
+            "it to timm."
+        )
+
+
+def _check_onnx(info: ModelInfo, options: ExportOptions) -> None:
+    if options.softmax and not info.config.num_classes:
+        raise ConfigError(
+            "The model has no classes, so it has no probabilities; leave out softmax."
+        )
+
+
+def _check_coreml(info: ModelInfo, options: ExportOptions) -> None:
+    channels = info.config.in_channels
+    if options.input == "image" and channels not in (1, 3):
+        raise ConfigError(
+            f"The model expects {channels} channels and Core ML's images have 1 or 3; "
+            'use the input "array".'
+        )
 
 
 def _write_onnx(path: Path, model: MlpMixer, info: ModelInfo, options: ExportOptions) -> None:
@@ -53,10 +88,37 @@ def _write_onnx(path: Path, model: MlpMixer, info: ModelInfo, options: ExportOpt
     onnx.write(path, network, options.weights)
 
 
+def _write_coreml(path: Path, model: MlpMixer, info: ModelInfo, options: ExportOptions) -> None:
+    network = graph.describe(
+        model,
+        info,
+        input=options.input,
+        pixel_scale=coreml.PIXEL_SCALE,
+        softmax=info.config.num_classes > 0,
+    )
+    coreml.write(path, network, options.compute_precision, options.minimum_target)
+
+
 FORMATS: dict[ExportFormat, Format] = {
-    "timm": Format(None, lambda p, m, i, _: timm.write(p, m, i), notes=timm.notes),
-    "jax": Format(".npz", lambda p, m, _, __: jax.write(p, m), notes=jax.notes),
-    "onnx": Format(".onnx", _write_onnx, ("input", "weights", "softmax"), require=onnx.require),
+    "timm": Format(None, lambda p, m, i, _: timm.write(p, m, i), notes=timm.notes, folder=True),
+    "jax": Format(
+        ".npz", lambda p, m, _, __: jax.write(p, m), notes=jax.notes, check_model=_check_jax
+    ),
+    "onnx": Format(
+        ".onnx",
+        _write_onnx,
+        ("input", "weights", "softmax"),
+        require=onnx.require,
+        check_model=_check_onnx,
+    ),
+    "coreml": Format(
+        ".mlpackage",
+        _write_coreml,
+        ("input", "compute_precision", "minimum_target"),
+        require=coreml.require,
+        folder=True,
+        check_model=_check_coreml,
+    ),
 }
 
 
@@ -73,21 +135,13 @@ def export(
 
     "timm": the folder `out`, with `model.safetensors` and `config.json` as a timm repository on the
     Hub has them. "jax": the file `out`, an `.npz` as google-research/vision_transformer reads it.
-    "onnx": the file `out`, for ONNX Runtime and others. Raises ConfigError for another format, an
-    option that it doesn't take, or a model that it doesn't have, CheckpointError if `out` exists or
-    can't be written.
+    "onnx": the file `out`, for ONNX Runtime and others. "coreml": the package `out`, for Xcode.
+    Raises ConfigError for another format, an option that it doesn't take or a model that it
+    can't express, CheckpointError if `out` exists or can't be written.
     """
     check(out, format, options, force=force)
-    if options.softmax and not info.config.num_classes:
-        raise ConfigError(
-            "The model has no classes, so it has no probabilities; leave out softmax."
-        )
-    if format == "jax" and info.config.model_type != "mlp_mixer":
-        raise ConfigError(
-            f"The official JAX code has only MLP-Mixer, and this is a {info.config.title}; export "
-            "it to timm."
-        )
     path, kind = Path(out), FORMATS[format]
+    kind.check_model(info, options)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kind.write(path, model, info, options)
@@ -106,10 +160,12 @@ def check(
     path, kind = Path(out), FORMATS[format]
     if kind.suffix and path.suffix.lower() != kind.suffix:
         raise CheckpointError(
-            f"The format {format} is a {kind.suffix} file; call it {path.with_suffix(kind.suffix)}."
+            f"The format {format} ends in {kind.suffix}; call it {path.with_suffix(kind.suffix)}."
         )
     if kind.suffix is None:
         checkpoint.check_target(path, force=force)
+    elif kind.folder:
+        _check_package(path, force)
     else:
         _check_file(path, force)
         if format == "onnx":
@@ -128,6 +184,18 @@ def check_options(format: ExportFormat, options: ExportOptions) -> None:
                 f"{format} doesn't take the option {field.name.replace('_', '-')}, only "
                 f"{' and '.join(takers)}; leave it out."
             )
+
+
+def _check_package(path: Path, force: bool) -> None:
+    """Raise unless `path` is free, or with `force` a package of the same kind."""
+    if not path.is_symlink() and not path.exists():
+        return
+    if force and (not path.is_dir() or path.is_symlink() or not (path / "Manifest.json").is_file()):
+        raise CheckpointError(f"{path} isn't a package, so it isn't replaced; choose another name.")
+    if not force:
+        raise CheckpointError(
+            f"{path} already exists; choose another name, or overwrite it with --force."
+        )
 
 
 def _check_file(path: Path, force: bool) -> None:

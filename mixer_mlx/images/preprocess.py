@@ -108,7 +108,7 @@ class Preprocess:
                 f"The model expects {self.in_channels} channels and images have 3; "
                 "call the model with arrays instead."
             )
-        at_least = math.ceil(_REDUCED_RATIO * max(self._target))
+        at_least = math.ceil(_REDUCED_RATIO * max(self.target_size))
         with opened(image, at_least=None if exact else at_least) as source:
             upright = rgb(source, exact=exact)
             with quietly("resized", "crop or shrink it first"):
@@ -128,8 +128,8 @@ class Preprocess:
         return normalized(pixels.astype(np.float32), mean, std)
 
     @property
-    def _target(self) -> tuple[int, int]:
-        """(height, width) of the image, or that it just covers, before the crop."""
+    def target_size(self) -> tuple[int, int]:
+        """(height, width) of the image before the crop; with "shorter", what it just covers."""
         height, width = self.image_size
         return math.floor(height / self.crop_pct), math.floor(width / self.crop_pct)
 
@@ -150,7 +150,7 @@ class Preprocess:
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of an image -> (width, height) before the crop."""
-        to_height, to_width = self._target
+        to_height, to_width = self.target_size
         if self.resize_mode == "squash":
             return to_width, to_height
         if to_height != to_width:  # timm's ResizeKeepRatio
