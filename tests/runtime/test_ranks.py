@@ -198,7 +198,7 @@ def test_evaluate_under_the_launcher(photos: Path, tmp_path: Path) -> None:
     images = DecodedImages(dataset, lambda *_: None, exact=True)
     classes = np.array(match_classes(dataset.classes, classifier.labels), np.int32)
     batches = EvaluationBatches(images, classifier.preprocess, 8)
-    expected = evaluate(classifier.logits, batches, classes)
+    expected = evaluate(classifier.forward, batches, classes)
     assert (found["top1"], found["top5"]) == (expected.top1, expected.top5)
     assert found["loss"] == pytest.approx(expected.loss, rel=1e-6)
     assert (found["images"], found["unreadable"]) == (40, 0)

@@ -1,6 +1,7 @@
 """`--workers` decodes in so many threads."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ def test_workers(mixer, cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # 
     pools = []
     pool = threads.ThreadPoolExecutor
 
-    def noted(count: int, **options: str) -> object:
+    def noted(count: int, *names: str, **options: Any) -> object:
         pools.append(count)
-        return pool(count, **options)
+        return pool(count, *names, **options)
 
     monkeypatch.setattr(threads, "ThreadPoolExecutor", noted)
     assert mixer("predict", cat, "-m", "cifar10", "--workers", 3).code == 0
