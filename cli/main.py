@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, TextIO
 
@@ -26,7 +26,7 @@ from .export import export
 from .few_shot import few_shot
 from .info import info, models
 from .nearest import nearest
-from .overview import OVERVIEW
+from .overview import epilog, overview
 from .predict.command import predict
 from .resize import resize
 from .terminal import mlx_errors, output, signals
@@ -41,24 +41,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-app.command("predict", short_help="Classify images.")(predict)
-app.command("embed", short_help="Write the features of images as vectors.")(embed)
-app.command("nearest", short_help="Find the images that look most alike.")(nearest)
-app.command("few-shot", short_help="Measure how well a few images per class suffice.")(few_shot)
-app.command("convert", short_help="Convert published weights to a model folder.")(convert)
-app.command("export", short_help="Export a model to timm, JAX, ONNX or Core ML.")(export)
-app.command("resize", short_help="Make a trained model take larger images.")(resize)
-app.command("check", short_help="Find problems in a dataset before training.")(check)
-app.command("train", short_help="Train a model from scratch.")(train)
-app.command("fine-tune", short_help="Fine-tune a model on your own photos.")(fine_tune)
-app.command("evaluate", short_help="Measure accuracy on labelled images.")(evaluate)
-app.command("explain", short_help="Show which parts of an image speak for a class.")(explain)
-app.command("visualize", short_help="Draw what a model's units look like.")(visualize)
-app.command("benchmark", short_help="Measure speed and memory.")(benchmark)
-app.command("models", short_help="List the published models.")(models)
-app.command("info", short_help="Show what is known of a model.")(info)
-app.add_typer(cache.app, name="cache")
-app.command("env", short_help="Show the environment and performance tips.")(env)
+_COMMANDS: dict[str, tuple[Callable[..., object], str]] = {
+    "predict": (predict, "Classify images."),
+    "embed": (embed, "Write the features of images as vectors."),
+    "nearest": (nearest, "Find the images that look most alike."),
+    "few-shot": (few_shot, "Measure how well a few images per class suffice."),
+    "convert": (convert, "Convert published weights to a model folder."),
+    "export": (export, "Export a model to timm, JAX, ONNX or Core ML."),
+    "resize": (resize, "Make a trained model take larger images."),
+    "check": (check, "Find problems in a dataset before training."),
+    "train": (train, "Train a model from scratch."),
+    "fine-tune": (fine_tune, "Fine-tune a model on your own photos."),
+    "evaluate": (evaluate, "Measure accuracy on labelled images."),
+    "explain": (explain, "Show which parts of an image speak for a class."),
+    "visualize": (visualize, "Draw what a model's units look like."),
+    "benchmark": (benchmark, "Measure speed and memory."),
+    "models": (models, "List the published models."),
+    "info": (info, "Show what is known of a model."),
+    "env": (env, "Show the environment and performance tips."),
+}
+for _name, (_function, _purpose) in _COMMANDS.items():
+    app.command(_name, short_help=_purpose, epilog=epilog(_name))(_function)
+app.add_typer(cache.app, name="cache", epilog=epilog("cache"))
 
 
 def _version(wanted: bool) -> None:
@@ -75,7 +79,7 @@ def _root(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        sys.stdout.write(OVERVIEW)
+        sys.stdout.write(overview())
 
 
 def main() -> None:

@@ -1,36 +1,117 @@
-"""What `mixer` alone prints: the commands by purpose, with an example each."""
+"""Every command by purpose, with examples: what `mixer` alone and the end of each `--help` show."""
 
-OVERVIEW = """\
-mixer classifies images with MLP-Mixer, on Apple silicon and Linux.
+GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Use": {
+        "predict": (
+            "classify files and folders",
+            "mixer predict photo.jpg album/",
+            "mixer predict album/ -o album.csv",
+        ),
+        "embed": (
+            "a vector for each image",
+            "mixer embed album/ -o album.npz",
+            "mixer embed album/ --layer blocks.3 -o b3.parquet",
+        ),
+        "nearest": (
+            "find the images most like it",
+            "mixer nearest photo.jpg --in album/",
+            "mixer nearest photo.jpg --in album.npz --sheet near.png",
+        ),
+    },
+    "Train": {
+        "check": (
+            "find duplicates and broken files",
+            "mixer check photos/",
+            "mixer check photos/ --sheet problems.png",
+        ),
+        "few-shot": (
+            "in seconds, from a few images",
+            "mixer few-shot photos/ --save my-model",
+            "mixer few-shot photos/ --shots 1,5,all",
+        ),
+        "fine-tune": (
+            "with one folder per class",
+            "mixer fine-tune photos/ -o my-model",
+            "mixer fine-tune photos/ -m cifar10 --epochs 10",
+        ),
+        "train": (
+            "train from scratch",
+            "mixer train photos/ --variant S/16",
+            "mixer train photos/ -o my-model --resume",
+        ),
+    },
+    "Understand": {
+        "evaluate": (
+            "measure accuracy",
+            "mixer evaluate photos/ -m my-model",
+            "mixer evaluate photos/ -m my-model --report report.html",
+        ),
+        "explain": (
+            "show what speaks for its class",
+            "mixer explain photo.jpg -o why.png",
+            "mixer explain photo.jpg --class cat -o why.png",
+        ),
+        "visualize": (
+            "draw what its units look like",
+            "mixer visualize cifar10 -o units/",
+            "mixer visualize cifar10 -o units/ --block 0,1,2",
+        ),
+        "info": (
+            "show architecture and source",
+            "mixer info cifar10",
+            "mixer info my-model --format json",
+        ),
+        "benchmark": (
+            "measure speed and memory",
+            "mixer benchmark --variant B/16",
+            "mixer benchmark -m my-model -b 1,32",
+        ),
+    },
+    "Export": {
+        "convert": (
+            "import timm or JAX weights",
+            "mixer convert hf://user/repo my-model",
+            "mixer convert Mixer-B_16.npz my-model",
+        ),
+        "export": (
+            "export to timm, ONNX, Core ML",
+            "mixer export my-model back/ --format timm",
+            "mixer export my-model My.mlpackage --format coreml",
+        ),
+        "resize": (
+            "take larger images",
+            "mixer resize my-model large --image-size 448",
+        ),
+    },
+    "Manage": {
+        "models": (
+            "list the published models",
+            "mixer models",
+        ),
+        "cache": (
+            "downloaded and converted models",
+            "mixer cache list",
+        ),
+        "env": (
+            "versions and performance tips",
+            "mixer env",
+        ),
+    },
+}
+"""Group -> command -> its purpose and examples, of which the overview shows the first."""
 
-Classify
-  mixer predict photo.jpg album/              classify files and folders
-  mixer evaluate photos/ -m my-model          measure its accuracy
-  mixer explain photo.jpg -o why.png          show what speaks for its class
 
-Features
-  mixer embed album/ -o album.npz             a vector for each image
-  mixer nearest photo.jpg --in album/         find the images most like it
+def overview() -> str:
+    """What `mixer` alone prints."""
+    lines = ["mixer classifies images with MLP-Mixer, on Apple silicon and Linux."]
+    for group, commands in GROUPS.items():
+        lines += ["", group]
+        lines += [f"  {example:46}{purpose}" for purpose, example, *_ in commands.values()]
+    lines += ["", "mixer COMMAND --help explains a command, mixer --help lists all of them."]
+    return "\n".join(lines) + "\n"
 
-Teach it your own classes
-  mixer check photos/                         find duplicates and broken files
-  mixer few-shot photos/ --save my-model      in seconds, from a few images
-  mixer fine-tune photos/ -o my-model         with one folder per class
-  mixer train photos/ --variant S/16          train from scratch
 
-Models
-  mixer models                                list the published models
-  mixer info cifar10                          show architecture and source
-  mixer convert hf://user/repo my-model       import timm or JAX weights
-  mixer export my-model back/ --format timm   export to timm, ONNX, Core ML
-  mixer resize my-model large --image-size 448
-                                              make a model take larger images
-  mixer visualize cifar10 -o units/           draw what its units look like
-  mixer cache list                            downloaded and converted models
-
-This machine
-  mixer benchmark --variant B/16              measure speed and memory
-  mixer env                                   versions and performance tips
-
-mixer COMMAND --help explains a command, mixer --help lists all of them.
-"""
+def epilog(command: str) -> str:
+    """The end of a command's `--help`: its examples, which the parser must not wrap."""
+    ((_, *examples),) = (commands[command] for commands in GROUPS.values() if command in commands)
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples)])

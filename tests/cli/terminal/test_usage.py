@@ -1,12 +1,14 @@
 """Wrong usage in plain words, and options by their former names."""
 
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from mixer_mlx.cli.main import app, renamed
-from mixer_mlx.cli.overview import OVERVIEW
+from mixer_mlx.cli.overview import GROUPS, overview
 
 
 @pytest.mark.parametrize(
@@ -49,10 +51,37 @@ def test_former_names_work(mixer) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_alone_it_shows_every_command(mixer) -> None:  # type: ignore[no-untyped-def]
-    assert mixer() == (0, OVERVIEW, "")
-    for command in app.registered_commands:
-        assert f"\n  mixer {command.name} " in OVERVIEW or f"\n  mixer {command.name}\n" in OVERVIEW
-    assert max(map(len, OVERVIEW.splitlines())) <= 80
+    assert mixer() == (0, overview(), "")
+    shown = {name for commands in GROUPS.values() for name in commands}
+    assert shown == set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert max(map(len, overview().splitlines())) <= 80
+
+
+EXAMPLES = [
+    (name, example)
+    for commands in GROUPS.values()
+    for name, (_, *examples) in commands.items()
+    for example in examples
+]
+
+
+@pytest.mark.parametrize(("name", "example"), EXAMPLES)
+def test_an_example_is_what_the_parser_takes(
+    mixer,  # type: ignore[no-untyped-def]
+    name: str,
+    example: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert f"\n    {example}\n" in mixer(name, "--help").out
+    monkeypatch.chdir(tmp_path)
+    for file in ("album.npz", "photo.jpg", "Mixer-B_16.npz"):
+        Path(file).touch()
+    program, command, *arguments = shlex.split(example)
+    assert (program, command) == ("mixer", name)
+    parser = get_command(app).commands[name]  # type: ignore[attr-defined]
+    context = parser.make_context(name, arguments)
+    assert not context.args
 
 
 def test_data_and_the_folder_to_resume_are_asked_for(mixer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
