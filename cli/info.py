@@ -48,7 +48,8 @@ def models(format: options.FormatOption = "table") -> None:
     """List the published models, most accurate first, with their licences."""
     from mixer_mlx.catalog import CATALOG
 
-    entries = sorted(CATALOG.values(), key=_by_accuracy)
+    # The built-in model, whose classes are others, comes first.
+    entries = sorted(CATALOG.values(), key=lambda e: (e.source is not None, -(e.top1 or 0)))
     rows = [_row(entry) for entry in entries]
     if format == "table":
         for row in rows:
@@ -56,11 +57,6 @@ def models(format: options.FormatOption = "table") -> None:
             row["size"] = f"{row['mib']} MiB" if row["mib"] else "built-in"
         rows = [{key: row[key] for key in _TABLE} for row in rows]
     output.write_rows(rows, format)
-
-
-def _by_accuracy(entry: "CatalogEntry") -> tuple[bool, float]:
-    """By top-1 on ImageNet; the built-in model, whose classes are others, comes first."""
-    return entry.source is not None, -(entry.top1 or 0)
 
 
 _TABLE = ("name", "variant", "classes", "size", "top1", "real", "licence", "on_disk", "note")

@@ -1,10 +1,11 @@
 """The names of a model's weights in other code, as tables.
 
-A layout maps each of our names to the foreign name of the same tensor, and to the order of the
-foreign axes that gives our axes. Sources: google-research/vision_transformer `models_mixer.py`
-("jax"), google-research/big_vision `mlp_mixer.py` as of 2022, which still read the names of older
-checkpoints ("jax-old"), pytorch-image-models `mlp_mixer.py` ("timm", also of the siblings), and
-facebookresearch/deit `resmlp_models.py` ("deit").
+A layout maps each of our modules to the foreign one. The kind of a module has the names of its
+tensors and the order of the foreign axes that gives ours; axes not named have length one. Sources:
+google-research/vision_transformer `models_mixer.py` ("jax"), google-research/big_vision
+`mlp_mixer.py` as of 2022, which still read the names of older checkpoints ("jax-old"),
+pytorch-image-models `mlp_mixer.py` ("timm", also of the siblings), and facebookresearch/deit
+`resmlp_models.py` ("deit").
 """
 
 import os
@@ -18,17 +19,25 @@ from mixer_mlx.errors import ConversionError
 Axes = tuple[int, ...] | None
 
 SAME: Axes = None
-DENSE: Axes = (1, 0)  # Flax's Dense: (in, out) -> (out, in)
-HWIO: Axes = (3, 0, 1, 2)  # Flax's convolution -> (out, H, W, in)
-OIHW: Axes = (0, 2, 3, 1)  # PyTorch's convolution -> (out, H, W, in)
-LAST: Axes = (2,)  # (1, 1, channels) -> (channels,); axes that aren't named have length one
 
-NamesTable = Mapping[str, tuple[str, Axes]]
+Module = Mapping[str, tuple[str, Axes]]
+"""What follows our name of a module, as ".weight" -> what follows the foreign one, and its axes."""
+
+FLAX_CONV: Module = {".weight": ("/kernel", (3, 0, 1, 2)), ".bias": ("/bias", SAME)}  # HWIO
+FLAX_DENSE: Module = {".weight": ("/kernel", (1, 0)), ".bias": ("/bias", SAME)}  # (in, out)
+FLAX_NORM: Module = {".weight": ("/scale", SAME), ".bias": ("/bias", SAME)}
+FIRST: Module = {".weight": ("/kernel1", (1, 0)), ".bias": ("/bias1", SAME)}  # of an MLP's layers
+SECOND: Module = {".weight": ("/kernel2", (1, 0)), ".bias": ("/bias2", SAME)}
+TORCH: Module = {".weight": (".weight", SAME), ".bias": (".bias", SAME)}
+TORCH_CONV: Module = {".weight": (".weight", (0, 2, 3, 1)), ".bias": (".bias", SAME)}  # OIHW
+AFFINE: Module = {".weight": (".alpha", SAME), ".bias": (".beta", SAME)}
+TIMM_AFFINE: Module = {".weight": (".alpha", (2,)), ".bias": (".beta", (2,))}  # (1, 1, channels)
+SCALE: Module = {"": ("", SAME)}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One convention of names; in `table`, {i} stands for the number of a block.
+    """One convention of names; in `modules`, {i} stands for the number of a block.
 
     `hidden_act` is the activation in the layout's own code. `squeeze`: axes of length one are
     dropped before the others are ordered.
@@ -36,10 +45,19 @@ class Layout:
 
     name: str
     origin: str
-    hidden_act: HiddenAct
-    table: NamesTable
+    modules: Mapping[str, tuple[str, Module]]
+    hidden_act: HiddenAct = "gelu"
     squeeze: bool = False
     model_type: ModelType = "mlp_mixer"
+
+    @property
+    def table(self) -> Mapping[str, tuple[str, Axes]]:
+        """Our names -> (foreign names, axes)."""
+        return {
+            ours + part: (theirs + name, axes)
+            for ours, (theirs, module) in self.modules.items()
+            for part, (name, axes) in module.items()
+        }
 
     def names(self, num_blocks: int, *, head: bool) -> dict[str, tuple[str, Axes]]:
         """Our name -> (foreign name, axes), for a model of `num_blocks` blocks."""
@@ -70,31 +88,16 @@ JAX = Layout(
     name="jax",
     origin="google-research/vision_transformer",
     hidden_act="gelu_tanh",
-    table={
-        "stem.weight": ("stem/kernel", HWIO),
-        "stem.bias": ("stem/bias", SAME),
-        "blocks.{i}.norm1.weight": ("MixerBlock_{i}/LayerNorm_0/scale", SAME),
-        "blocks.{i}.norm1.bias": ("MixerBlock_{i}/LayerNorm_0/bias", SAME),
-        "blocks.{i}.token_mixing.fc1.weight": ("MixerBlock_{i}/token_mixing/Dense_0/kernel", DENSE),
-        "blocks.{i}.token_mixing.fc1.bias": ("MixerBlock_{i}/token_mixing/Dense_0/bias", SAME),
-        "blocks.{i}.token_mixing.fc2.weight": ("MixerBlock_{i}/token_mixing/Dense_1/kernel", DENSE),
-        "blocks.{i}.token_mixing.fc2.bias": ("MixerBlock_{i}/token_mixing/Dense_1/bias", SAME),
-        "blocks.{i}.norm2.weight": ("MixerBlock_{i}/LayerNorm_1/scale", SAME),
-        "blocks.{i}.norm2.bias": ("MixerBlock_{i}/LayerNorm_1/bias", SAME),
-        "blocks.{i}.channel_mixing.fc1.weight": (
-            "MixerBlock_{i}/channel_mixing/Dense_0/kernel",
-            DENSE,
-        ),
-        "blocks.{i}.channel_mixing.fc1.bias": ("MixerBlock_{i}/channel_mixing/Dense_0/bias", SAME),
-        "blocks.{i}.channel_mixing.fc2.weight": (
-            "MixerBlock_{i}/channel_mixing/Dense_1/kernel",
-            DENSE,
-        ),
-        "blocks.{i}.channel_mixing.fc2.bias": ("MixerBlock_{i}/channel_mixing/Dense_1/bias", SAME),
-        "norm.weight": ("pre_head_layer_norm/scale", SAME),
-        "norm.bias": ("pre_head_layer_norm/bias", SAME),
-        "head.weight": ("head/kernel", DENSE),
-        "head.bias": ("head/bias", SAME),
+    modules={
+        "stem": ("stem", FLAX_CONV),
+        "blocks.{i}.norm1": ("MixerBlock_{i}/LayerNorm_0", FLAX_NORM),
+        "blocks.{i}.token_mixing.fc1": ("MixerBlock_{i}/token_mixing/Dense_0", FLAX_DENSE),
+        "blocks.{i}.token_mixing.fc2": ("MixerBlock_{i}/token_mixing/Dense_1", FLAX_DENSE),
+        "blocks.{i}.norm2": ("MixerBlock_{i}/LayerNorm_1", FLAX_NORM),
+        "blocks.{i}.channel_mixing.fc1": ("MixerBlock_{i}/channel_mixing/Dense_0", FLAX_DENSE),
+        "blocks.{i}.channel_mixing.fc2": ("MixerBlock_{i}/channel_mixing/Dense_1", FLAX_DENSE),
+        "norm": ("pre_head_layer_norm", FLAX_NORM),
+        "head": ("head", FLAX_DENSE),
     },
 )
 
@@ -104,139 +107,87 @@ JAX_OLD = Layout(
     origin="google-research/big_vision",
     hidden_act="gelu_tanh",
     squeeze=True,
-    table={
-        "stem.weight": ("embedding/kernel", HWIO),
-        "stem.bias": ("embedding/bias", SAME),
-        "blocks.{i}.norm1.weight": (f"{_OLD_BLOCK}/LayerNorm_0/scale", SAME),
-        "blocks.{i}.norm1.bias": (f"{_OLD_BLOCK}/LayerNorm_0/bias", SAME),
-        "blocks.{i}.token_mixing.fc1.weight": (f"{_OLD_BLOCK}/token_mixing_phase_0/kernel1", DENSE),
-        "blocks.{i}.token_mixing.fc1.bias": (f"{_OLD_BLOCK}/token_mixing_phase_0/bias1", SAME),
-        "blocks.{i}.token_mixing.fc2.weight": (f"{_OLD_BLOCK}/token_mixing_phase_0/kernel2", DENSE),
-        "blocks.{i}.token_mixing.fc2.bias": (f"{_OLD_BLOCK}/token_mixing_phase_0/bias2", SAME),
-        "blocks.{i}.norm2.weight": (f"{_OLD_BLOCK}/LayerNorm_1/scale", SAME),
-        "blocks.{i}.norm2.bias": (f"{_OLD_BLOCK}/LayerNorm_1/bias", SAME),
-        "blocks.{i}.channel_mixing.fc1.weight": (
-            f"{_OLD_BLOCK}/channel_mixing_phase_0/kernel1",
-            DENSE,
-        ),
-        "blocks.{i}.channel_mixing.fc1.bias": (f"{_OLD_BLOCK}/channel_mixing_phase_0/bias1", SAME),
-        "blocks.{i}.channel_mixing.fc2.weight": (
-            f"{_OLD_BLOCK}/channel_mixing_phase_0/kernel2",
-            DENSE,
-        ),
-        "blocks.{i}.channel_mixing.fc2.bias": (f"{_OLD_BLOCK}/channel_mixing_phase_0/bias2", SAME),
-        "norm.weight": ("Mixer/encoder_norm/scale", SAME),
-        "norm.bias": ("Mixer/encoder_norm/bias", SAME),
-        "head.weight": ("head/kernel", DENSE),
-        "head.bias": ("head/bias", SAME),
+    modules={
+        "stem": ("embedding", FLAX_CONV),
+        "blocks.{i}.norm1": (f"{_OLD_BLOCK}/LayerNorm_0", FLAX_NORM),
+        "blocks.{i}.token_mixing.fc1": (f"{_OLD_BLOCK}/token_mixing_phase_0", FIRST),
+        "blocks.{i}.token_mixing.fc2": (f"{_OLD_BLOCK}/token_mixing_phase_0", SECOND),
+        "blocks.{i}.norm2": (f"{_OLD_BLOCK}/LayerNorm_1", FLAX_NORM),
+        "blocks.{i}.channel_mixing.fc1": (f"{_OLD_BLOCK}/channel_mixing_phase_0", FIRST),
+        "blocks.{i}.channel_mixing.fc2": (f"{_OLD_BLOCK}/channel_mixing_phase_0", SECOND),
+        "norm": ("Mixer/encoder_norm", FLAX_NORM),
+        "head": ("head", FLAX_DENSE),
     },
 )
 
 TIMM = Layout(
     name="timm",
     origin="pytorch-image-models",
-    hidden_act="gelu",
-    table={
-        "stem.weight": ("stem.proj.weight", OIHW),
-        "stem.bias": ("stem.proj.bias", SAME),
-        "blocks.{i}.norm1.weight": ("blocks.{i}.norm1.weight", SAME),
-        "blocks.{i}.norm1.bias": ("blocks.{i}.norm1.bias", SAME),
-        "blocks.{i}.token_mixing.fc1.weight": ("blocks.{i}.mlp_tokens.fc1.weight", SAME),
-        "blocks.{i}.token_mixing.fc1.bias": ("blocks.{i}.mlp_tokens.fc1.bias", SAME),
-        "blocks.{i}.token_mixing.fc2.weight": ("blocks.{i}.mlp_tokens.fc2.weight", SAME),
-        "blocks.{i}.token_mixing.fc2.bias": ("blocks.{i}.mlp_tokens.fc2.bias", SAME),
-        "blocks.{i}.norm2.weight": ("blocks.{i}.norm2.weight", SAME),
-        "blocks.{i}.norm2.bias": ("blocks.{i}.norm2.bias", SAME),
-        "blocks.{i}.channel_mixing.fc1.weight": ("blocks.{i}.mlp_channels.fc1.weight", SAME),
-        "blocks.{i}.channel_mixing.fc1.bias": ("blocks.{i}.mlp_channels.fc1.bias", SAME),
-        "blocks.{i}.channel_mixing.fc2.weight": ("blocks.{i}.mlp_channels.fc2.weight", SAME),
-        "blocks.{i}.channel_mixing.fc2.bias": ("blocks.{i}.mlp_channels.fc2.bias", SAME),
-        "norm.weight": ("norm.weight", SAME),
-        "norm.bias": ("norm.bias", SAME),
-        "head.weight": ("head.weight", SAME),
-        "head.bias": ("head.bias", SAME),
+    modules={
+        "stem": ("stem.proj", TORCH_CONV),
+        "blocks.{i}.norm1": ("blocks.{i}.norm1", TORCH),
+        "blocks.{i}.token_mixing.fc1": ("blocks.{i}.mlp_tokens.fc1", TORCH),
+        "blocks.{i}.token_mixing.fc2": ("blocks.{i}.mlp_tokens.fc2", TORCH),
+        "blocks.{i}.norm2": ("blocks.{i}.norm2", TORCH),
+        "blocks.{i}.channel_mixing.fc1": ("blocks.{i}.mlp_channels.fc1", TORCH),
+        "blocks.{i}.channel_mixing.fc2": ("blocks.{i}.mlp_channels.fc2", TORCH),
+        "norm": ("norm", TORCH),
+        "head": ("head", TORCH),
     },
 )
 
 TIMM_GMIXER = replace(TIMM, name="timm-gmixer", hidden_act="silu", model_type="gmixer")
 """The same names; the shapes tell the two apart, see `plan`."""
 
-TIMM_RESMLP = Layout(
+TIMM_RESMLP = replace(
+    TIMM,
     name="timm-resmlp",
-    origin="pytorch-image-models",
-    hidden_act="gelu",
     model_type="resmlp",
-    table={
-        "stem.weight": ("stem.proj.weight", OIHW),
-        "stem.bias": ("stem.proj.bias", SAME),
-        "blocks.{i}.norm1.weight": ("blocks.{i}.norm1.alpha", LAST),
-        "blocks.{i}.norm1.bias": ("blocks.{i}.norm1.beta", LAST),
-        "blocks.{i}.token_mixing.weight": ("blocks.{i}.linear_tokens.weight", SAME),
-        "blocks.{i}.token_mixing.bias": ("blocks.{i}.linear_tokens.bias", SAME),
-        "blocks.{i}.scale1": ("blocks.{i}.ls1", SAME),
-        "blocks.{i}.norm2.weight": ("blocks.{i}.norm2.alpha", LAST),
-        "blocks.{i}.norm2.bias": ("blocks.{i}.norm2.beta", LAST),
-        "blocks.{i}.channel_mixing.fc1.weight": ("blocks.{i}.mlp_channels.fc1.weight", SAME),
-        "blocks.{i}.channel_mixing.fc1.bias": ("blocks.{i}.mlp_channels.fc1.bias", SAME),
-        "blocks.{i}.channel_mixing.fc2.weight": ("blocks.{i}.mlp_channels.fc2.weight", SAME),
-        "blocks.{i}.channel_mixing.fc2.bias": ("blocks.{i}.mlp_channels.fc2.bias", SAME),
-        "blocks.{i}.scale2": ("blocks.{i}.ls2", SAME),
-        "norm.weight": ("norm.alpha", LAST),
-        "norm.bias": ("norm.beta", LAST),
-        "head.weight": ("head.weight", SAME),
-        "head.bias": ("head.bias", SAME),
+    modules={
+        "stem": ("stem.proj", TORCH_CONV),
+        "blocks.{i}.norm1": ("blocks.{i}.norm1", TIMM_AFFINE),
+        "blocks.{i}.token_mixing": ("blocks.{i}.linear_tokens", TORCH),
+        "blocks.{i}.scale1": ("blocks.{i}.ls1", SCALE),
+        "blocks.{i}.norm2": ("blocks.{i}.norm2", TIMM_AFFINE),
+        "blocks.{i}.channel_mixing.fc1": ("blocks.{i}.mlp_channels.fc1", TORCH),
+        "blocks.{i}.channel_mixing.fc2": ("blocks.{i}.mlp_channels.fc2", TORCH),
+        "blocks.{i}.scale2": ("blocks.{i}.ls2", SCALE),
+        "norm": ("norm", TIMM_AFFINE),
+        "head": ("head", TORCH),
     },
 )
 
 DEIT_RESMLP = Layout(
     name="deit",
     origin="facebookresearch/deit",
-    hidden_act="gelu",
     model_type="resmlp",
-    table={
-        "stem.weight": ("patch_embed.proj.weight", OIHW),
-        "stem.bias": ("patch_embed.proj.bias", SAME),
-        "blocks.{i}.norm1.weight": ("blocks.{i}.norm1.alpha", SAME),
-        "blocks.{i}.norm1.bias": ("blocks.{i}.norm1.beta", SAME),
-        "blocks.{i}.token_mixing.weight": ("blocks.{i}.attn.weight", SAME),
-        "blocks.{i}.token_mixing.bias": ("blocks.{i}.attn.bias", SAME),
-        "blocks.{i}.scale1": ("blocks.{i}.gamma_1", SAME),
-        "blocks.{i}.norm2.weight": ("blocks.{i}.norm2.alpha", SAME),
-        "blocks.{i}.norm2.bias": ("blocks.{i}.norm2.beta", SAME),
-        "blocks.{i}.channel_mixing.fc1.weight": ("blocks.{i}.mlp.fc1.weight", SAME),
-        "blocks.{i}.channel_mixing.fc1.bias": ("blocks.{i}.mlp.fc1.bias", SAME),
-        "blocks.{i}.channel_mixing.fc2.weight": ("blocks.{i}.mlp.fc2.weight", SAME),
-        "blocks.{i}.channel_mixing.fc2.bias": ("blocks.{i}.mlp.fc2.bias", SAME),
-        "blocks.{i}.scale2": ("blocks.{i}.gamma_2", SAME),
-        "norm.weight": ("norm.alpha", SAME),
-        "norm.bias": ("norm.beta", SAME),
-        "head.weight": ("head.weight", SAME),
-        "head.bias": ("head.bias", SAME),
+    modules={
+        "stem": ("patch_embed.proj", TORCH_CONV),
+        "blocks.{i}.norm1": ("blocks.{i}.norm1", AFFINE),
+        "blocks.{i}.token_mixing": ("blocks.{i}.attn", TORCH),
+        "blocks.{i}.scale1": ("blocks.{i}.gamma_1", SCALE),
+        "blocks.{i}.norm2": ("blocks.{i}.norm2", AFFINE),
+        "blocks.{i}.channel_mixing.fc1": ("blocks.{i}.mlp.fc1", TORCH),
+        "blocks.{i}.channel_mixing.fc2": ("blocks.{i}.mlp.fc2", TORCH),
+        "blocks.{i}.scale2": ("blocks.{i}.gamma_2", SCALE),
+        "norm": ("norm", AFFINE),
+        "head": ("head", TORCH),
     },
 )
 
-TIMM_GMLP = Layout(
+TIMM_GMLP = replace(
+    TIMM,
     name="timm-gmlp",
-    origin="pytorch-image-models",
-    hidden_act="gelu",
     model_type="gmlp",
-    table={
-        "stem.weight": ("stem.proj.weight", OIHW),
-        "stem.bias": ("stem.proj.bias", SAME),
-        "blocks.{i}.norm.weight": ("blocks.{i}.norm.weight", SAME),
-        "blocks.{i}.norm.bias": ("blocks.{i}.norm.bias", SAME),
-        "blocks.{i}.fc1.weight": ("blocks.{i}.mlp_channels.fc1.weight", SAME),
-        "blocks.{i}.fc1.bias": ("blocks.{i}.mlp_channels.fc1.bias", SAME),
-        "blocks.{i}.gate.norm.weight": ("blocks.{i}.mlp_channels.gate.norm.weight", SAME),
-        "blocks.{i}.gate.norm.bias": ("blocks.{i}.mlp_channels.gate.norm.bias", SAME),
-        "blocks.{i}.gate.proj.weight": ("blocks.{i}.mlp_channels.gate.proj.weight", SAME),
-        "blocks.{i}.gate.proj.bias": ("blocks.{i}.mlp_channels.gate.proj.bias", SAME),
-        "blocks.{i}.fc2.weight": ("blocks.{i}.mlp_channels.fc2.weight", SAME),
-        "blocks.{i}.fc2.bias": ("blocks.{i}.mlp_channels.fc2.bias", SAME),
-        "norm.weight": ("norm.weight", SAME),
-        "norm.bias": ("norm.bias", SAME),
-        "head.weight": ("head.weight", SAME),
-        "head.bias": ("head.bias", SAME),
+    modules={
+        "stem": ("stem.proj", TORCH_CONV),
+        "blocks.{i}.norm": ("blocks.{i}.norm", TORCH),
+        "blocks.{i}.fc1": ("blocks.{i}.mlp_channels.fc1", TORCH),
+        "blocks.{i}.gate.norm": ("blocks.{i}.mlp_channels.gate.norm", TORCH),
+        "blocks.{i}.gate.proj": ("blocks.{i}.mlp_channels.gate.proj", TORCH),
+        "blocks.{i}.fc2": ("blocks.{i}.mlp_channels.fc2", TORCH),
+        "norm": ("norm", TORCH),
+        "head": ("head", TORCH),
     },
 )
 

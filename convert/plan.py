@@ -144,7 +144,8 @@ def _config(
     shapes: Shapes, num_blocks: int, layout: Layout, settings: Settings
 ) -> tuple[MixerConfig, list[str]]:
     """The architecture that our shapes imply, and what had to be assumed."""
-    telling = ("stem.weight", _TOKENS[layout.model_type], _CHANNELS[layout.model_type])
+    first = (next(name for name in names if name in shapes) for names in (_TOKENS, _CHANNELS))
+    telling = ("stem.weight", *first)
     stem, tokens, channels = (shapes[name] for name in telling)
     if (len(stem), len(tokens), len(channels)) != (4, 2, 2) or stem[1] != stem[2]:
         _refuse(layout, [f"{name} would have shape {list(shapes[name])}" for name in telling])
@@ -175,19 +176,9 @@ def _config(
     return config, assumed
 
 
-# The first matrix over the tokens, and the first over the channels.
-_TOKENS = {
-    "mlp_mixer": "blocks.0.token_mixing.fc1.weight",
-    "resmlp": "blocks.0.token_mixing.weight",
-    "gmlp": "blocks.0.gate.proj.weight",
-    "gmixer": "blocks.0.token_mixing.fc1.weight",
-}
-_CHANNELS = {
-    "mlp_mixer": "blocks.0.channel_mixing.fc1.weight",
-    "resmlp": "blocks.0.channel_mixing.fc1.weight",
-    "gmlp": "blocks.0.fc1.weight",
-    "gmixer": "blocks.0.channel_mixing.fc1.weight",
-}
+# A block's first matrix over the tokens, and its first over the channels, in one family or another.
+_TOKENS = [f"blocks.0.{name}.weight" for name in ("token_mixing.fc1", "token_mixing", "gate.proj")]
+_CHANNELS = [f"blocks.0.{name}.weight" for name in ("channel_mixing.fc1", "fc1")]
 
 
 def _square(num_tokens: int, patch_size: int) -> tuple[int, int]:

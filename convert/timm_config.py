@@ -43,12 +43,7 @@ class Settings:
 _RESIZE_MODES = {"center": "shorter", "squash": "squash"}
 _INTERPOLATIONS = ("bicubic", "bilinear")
 _ACTIVATIONS: dict[str, HiddenAct] = {act: act for act in get_args(HiddenAct)}
-_FAMILIES: dict[str, ModelType] = {
-    "mixer": "mlp_mixer",
-    "resmlp": "resmlp",
-    "gmlp": "gmlp",
-    "gmixer": "gmixer",
-}
+_FAMILIES: dict[str, ModelType] = {kind.removeprefix("mlp_"): kind for kind in get_args(ModelType)}
 """By the beginning of timm's `architecture`."""
 
 

@@ -10,25 +10,10 @@ Device = Literal["cpu", "gpu"]
 
 ModelType = Literal["mlp_mixer", "resmlp", "gmlp", "gmixer"]
 """MLP-Mixer, and its siblings, which differ in the block."""
-Variant = Literal[
-    "S/32",
-    "S/16",
-    "S/8",
-    "B/32",
-    "B/16",
-    "L/32",
-    "L/16",
-    "H/14",
-    "ResMLP-S12",
-    "ResMLP-S24",
-    "ResMLP-S36",
-    "ResMLP-B24/8",
-    "gMLP-Ti/16",
-    "gMLP-S/16",
-    "gMLP-B/16",
-    "gMixer-12",
-    "gMixer-24",
-]
+MixerVariant = Literal["S/32", "S/16", "S/8", "B/32", "B/16", "L/32", "L/16", "H/14"]
+ResMlpVariant = Literal["ResMLP-S12", "ResMLP-S24", "ResMLP-S36", "ResMLP-B24/8"]
+GatedVariant = Literal["gMLP-Ti/16", "gMLP-S/16", "gMLP-B/16", "gMixer-12", "gMixer-24"]
+Variant = Literal[MixerVariant, ResMlpVariant, GatedVariant]
 """The paper's Table 1, S/8, which is a published checkpoint of the authors, and the siblings'."""
 HiddenAct = Literal["gelu", "gelu_tanh", "silu"]
 """GELU by erf, as in timm, or by tanh, as in Flax; gMixer has SiLU."""

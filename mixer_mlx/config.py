@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 from .checks import check_choice, check_image_size, check_keys, check_whole, wrong
 from .choices import HiddenAct, ModelType
@@ -117,7 +117,9 @@ class MixerConfig:
             raise ConfigError(f"Unknown variant {name!r}; choose one of {', '.join(VARIANTS)}.")
         sizes = VARIANTS[known]
         side = (image_size, image_size) if isinstance(image_size, int) else image_size
-        return cls(**{"image_size": side, **sizes, **changes})  # type: ignore[arg-type]
+        act = "silu" if sizes["model_type"] == "gmixer" else "gelu"
+        values = {"image_size": side, "hidden_act": act, **sizes, **changes}
+        return cls(**values)  # type: ignore[arg-type]
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -211,57 +213,36 @@ class Sizes(TypedDict):
     hidden_dim: int
     tokens_mlp_dim: int
     channels_mlp_dim: int
-    hidden_act: NotRequired[HiddenAct]
 
 
-def _mixer(scale: str, patch_size: int) -> Sizes:
-    num_blocks, hidden_dim, channels_mlp_dim, tokens_mlp_dim = {
-        "S": (8, 512, 2048, 256),
-        "B": (12, 768, 3072, 384),
-        "L": (24, 1024, 4096, 512),
-        "H": (32, 1280, 5120, 640),
-    }[scale]
+def _sizes(kind: ModelType, P: int, num_blocks: int, C: int, D_S: int, D_C: int) -> Sizes:
     return {
-        "model_type": "mlp_mixer",
-        "patch_size": patch_size,
+        "model_type": kind,
+        "patch_size": P,
         "num_blocks": num_blocks,
-        "hidden_dim": hidden_dim,
-        "tokens_mlp_dim": tokens_mlp_dim,
-        "channels_mlp_dim": channels_mlp_dim,
-    }
-
-
-def _sibling(
-    model_type: ModelType, num_blocks: int, hidden_dim: int, patch_size: int = 16
-) -> Sizes:
-    return {
-        "model_type": model_type,
-        "patch_size": patch_size,
-        "num_blocks": num_blocks,
-        "hidden_dim": hidden_dim,
-        "tokens_mlp_dim": hidden_dim if model_type == "gmixer" else 0,
-        "channels_mlp_dim": (6 if model_type == "gmlp" else 4) * hidden_dim,
-        "hidden_act": "silu" if model_type == "gmixer" else "gelu",
+        "hidden_dim": C,
+        "tokens_mlp_dim": D_S,
+        "channels_mlp_dim": D_C,
     }
 
 
 VARIANTS = {
-    "S/32": _mixer("S", 32),
-    "S/16": _mixer("S", 16),
-    "S/8": _mixer("S", 8),
-    "B/32": _mixer("B", 32),
-    "B/16": _mixer("B", 16),
-    "L/32": _mixer("L", 32),
-    "L/16": _mixer("L", 16),
-    "H/14": _mixer("H", 14),
-    "ResMLP-S12": _sibling("resmlp", 12, 384),
-    "ResMLP-S24": _sibling("resmlp", 24, 384),
-    "ResMLP-S36": _sibling("resmlp", 36, 384),
-    "ResMLP-B24/8": _sibling("resmlp", 24, 768, 8),
-    "gMLP-Ti/16": _sibling("gmlp", 30, 128),
-    "gMLP-S/16": _sibling("gmlp", 30, 256),
-    "gMLP-B/16": _sibling("gmlp", 30, 512),
-    "gMixer-12": _sibling("gmixer", 12, 384),
-    "gMixer-24": _sibling("gmixer", 24, 384),
+    "S/32": _sizes("mlp_mixer", 32, 8, 512, 256, 2048),
+    "S/16": _sizes("mlp_mixer", 16, 8, 512, 256, 2048),
+    "S/8": _sizes("mlp_mixer", 8, 8, 512, 256, 2048),
+    "B/32": _sizes("mlp_mixer", 32, 12, 768, 384, 3072),
+    "B/16": _sizes("mlp_mixer", 16, 12, 768, 384, 3072),
+    "L/32": _sizes("mlp_mixer", 32, 24, 1024, 512, 4096),
+    "L/16": _sizes("mlp_mixer", 16, 24, 1024, 512, 4096),
+    "H/14": _sizes("mlp_mixer", 14, 32, 1280, 640, 5120),
+    "ResMLP-S12": _sizes("resmlp", 16, 12, 384, 0, 1536),
+    "ResMLP-S24": _sizes("resmlp", 16, 24, 384, 0, 1536),
+    "ResMLP-S36": _sizes("resmlp", 16, 36, 384, 0, 1536),
+    "ResMLP-B24/8": _sizes("resmlp", 8, 24, 768, 0, 3072),
+    "gMLP-Ti/16": _sizes("gmlp", 16, 30, 128, 0, 768),
+    "gMLP-S/16": _sizes("gmlp", 16, 30, 256, 0, 1536),
+    "gMLP-B/16": _sizes("gmlp", 16, 30, 512, 0, 3072),
+    "gMixer-12": _sizes("gmixer", 16, 12, 384, 384, 1536),
+    "gMixer-24": _sizes("gmixer", 16, 24, 384, 384, 1536),
 }
 """Sizes by the papers' names; S/8 is a published checkpoint of the Mixer's authors."""

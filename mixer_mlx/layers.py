@@ -1,7 +1,6 @@
 """The linear maps and the MLP that blocks are made of, over channels or over tokens."""
 
 import math
-from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -46,11 +45,7 @@ class MlpBlock(nn.Module):
     """Two linear maps with a GELU between them, over the axis of `linear`."""
 
     def __init__(
-        self,
-        linear: Callable[[int, int], nn.Module],
-        dim: int,
-        mlp_dim: int,
-        hidden_act: str,
+        self, linear: "type[ChannelLinear | TokenLinear]", dim: int, mlp_dim: int, hidden_act: str
     ):
         super().__init__()
         self.fc1 = linear(dim, mlp_dim)

@@ -8,7 +8,6 @@ of their part. The same holds for the siblings' maps over tokens.
 """
 
 import mlx.core as mx
-import numpy as np
 from mlx.utils import tree_flatten
 
 from .config import MixerConfig
@@ -25,9 +24,8 @@ def resize(model: MlpMixer, image_size: tuple[int, int]) -> MlpMixer:
     """
     old = model.config
     ratio = _ratio(old, image_size)
-    config = old.replace(
-        image_size=image_size, tokens_mlp_dim=old.tokens_mlp_dim * ratio[0] * ratio[1]
-    )
+    K = ratio[0] * ratio[1]
+    config = old.replace(image_size=image_size, tokens_mlp_dim=K * old.tokens_mlp_dim)
     resized = MlpMixer(config)
     trained: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     for path, (rows, columns) in _token_maps(old, _parts(old.grid_size, ratio)).items():
@@ -35,7 +33,7 @@ def resize(model: MlpMixer, image_size: tuple[int, int]) -> MlpMixer:
             name = f"blocks.{i}.{path}"
             weight, bias = trained[f"{name}.weight"], trained[f"{name}.bias"]
             trained[f"{name}.weight"] = _block_diagonal(weight, rows, columns)
-            trained[f"{name}.bias"] = _spread(bias, rows)
+            trained[f"{name}.bias"] = mx.tile(bias, K)[mx.argsort(rows.flatten())]
     resized.load_weights(list(trained.items()), strict=True)
     mx.eval(resized.parameters())
     return resized
@@ -52,44 +50,29 @@ def _ratio(config: MixerConfig, image_size: tuple[int, int]) -> tuple[int, int]:
     return image_size[0] // height, image_size[1] // width
 
 
-def _parts(grid: tuple[int, int], ratio: tuple[int, int]) -> np.ndarray:
+def _parts(grid: tuple[int, int], ratio: tuple[int, int]) -> mx.array:
     """(K, S): the index in the large image, in raster order, of token s of part k."""
     (h, w), (kh, kw) = grid, ratio
-    tokens = np.arange(kh * h * kw * w).reshape(kh, h, kw, w)
+    tokens = mx.arange(kh * h * kw * w).reshape(kh, h, kw, w)
     return tokens.transpose(0, 2, 1, 3).reshape(kh * kw, h * w)
 
 
-def _token_maps(config: MixerConfig, parts: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _token_maps(config: MixerConfig, parts: mx.array) -> dict[str, tuple[mx.array, mx.array]]:
     """A block's linear maps over tokens -> the rows and columns of each part's copy, (K, ...)."""
     K, D = len(parts), config.tokens_mlp_dim
-    hidden = np.arange(K * D).reshape(K, D)  # hidden units stay part by part
-    half = np.arange(K * (D // 2)).reshape(K, D // 2)
-    halves = np.concatenate([half, half + half.size], axis=1)  # what is gated, then the gates
+    hidden = mx.arange(K * D).reshape(K, D)  # hidden units stay part by part
+    half = mx.arange(K * (D // 2)).reshape(K, D // 2)
+    halves = mx.concatenate([half, half + half.size], axis=1)  # what is gated, then the gates
     return {
-        "mlp_mixer": {
-            "token_mixing.fc1": (hidden, parts),
-            "token_mixing.fc2": (parts, hidden),
-        },
+        "mlp_mixer": {"token_mixing.fc1": (hidden, parts), "token_mixing.fc2": (parts, hidden)},
         "resmlp": {"token_mixing": (parts, parts)},
         "gmlp": {"gate.proj": (parts, parts)},
-        "gmixer": {
-            "token_mixing.fc1": (halves, parts),
-            "token_mixing.fc2": (parts, half),
-        },
+        "gmixer": {"token_mixing.fc1": (halves, parts), "token_mixing.fc2": (parts, half)},
     }[config.model_type]
 
 
-def _block_diagonal(weight: mx.array, rows: np.ndarray, columns: np.ndarray) -> mx.array:
+def _block_diagonal(weight: mx.array, rows: mx.array, columns: mx.array) -> mx.array:
     """Zeros, but for K copies of `weight` at the rows (K, out) and columns (K, in)."""
-    large = np.zeros((rows.size, columns.size), np.float32)
-    copy = np.array(weight.astype(mx.float32))
-    for units, inputs in zip(rows, columns, strict=True):
-        large[np.ix_(units, inputs)] = copy
-    return mx.array(large).astype(weight.dtype)
-
-
-def _spread(bias: mx.array, rows: np.ndarray) -> mx.array:
-    """K copies of `bias` at the rows (K, out)."""
-    large = np.zeros(rows.size, np.float32)
-    large[rows] = np.array(bias.astype(mx.float32))
-    return mx.array(large).astype(bias.dtype)
+    large = mx.zeros((rows.size, columns.size), weight.dtype)
+    large[rows[:, :, None], columns[:, None, :]] = weight
+    return large

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mixer_mlx.ops.activations import ACTIVATIONS
-from mixer_mlx.ops.linear import affine, scaled
+from mixer_mlx.ops.linear import affine
 
 from .config import MixerConfig
 from .layers import ChannelLinear, MlpBlock, TokenLinear
@@ -53,10 +53,10 @@ class ResMlpBlock(nn.Module):
         self.scale2 = mx.full(C, _first_scale(config))
 
     def __call__(self, x: mx.array, keep: mx.array | None = None) -> mx.array:
-        y = scaled(self.token_mixing(self.norm1(x)), self.scale1)
-        x = x + (y if keep is None else keep[0] * y)
-        y = scaled(self.channel_mixing(self.norm2(x)), self.scale2)
-        return x + (y if keep is None else keep[1] * y)
+        y = self.token_mixing(self.norm1(x))
+        x = affine(y if keep is None else keep[0] * y, self.scale1, x)
+        y = self.channel_mixing(self.norm2(x))
+        return affine(y if keep is None else keep[1] * y, self.scale2, x)
 
 
 def _first_scale(config: MixerConfig) -> float:
@@ -105,7 +105,7 @@ class GMlpBlock(nn.Module):
         return x + (y if keep is None else keep[0] * y)
 
 
-class GluBlock(nn.Module):
+class GluBlock(MlpBlock):
     """An MLP whose hidden layer is a gated linear unit, over the axis of `linear`.
 
     fc2(a * act(b)), with a and b the halves of fc1(x) along that axis; with SiLU as `act` that is
@@ -113,20 +113,11 @@ class GluBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        linear: Callable[[int, int], nn.Module],
-        dim: int,
-        mlp_dim: int,
-        hidden_act: str,
+        self, linear: type[ChannelLinear | TokenLinear], dim: int, mlp_dim: int, hidden_act: str
     ):
-        super().__init__()
-        self.fc1 = linear(dim, mlp_dim)
+        super().__init__(linear, dim, mlp_dim, hidden_act)
         self.fc2 = linear(mlp_dim // 2, dim)
-        self._act, self._act_name = ACTIVATIONS[hidden_act], hidden_act
         self._axis = 1 if linear is TokenLinear else 2
-
-    def _extra_repr(self) -> str:
-        return self._act_name
 
     def __call__(self, x: mx.array) -> mx.array:
         a, b = mx.split(self.fc1(x), 2, axis=self._axis)

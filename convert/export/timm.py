@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from mixer_mlx import checkpoint
 from mixer_mlx.catalog import TIMM_NAMES
 from mixer_mlx.checkpoint import ModelInfo
-from mixer_mlx.config import FAMILIES, MixerConfig
+from mixer_mlx.config import MixerConfig
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.atomic import replacing_folder
 
@@ -103,7 +103,7 @@ def notes(info: ModelInfo) -> list[str]:
     config, found = info.config, []
     if architecture(config) is None:
         found.append(
-            f"timm has no name for {_described(config)}, so timm.create_model can't load this "
+            "timm has no name for a model of these sizes, so timm.create_model can't load this "
             f"folder; build timm.models.mlp_mixer.MlpMixer({_ARGS[config.model_type]}"
             "num_classes=..., **model_args) with the model_args in its config.json"
         )
@@ -117,12 +117,6 @@ def notes(info: ModelInfo) -> list[str]:
             f"the model was trained with layer_norm_eps {config.layer_norm_eps:g}; timm runs 1e-06"
         )
     return found
-
-
-def _described(config: MixerConfig) -> str:
-    kind = "Mixer" if config.model_type == "mlp_mixer" else FAMILIES[config.model_type]
-    text = f"a {kind} with {config.num_blocks} blocks of width {config.hidden_dim} and patches of "
-    return text + str(config.patch_size) + ("" if kind == "Mixer" else " and these hidden layers")
 
 
 def model_args(config: MixerConfig) -> dict[str, object]:

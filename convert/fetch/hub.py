@@ -140,8 +140,7 @@ def _contents(info: Any) -> tuple[str, dict[str, int]]:
 def _licence(info: Any) -> str | None:
     """The licence on a repository's card, e.g. "apache-2.0"."""
     tags = info.tags if isinstance(info.tags, list) else []
-    found = [tag.partition(":")[2] for tag in tags if str(tag).startswith("license:")]
-    return found[0] if found else None
+    return next((tag[len("license:") :] for tag in tags if str(tag).startswith("license:")), None)
 
 
 def _limits(licence: str) -> bool:

@@ -46,17 +46,6 @@ def _(
 
 
 @mx.custom_function
-def _scaled(x: mx.array, scale: mx.array) -> mx.array:
-    return x * scale
-
-
-@_scaled.vjp
-def _(primals: tuple[mx.array, mx.array], ct: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
-    x, scale = primals
-    return ct * scale, _per_channel(ct.astype(mx.float32) * x, scale)
-
-
-@mx.custom_function
 def _affine(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     return x * weight + bias
 
@@ -67,7 +56,8 @@ def _(
 ) -> tuple[mx.array, mx.array, mx.array]:
     x, weight, bias = primals
     wide = ct.astype(mx.float32)
-    return ct * weight, _per_channel(wide * x, weight), _per_channel(wide, bias)
+    of_bias = _per_channel(wide, bias) if bias.ndim == 1 else ct
+    return ct * weight, _per_channel(wide * x, weight), of_bias
 
 
 def _per_channel(gradient: mx.array, parameter: mx.array) -> mx.array:
@@ -76,7 +66,6 @@ def _per_channel(gradient: mx.array, parameter: mx.array) -> mx.array:
 
 
 _channels, _tokens, _affine_map = (cast(Linear, f) for f in (_over_channels, _over_tokens, _affine))
-_scale = cast(Callable[[mx.array, mx.array], mx.array], _scaled)
 
 
 def over_channels(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
@@ -90,11 +79,6 @@ def over_tokens(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     return weight @ x + bias[:, None] if plain() else _tokens(x, weight, bias)
 
 
-def scaled(x: mx.array, scale: mx.array) -> mx.array:
-    """x (..., C), scale (C,) -> x * scale."""
-    return x * scale if plain() else _scale(x, scale)
-
-
 def affine(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    """x (..., C), weight (C,), bias (C,) -> x * weight + bias."""
+    """x (..., C), weight (C,), bias (C,) or (..., C) -> x * weight + bias."""
     return x * weight + bias if plain() else _affine_map(x, weight, bias)

@@ -192,12 +192,8 @@ def _kept_inside(config: MixerConfig) -> int:
     """Numbers per image that a block keeps besides its output."""
     S, C = config.num_tokens, config.hidden_dim
     tokens, channels = config.tokens_mlp_dim * C, S * config.channels_mlp_dim
-    return {
-        "mlp_mixer": 3 * S * C + 2 * tokens + 2 * channels,
-        "resmlp": 5 * S * C + 2 * channels,  # two of them are the inputs of LayerScale
-        "gmlp": S * C + 4 * channels,  # two of them are halves in the gate
-        "gmixer": 3 * S * C + 2 * tokens + 2 * channels,
-    }[config.model_type]
+    others = {"resmlp": 5 * S * C, "gmlp": S * C + 2 * channels}  # with LayerScale, with the gate
+    return others.get(config.model_type, 3 * S * C) + 2 * tokens + 2 * channels
 
 
 def fitted(config: MixerConfig, recipe: Recipe, memory_bytes: float) -> Recipe:

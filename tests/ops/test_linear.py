@@ -2,7 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mixer_mlx.ops.linear import Linear, affine, over_channels, over_tokens, scaled
+from mixer_mlx.ops.linear import Linear, affine, over_channels, over_tokens
 
 N, S, C, OUT = 3, 5, 7, 4
 
@@ -63,23 +63,20 @@ def test_weight_gradient_lies_as_the_weight_does(linear: Linear) -> None:
     assert memoryview(gradient).c_contiguous
 
 
-def test_affine_and_scaled() -> None:
+def test_affine() -> None:
     rng = np.random.default_rng(0)
-    x, ct = rng.standard_normal((2, N, S, C)).astype(np.float32)
+    x, ct, skip = rng.standard_normal((3, N, S, C)).astype(np.float32)
     weight, bias = rng.standard_normal((2, C)).astype(np.float32)
-    found = mx.vjp(affine, [mx.array(x), mx.array(weight), mx.array(bias)], [mx.array(ct)])
-    expected = [x * weight + bias, ct * weight, (ct * x).sum((0, 1)), ct.sum((0, 1))]
-    for value, array in zip([*found[0], *found[1]], expected, strict=True):
-        assert np.array(value) == pytest.approx(array, abs=1e-5)
-    found = mx.vjp(scaled, [mx.array(x), mx.array(weight)], [mx.array(ct)])
-    expected = [x * weight, ct * weight, (ct * x).sum((0, 1))]
-    for value, array in zip([*found[0], *found[1]], expected, strict=True):
-        assert np.array(value) == pytest.approx(array, abs=1e-5)
+    for added, its_gradient in ((bias, ct.sum((0, 1))), (skip, ct)):
+        found = mx.vjp(affine, [mx.array(x), mx.array(weight), mx.array(added)], [mx.array(ct)])
+        expected = [x * weight + added, ct * weight, (ct * x).sum((0, 1)), its_gradient]
+        for value, array in zip([*found[0], *found[1]], expected, strict=True):
+            assert np.array(value) == pytest.approx(array, abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
 def test_gradients_per_channel_are_summed_in_float32(dtype: mx.Dtype) -> None:
     x, ct = mx.ones((2, 4096, 1), dtype), mx.full((2, 4096, 1), 0.5, dtype)
     one = mx.ones(1, dtype)
-    gradients = mx.vjp(affine, [x, one, one], [ct])[1][1:] + mx.vjp(scaled, [x, one], [ct])[1][1:]
-    assert [(g.dtype, g.item()) for g in gradients] == [(dtype, 4096)] * 3
+    gradients = mx.vjp(affine, [x, one, one], [ct])[1][1:]
+    assert [(g.dtype, g.item()) for g in gradients] == [(dtype, 4096)] * 2
