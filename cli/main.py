@@ -30,6 +30,7 @@ from .overview import epilog, overview
 from .predict.command import predict
 from .resize import resize
 from .terminal import mlx_errors, output, signals
+from .terminal.arguments import as_options
 from .train.command import fine_tune, train
 from .visualize import visualize
 
@@ -123,7 +124,7 @@ def _end(error: BaseException) -> int | None:
     if os.environ.get("MIXER_MLX_DEBUG"):
         return None
     if isinstance(error, MixerError):
-        output.say(_sentences(f"Error: {error}", error))
+        output.say(_sentences(f"Error: {as_options(str(error))}", error))
         return 1
     if isinstance(error, OSError):
         output.say(_sentences(f"Error: {_of_the_system(error)}", error))

@@ -112,8 +112,8 @@ def _changed(info: ModelInfo, settings: Settings) -> ModelInfo:
     """What a native folder says, overridden by the user's settings."""
     if settings.image_size not in (None, info.config.image_size):
         raise ConversionError(
-            "A native model keeps its image size when it is converted; leave out --image-size, or "
-            "use `mixer resize`."
+            "A native model keeps its image size when it is converted; leave out `image_size`, or "
+            "use `convert.resize`."
         )
     act = settings.hidden_act or info.config.hidden_act
     return ModelInfo(

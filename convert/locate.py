@@ -86,8 +86,8 @@ def resolve(model: str | os.PathLike[str]) -> Address:
     near = difflib.get_close_matches(text, catalog.CATALOG, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     raise SourceError(
-        f"Unknown model {text}: it isn't a file, a folder or an address; {meant}`mixer models` "
-        "lists the published models."
+        f"Unknown model {text}: it isn't a file, a folder or an address; {meant}"
+        "`CATALOG` lists the published models."
     )
 
 
@@ -99,8 +99,8 @@ def _refuse_architecture(text: str) -> None:
     found = [entry.name for entry in entries if entry.config.variant_name == variant]
     published = f"published models: {', '.join(found)}" if found else "it has no published model"
     raise SourceError(
-        f"{text} is an architecture, not a model; {published}. To train or time one: --variant "
-        f"{variant}."
+        f"{text} is an architecture, not a model; {published}. To train or time one: "
+        f"`MixerConfig.variant({variant!r})`."
     )
 
 
@@ -203,9 +203,7 @@ def describe(address: Address) -> ModelInfo:
     if found := cache.find(address.text):
         return checkpoint.read_info(found)
     if address.entry is None:
-        raise SourceError(
-            f"{address.text} hasn't been fetched yet; run `mixer convert {address.text} OUT`."
-        )
+        raise SourceError(f"{address.text} hasn't been fetched yet; run `load({address.text!r})`.")
     settings = address.settings
     source = {**settings.source, "address": address.text}
     return ModelInfo(address.entry.config, address.entry.preprocess, settings.labels, source)

@@ -186,6 +186,6 @@ def _square(num_tokens: int, patch_size: int) -> tuple[int, int]:
     if side * side != num_tokens:
         raise ConversionError(
             f"The weights are made for {num_tokens} patches of {patch_size}x{patch_size}, which "
-            "don't form a square; give the image size (--image-size HxW)."
+            "don't form a square; give the image size (`image_size=(H, W)`)."
         )
     return side * patch_size, side * patch_size

@@ -319,7 +319,7 @@ def _check_target(path: Path, force: bool) -> None:
         return
     if not force and not _is_empty_folder(path):
         raise CheckpointError(
-            f"{path} already exists; choose another name, or overwrite it with --force."
+            f"{path} already exists; choose another name, or overwrite it with `force=True`."
         )
     if path.is_symlink() or not path.is_dir():
         raise CheckpointError(f"{path} isn't a folder, so it isn't replaced; choose another name.")

@@ -9,6 +9,8 @@
     ├── BackendError        a device or dtype that MLX doesn't have here
     └── TrainingError       a run that can't continue, or whose saved state can't be used
 
+Messages name arguments and functions between backticks, never options; the command line has its
+own names for them (`cli/terminal/arguments.py`).
 Messages may quote names of files, classes and tensors verbatim; escape control characters before
 printing them to a terminal (the command line does).
 """

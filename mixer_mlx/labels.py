@@ -100,7 +100,7 @@ def find_label(labels: Sequence[str], name: str) -> int:
                     f"{', '.join(f'{i} ({labels[i]})' for i in found[:5])}; give the number."
                 )
     near = difflib.get_close_matches(wanted, [n for names in ways[1] for n in names], 3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "; `mixer info` shows its labels."
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; see `info.labels`."
     raise ConfigError(f"The model has no class {name!r}{hint}")
 
 

@@ -189,7 +189,7 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
 
 def test_nothing_is_replaced_without_force(folder: Path) -> None:
     before = (folder / "model.safetensors").read_bytes()
-    with pytest.raises(CheckpointError, match="--force"):
+    with pytest.raises(CheckpointError, match="force=True"):
         save(folder, MlpMixer(CONFIG), INFO)
     assert (folder / "model.safetensors").read_bytes() == before
 

@@ -194,7 +194,7 @@ def _check_package(path: Path, force: bool) -> None:
         raise CheckpointError(f"{path} isn't a package, so it isn't replaced; choose another name.")
     if not force:
         raise CheckpointError(
-            f"{path} already exists; choose another name, or overwrite it with --force."
+            f"{path} already exists; choose another name, or overwrite it with `force=True`."
         )
 
 
@@ -203,5 +203,5 @@ def _check_file(path: Path, force: bool) -> None:
         raise CheckpointError(f"{path} is a folder; give the name of a file.")
     if not force and (path.exists() or path.is_symlink()):
         raise CheckpointError(
-            f"{path} already exists; choose another name, or overwrite it with --force."
+            f"{path} already exists; choose another name, or overwrite it with `force=True`."
         )

@@ -97,7 +97,9 @@ def evaluate(
     found = ranks.all_gather([top1, top5, loss, images])
     in_one, in_five, total_loss, count = map(sum, zip(*found, strict=True))
     if not count:
-        raise ConfigError("There are no readable images to evaluate on; run `mixer check` on them.")
+        raise ConfigError(
+            "There are no readable images to evaluate on; check them with `analysis.check`."
+        )
     seconds = time.perf_counter() - start
     return Metrics(in_one / count, in_five / count, total_loss / count, int(count), count / seconds)
 

@@ -85,7 +85,7 @@ def check_memory(
     if least > limit:
         raise ConfigError(
             f"A batch of {max(batch_sizes)} needs more than the {limit:.3g} GiB of memory, "
-            f"{least:,.0f} GiB or more; choose smaller batches (-b)."
+            f"{least:,.0f} GiB or more; choose smaller batches (`batch_sizes`)."
         )
 
 

@@ -169,7 +169,7 @@ def _warm_up(job: Job) -> tuple[float, int]:
     except (MemoryError, RuntimeError) as error:
         raise BackendError(
             f"A batch of {job.batch_size} in {job.dtype} can't be computed ({error}); choose "
-            "smaller batches (-b)."
+            "smaller batches (`batch_sizes`)."
         ) from error
     return seconds, mx.get_peak_memory() - before + job.own_bytes
 

@@ -90,7 +90,7 @@ class Earlier:
         found = values.get("benchmark_format")
         if found is None:
             raise ConfigError(
-                f"{path} wasn't written by `mixer benchmark -o`; choose another file."
+                f"{path} wasn't written by `benchmark.report.to_json`; choose another file."
             )
         if found != FORMAT:
             raise ConfigError(

@@ -45,7 +45,7 @@ def find_columns(schema: Any, columns: Columns, what: str) -> Found:
     if leaf is None:
         raise ConfigError(
             f"Expected image files in column {image} of {what}, as binary or a struct of bytes and "
-            f"path, not {schema.field(image).type}; choose another with --image-column."
+            f"path, not {schema.field(image).type}; choose another with `Columns(image=NAME)`."
         )
     plain = [f.name for f in schema if f.name != image and _is_label(f.type)]
     classes = [name for name in plain if features.get(name, {}).get("_type") == "ClassLabel"]
@@ -54,7 +54,7 @@ def find_columns(schema: Any, columns: Columns, what: str) -> Found:
     if not _is_label(kind):
         raise ConfigError(
             f"Expected text or whole numbers in label column {label} of {what}, not {kind}; choose "
-            "another with --label-column."
+            "another with `Columns(label=NAME)`."
         )
     names = _class_names(features.get(label, {})) if types.is_integer(kind) else None
     return Found(leaf, label, names)
@@ -84,7 +84,7 @@ def choose(
         found = f"several columns that could be the {kind}: {', '.join(candidates)}"
     else:
         found = f"no column that could be the {kind}; its columns are {', '.join(columns)}"
-    raise ConfigError(f"{what} has {found}; choose one with --{kind}-column.")
+    raise ConfigError(f"{what} has {found}; choose one with `Columns({kind}=NAME)`.")
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:

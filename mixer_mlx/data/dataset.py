@@ -1,7 +1,6 @@
 """Labelled images as a list, and which of a dataset's splits to use. No image is opened here."""
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -156,7 +155,7 @@ def _no_match(classes: Sequence[str], ways: Sequence[Sequence[list[int]]]) -> Co
     missing = [name for name, found in zip(classes, best, strict=True) if not found]
     return ConfigError(
         f"The model has no label {missing[0]!r}, and {len(missing)} of {len(classes)} classes "
-        "match none; rename them to labels that `mixer info` shows."
+        "match none; rename them to labels in `info.labels`."
     )
 
 
@@ -177,7 +176,7 @@ def splits_for_training(
         chosen = UNSPLIT
     if chosen is None:
         raise ConfigError(
-            f"{what} has no training split, only {_list(splits)}; choose one with --train-split."
+            f"{what} has no training split, only {_list(splits)}; choose one with `train_split`."
         )
     if val:
         return chosen, named_split(splits, val, what)
@@ -190,8 +189,8 @@ def splits_for_training(
         other = next((name for name in sorted(rest) if family(name) == "test"), min(rest))
         raise ConfigError(
             f"{what} has no validation split, only {_list(splits)}; validate on one of them "
-            f"(--val-split {shlex.quote(other)}), or on a fraction of {chosen} "
-            "(--val-fraction 0.2)."
+            f"(`val_split={other!r}`), or on a fraction of {chosen} "
+            "(`val_fraction=0.2`)."
         )
     return chosen, None
 
@@ -209,7 +208,7 @@ def split_for_evaluation(splits: Collection[str], split: str | None, what: str) 
     if found is None and len(splits) == 1:
         return min(splits)
     if found is None:
-        raise ConfigError(f"{what} has several splits, {_list(splits)}; choose one with --split.")
+        raise ConfigError(f"{what} has several splits, {_list(splits)}; choose one with `split`.")
     return found
 
 
@@ -227,7 +226,7 @@ def named_split(splits: Collection[str], name: str, what: str) -> str:
     return found
 
 
-_OPTIONS = {"train": "--train-split", "val": "--val-split", "test": "--split"}
+_ARGUMENTS = {"train": "train_split", "val": "val_split", "test": "split"}
 
 
 def _only(splits: Collection[str], kind: str | None, what: str) -> str | None:
@@ -243,7 +242,7 @@ def _only(splits: Collection[str], kind: str | None, what: str) -> str | None:
     if len(found) > 1:
         raise ConfigError(
             f"{what} has several {kind} splits, {_list(found)}; choose one with "
-            f"{_OPTIONS[str(kind)]}."
+            f"`{_ARGUMENTS[str(kind)]}`."
         )
     return found[0] if found else None
 

@@ -120,7 +120,7 @@ def outputs(model_labels: Sequence[str], num_classes: int) -> list[int | None]:
     index = {synset: i for i, synset in reversed(list(enumerate(own)))}
     found = [index.get(synset) for synset in labels.read_synsets("imagenet1k")]
     if not any(output is not None for output in found):
-        raise ConfigError("ReaL labels are for models of ImageNet's classes; leave out --real.")
+        raise ConfigError("ReaL labels are for models of ImageNet's classes; leave them out.")
     return found
 
 

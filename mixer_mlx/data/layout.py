@@ -116,6 +116,7 @@ def _refuse_alike(
         )
     raise ConfigError(
         f"The folders of {tree} ({listed(list(folders))}) hold folders of the same names "
-        f"({listed(common)}), as splits do; choose with --train-split {first} --val-split "
-        f"{second}, or, if they are classes, move their images out of the inner folders."
+        f"({listed(common)}), as splits do; choose with `train_split={first!r}` and "
+        f"`val_split={second!r}`, or, if they are classes, move their images out of "
+        "the inner folders."
     )

@@ -164,7 +164,9 @@ class TrainingBatches:
             if image is not None:
                 rng = generator(self.seed, epoch, index, int(times[place]))
                 return index, self.augmentation(image, rng)
-        raise ConfigError("None of the training images can be read; run `mixer check` on them.")
+        raise ConfigError(
+            "None of the training images can be read; check them with `analysis.check`."
+        )
 
 
 class EvaluationBatches:

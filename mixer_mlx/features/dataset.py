@@ -58,7 +58,7 @@ def looked_up(dataset: Dataset, vectors: Vectors, file: Path) -> Labelled:
     Raises ConfigError if `file` lacks one of them, or has vectors per token.
     """
     if vectors.array.ndim != 2:
-        raise ConfigError(f"{file} has vectors for each token; make it with --pool mean.")
+        raise ConfigError(f"{file} has vectors for each token; make it with `pool='mean'`.")
     rows = {name: row for row, name in enumerate(vectors.names)}
     missing = [str(path) for path in dataset.paths if str(path) not in rows]
     if missing:  # from another folder, or by another way

@@ -60,7 +60,7 @@ def _result(
     train: Labelled, test: Labelled, shots: int | None, seeds: int, l2: float
 ) -> ShotResult:
     if not len(test.labels):
-        raise ConfigError("No validation image could be read; run `mixer check` on the dataset.")
+        raise ConfigError("No validation image could be read; check them with `analysis.check`.")
     accuracies = []
     for seed in range(seeds):
         rows = drawn(train.labels, len(train.dataset.classes), shots, seed)
@@ -82,8 +82,8 @@ def check_shots(train: Labelled, shots: Sequence[int | None]) -> None:
                 f"The class {name} has no readable training images; add some, or remove the class."
             )
         raise ConfigError(
-            f"The class {name} has {few} readable training images, fewer than {most} shots; use "
-            f"--shots {few} or fewer."
+            f"The class {name} has {few} readable training images, fewer than {most} shots; ask "
+            f"for {few} or fewer."
         )
 
 

@@ -57,8 +57,8 @@ def update(
                 _write(file, embedder, model, found, old, kept, done, fresh)
     except OSError as error:
         raise ConfigError(
-            f"The index {file} can't be written: {error.strerror}; make one with `mixer embed "
-            f"{folder} -o FILE.npz`, and search in that file."
+            f"The index {file} can't be written: {error.strerror}; make one with "
+            f"`features.index.update({str(folder)!r})`, and search in that file."
         ) from error
     return read(file)
 

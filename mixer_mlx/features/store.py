@@ -248,7 +248,7 @@ def read(path: Path) -> Vectors:
     """Open a .npz or .npy file that `mixer embed` made. Raises ConfigError."""
     if path.suffix.lower() not in (".npz", ".npy"):
         raise ConfigError(
-            f"{path} isn't a file of vectors; make one with `mixer embed IMAGE... -o FILE.npz`."
+            f"{path} isn't a file of vectors; make one with `features.store.write_npz`."
         )
     try:
         found = _read_npz(path) if path.suffix.lower() == ".npz" else _read_npy(path)
@@ -256,7 +256,8 @@ def read(path: Path) -> Vectors:
         raise ConfigError(f"{path} can't be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, EOFError, *_BROKEN) as error:
         raise ConfigError(
-            f"{path} isn't an intact file of vectors ({error}); make it again with `mixer embed`."
+            f"{path} isn't an intact file of vectors ({error}); make it again with "
+            "`features.store.write_npz`."
         ) from error
     if found.array.ndim < 2 or found.array.dtype.kind != "f":
         raise ConfigError(
@@ -266,7 +267,7 @@ def read(path: Path) -> Vectors:
     if len(found.names) != len(found.array):
         raise ConfigError(
             f"{path} holds {len(found.array):,} vectors and {len(found.names):,} names; make it "
-            "again with `mixer embed`."
+            "again with `features.store.write_npz`."
         )
     return found
 

@@ -73,7 +73,7 @@ class Ranks:
         if rest or not count:
             raise ConfigError(
                 f"A batch of {batch_size} images can't be divided evenly among {self.size} "
-                f"processes; choose a batch size (-b) that is a multiple of {self.size}."
+                f"processes; choose a `batch_size` that is a multiple of {self.size}."
             )
         return slice(self.rank * count, (self.rank + 1) * count)
 

@@ -118,7 +118,7 @@ class Run:
         """
         if _LONE_SURROGATE.search(str(self.folder)):  # MLX couldn't write the weights
             raise TrainingError(
-                f"Expected a name in UTF-8 for the run, not {self.folder}; choose another with -o."
+                f"Expected a name in UTF-8 for the run, not {self.folder}; choose another."
             )
         if self.folder.exists() and not self.folder.is_dir():
             raise TrainingError(f"{self.folder} is a file; choose another name for the run.")
@@ -131,7 +131,7 @@ class Run:
                 if not ours:
                     raise TrainingError(
                         f"Another command is writing to {self.folder}; wait for it, or choose "
-                        "another name with -o."
+                        "another name."
                     )
                 yield
         finally:
@@ -160,8 +160,8 @@ class Run:
             )
         if names and not force:
             raise TrainingError(
-                f"{self.folder} already contains a run; resume it (--resume), replace it "
-                "(--force), or choose another name."
+                f"{self.folder} already contains a run; resume it (`Run.resumed`), replace it "
+                "(`force=True`), or choose another name."
             )
 
     def resumed(self, model: MlpMixer) -> State | None:
@@ -209,7 +209,7 @@ class Run:
         except OSError as error:
             raise TrainingError(
                 f"{self.folder} can't be written: {error.strerror}; free some space, then "
-                "resume with --resume."
+                "resume the run (`Run.resumed`)."
             ) from error
 
     def _note(self, event: Event, model: MlpMixer) -> None:

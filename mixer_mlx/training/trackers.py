@@ -77,7 +77,7 @@ def check(names: Sequence[str]) -> None:
         # A folder called wandb, which runs contain, can be imported as an empty package.
         except (ImportError, AttributeError) as error:
             raise TrainingError(
-                f"--report-to {name} needs a library that isn't installed; pip install {package}."
+                f"The tracker {name} needs a library that isn't installed; pip install {package}."
             ) from error
 
 

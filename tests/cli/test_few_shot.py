@@ -66,7 +66,7 @@ def test_features_of_a_file(mixer, photos: Path, tmp_path: Path) -> None:  # typ
     [
         (("--shots", "0"), 2, "Expected numbers of images like 1,5,10, or all"),
         (("--shots", "1,x"), 2, "Expected numbers of images like 1,5,10, or all"),
-        (("--shots", "9"), 1, "fewer than 9 shots; use --shots 6 or fewer."),
+        (("--shots", "9"), 1, "fewer than 9 shots; ask for 6 or fewer."),
         (("--l2", "0"), 1, "it must be above 0"),
         (("--features", "missing.npz"), 1, "missing.npz can't be read"),
         (("--plot", "plot.jpg"), 1, "call it plot.png"),

@@ -217,7 +217,7 @@ def test_a_swapped_width_is_noticed(tmp_path: Path) -> None:
 
 
 def test_tokens_that_make_no_square_need_a_size(golden: Path) -> None:
-    with pytest.raises(ConversionError, match=r"12 patches of 8x8.*--image-size"):
+    with pytest.raises(ConversionError, match=r"12 patches of 8x8.*image_size="):
         import_model(golden / "jax_tiny.npz")
     with pytest.raises(ConversionError, match=r"32x32 has 16 patches.*made for 12"):
         import_model(golden / "jax_tiny.npz", settings=Settings(image_size=(32, 32)))

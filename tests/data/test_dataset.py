@@ -136,7 +136,7 @@ def test_train_and_test_are_splits_not_classes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_splits(tmp_path)
     assert "no validation split, only test, train" in str(caught.value)
-    for option in ("--val-split test", "--val-fraction"):
+    for option in ("val_split='test'", "val_fraction"):
         assert option in str(caught.value)
     train, val = read_splits(tmp_path, val_split="test")
     assert (len(train), len(val)) == (5, 2)
@@ -162,7 +162,7 @@ def test_splits_by_name(tmp_path: Path) -> None:
 
 def test_without_a_training_split(tmp_path: Path) -> None:
     make(tmp_path / "test", a=1, b=1)
-    with pytest.raises(ConfigError, match=r"no training split, only test; choose .* --train-split"):
+    with pytest.raises(ConfigError, match=r"no training split, only test; choose .*`train_split`"):
         read_splits(tmp_path)
     assert read_split(tmp_path)[1] == "test"
     with pytest.raises(ConfigError, match="no images for validation"):

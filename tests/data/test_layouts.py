@@ -82,12 +82,15 @@ def test_a_split_may_be_wrapped_in_its_own_name(tmp_path: Path) -> None:
     ("folders", "sentence"),
     [
         (["train", "test"], r"one folder per class in the splits .*test, train hold images"),
-        (["fold1/a", "fold1/b", "fold2/a", "fold2/b"], "--train-split fold1 --val-split fold2"),
+        (
+            ["fold1/a", "fold1/b", "fold2/a", "fold2/b"],
+            "train_split='fold1'` and `val_split=",
+        ),
         (["a/train", "a/val", "b/train", "b/val"], "Expected splits above classes"),
         (["train/cat", "train/dog", "fox"], "only splits .* such as train, .*holds fox, too"),
         (["test/cat", "test/dog", "cat", "dog"], "only splits .* such as test, .*holds cat, dog"),
         (["train_a/x", "train_a/y", "train_b/x", "train_b/y"], "several train splits, train_a"),
-        (["train/a", "train/b", "holdout/a", "holdout/b"], "--val-split holdout"),
+        (["train/a", "train/b", "holdout/a", "holdout/b"], "`val_split='holdout'`"),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(

@@ -122,7 +122,7 @@ def test_columns_are_found_or_asked_for(tmp_path: Path) -> None:
     label = {"_type": "ClassLabel", "names": ["x", "y"]}
     marked = features(photo=IMAGE, fine=label, coarse=label)
     path = written(tmp_path / "a.parquet", columns, marked)
-    with pytest.raises(ConfigError, match=r"could be the label: fine, coarse; .* --label-column"):
+    with pytest.raises(ConfigError, match=r"could be the label: fine, coarse; .*label=NAME"):
         whole(path)
     assert whole(path, label="fine").counts() == {"x": 1, "y": 1}
     assert whole(path, label="coarse").classes == ("x", "y")

@@ -90,7 +90,7 @@ def test_a_plain_npy_has_numbered_rows(tmp_path: Path) -> None:
 
 def test_other_files(tmp_path: Path) -> None:
     for name in ("a.jsonl", "a.png"):
-        with pytest.raises(ConfigError, match="make one with `mixer embed"):
+        with pytest.raises(ConfigError, match=r"make one with `features\.store"):
             read(tmp_path / name)
     with pytest.raises(ConfigError, match="can't be read: No such file"):
         read(tmp_path / "missing.npz")

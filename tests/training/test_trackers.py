@@ -151,7 +151,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run = Run(tmp_path, None)  # type: ignore[arg-type]
     monkeypatch.setattr(trackers, "open_output", lambda *_, **__: SmallDisk())
     with (
-        pytest.raises(TrainingError, match=r"No space left.*--resume"),
+        pytest.raises(TrainingError, match=r"No space left.*resume the run"),
         opened(["tensorboard"], tmp_path, {}) as report,
     ):
         list(run.follow(events(tmp_path), tiny_model(), report))

@@ -345,7 +345,7 @@ def test_a_run_that_another_command_writes_is_left_alone(  # type: ignore[no-unt
         refused = mixer(*args, *more)
     assert (refused.code, refused.err.splitlines()[-1]) == (
         1,
-        f"Error: Another command is writing to {run}; wait for it, or choose another name with -o.",
+        f"Error: Another command is writing to {run}; wait for it, or choose another name.",
     )
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 

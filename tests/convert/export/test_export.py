@@ -169,7 +169,7 @@ def test_nothing_is_replaced_unasked(golden: Path, tmp_path: Path) -> None:
     file, folder = tmp_path / "file.npz", tmp_path / "folder.npz"
     file.write_text("precious")
     for form in ("jax", "timm"):
-        with pytest.raises(CheckpointError, match=r"file\.npz already exists; .* with --force"):
+        with pytest.raises(CheckpointError, match=r"file\.npz already exists; .* `force=True`"):
             export(source, file, format=form)
     assert file.read_text() == "precious"
     folder.mkdir()
