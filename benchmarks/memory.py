@@ -49,6 +49,9 @@ PLANS = {
     "S/32, batch 16, accumulation 4": ("S/32", {"batch_size": 16, "accumulation": 4}),
     "B/16, batch 4": ("B/16", {"batch_size": 4}),
     "B/16, batch 4, checkpointing": ("B/16", {"batch_size": 4, "gradient_checkpointing": True}),
+    "ResMLP-S12, batch 4": ("ResMLP-S12", {"batch_size": 4}),
+    "gMLP-Ti/16, batch 4": ("gMLP-Ti/16", {"batch_size": 4}),
+    "gMixer-12, batch 4": ("gMixer-12", {"batch_size": 4}),
 }
 QUICK_PLANS = ("cifar10, batch 128",)
 QUICK_VARIANTS = ("S/32", "B/16")

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -54,18 +55,20 @@ def test_all_of_googles_files_with_their_sizes() -> None:
         assert ours[source].preprocess.mean == ours[source].preprocess.std == (0.5,) * 3
 
 
-def test_all_of_timms_repositories() -> None:
+def test_all_of_timms_repositories(golden: Path) -> None:
+    """`published.json` is timm's own list: tests/reference/make_siblings.py wrote it."""
+    published = json.loads((golden / "siblings" / "published.json").read_text())
+    assert published.keys() == TIMM.keys()
     for name, (classes, top1, real) in TIMM.items():
         entry = CATALOG[name]
         assert entry.source == f"hf://timm/{name}"
         assert (entry.config.num_classes, entry.top1, entry.real) == (classes, top1, real)
         family = name.split("_")[0]
         assert entry.config.hidden_act == ("silu" if family == "gmixer" else "gelu")
-        miil = "miil" in name
-        assert entry.preprocess.interpolation == ("bilinear" if miil else "bicubic")
-        imagenet = (0.485, 0.456, 0.406)
-        mean = imagenet if family in ("resmlp", "gmixer") else ((0, 0, 0) if miil else (0.5,) * 3)
-        assert entry.preprocess.mean == mean
+        theirs = published[name]
+        assert (theirs["num_classes"], theirs["license"]) == (classes, entry.licence.lower())
+        for field in ("interpolation", "crop_pct", "mean", "std"):
+            assert entry.preprocess.to_dict()[field] == theirs[field], (name, field)
         assert (entry.note is not None) == ("goog_in21k_ft" in name or "dino" in name)
         assert bool(entry.labels) == ("dino" not in name)
     assert len(CATALOG) == len(BUCKET) + len(TIMM) + 1

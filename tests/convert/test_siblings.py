@@ -7,6 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 from safetensors.numpy import load_file, save_file
 
 from mixer_mlx import (
@@ -23,6 +24,7 @@ from mixer_mlx import (
 from mixer_mlx.catalog import CATALOG
 from mixer_mlx.convert import Settings, convert, export, import_model
 from mixer_mlx.convert.export import timm
+from mixer_mlx.convert.export.tensors import foreign_tensors
 from mixer_mlx.convert.names import TIMM_LAYOUTS
 from mixer_mlx.training.step import first_arrays, make_step
 
@@ -206,7 +208,7 @@ def test_a_config_of_another_family_is_refused(siblings: Path, tmp_path: Path) -
     assert import_model(tmp_path).info.config.hidden_act == "silu"
 
 
-def test_timms_names_and_its_numbers_of_parameters(siblings: Path) -> None:
+def test_timms_names_and_its_numbers_of_parameters_and_operations(siblings: Path) -> None:
     counts = json.loads((siblings / "parameters.json").read_text())
     found = {}
     for variant, sizes in VARIANTS.items():
@@ -216,7 +218,7 @@ def test_timms_names_and_its_numbers_of_parameters(siblings: Path) -> None:
             name = timm.architecture(config)
             assert timm.architecture(config.replace(image_size=(448, 224), in_channels=1)) == name
             assert timm.architecture(config.replace(channels_mlp_dim=128)) is None
-            found[name] = [config.num_parameters, headless.num_parameters]
+            found[name] = [config.num_parameters, headless.num_parameters, config.num_macs]
     assert found == counts
 
 
@@ -247,3 +249,24 @@ def test_a_native_folder_round_trips(tmp_path: Path, siblings: Path, family: str
     expected = ours(load_file(siblings / f"{family}.safetensors"), family)
     for name, value in expected.items():
         assert np.array_equal(stored[name], value), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [v for v, s in VARIANTS.items() if s["model_type"] in FAMILIES])
+def test_full_size_round_trips(tmp_path: Path, variant: str) -> None:
+    """timm -> native -> timm, bit for bit; tests/reference/check_siblings.py has timm in it."""
+    model = MlpMixer(MixerConfig.variant(variant))
+    model.load_weights(
+        [(name, mx.random.normal(p.shape)) for name, p in tree_flatten(model.parameters())]
+    )
+    source = foreign_tensors(model, TIMM_LAYOUTS[model.config.model_type])
+    save_file(source, tmp_path / "source.safetensors")
+    assert convert(tmp_path / "source.safetensors", tmp_path / "a").info.config == model.config
+    export(tmp_path / "a", tmp_path / "timm", format="timm")
+    assert convert(tmp_path / "timm", tmp_path / "b").info.config == model.config
+    stored = load_file(tmp_path / "b" / "model.safetensors")
+    back = load_file(tmp_path / "timm" / "model.safetensors")
+    assert back.keys() == source.keys()
+    assert all(np.array_equal(back[name], value) for name, value in source.items())
+    for name, value in tree_flatten(model.parameters()):
+        assert np.array_equal(stored[name], np.array(value)), name

@@ -12,7 +12,11 @@ their initial values, and GELU or SiLU as timm's named models have it.
                               as `after/<name>`
     batches.npz               for those: `pixels` (10, 6, 24, 32, 3) uint8, normalised as
                               (x / 255 - 0.5) / 0.25, and `labels` (10, 6)
-    parameters.json           timm's models -> [parameters with 1000 classes, without a head]
+    parameters.json           timm's models -> [parameters with 1000 classes, without a head,
+                              multiply-accumulates of an image as PyTorch's FlopCounterMode counts
+                              them]
+    published.json            timm's repositories of all four families -> what timm says of them:
+                              classes, licence, and the preprocessing
 
 Run it once: python make_siblings.py
 """
@@ -28,6 +32,7 @@ from safetensors.torch import save_file
 from timm.layers import GluMlp
 from timm.models.mlp_mixer import Affine, GatedMlp, MlpMixer, ResBlock, SpatialGatingBlock
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "siblings"
 FRAME = {"img_size": (24, 32), "patch_size": 8, "num_blocks": 2, "embed_dim": 32, "num_classes": 7}
@@ -91,6 +96,28 @@ def parameters(name: str, classes: int) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def macs(name: str) -> int:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        timm.create_model(name).eval()(torch.empty(1, 3, 224, 224))
+    return counter.get_total_flops() // 2
+
+
+def published() -> dict[str, dict[str, object]]:
+    """What timm's own list of weights says, of all that lie on the Hub."""
+    fields = ("num_classes", "license", "interpolation", "crop_pct", "mean", "std")
+    names = timm.list_models(["mixer_*", "resmlp_*", "gmlp_*", "gmixer_*"], pretrained=True)
+    configs = {name: timm.get_pretrained_cfg(name) for name in names}
+    return {
+        name: {field: getattr(cfg, field) for field in fields}
+        for name, cfg in sorted(configs.items())
+        if cfg.hf_hub_id
+    }
+
+
+def write_json(name: str, value: object) -> None:
+    (GOLDEN / name).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     rng = np.random.default_rng(1)
@@ -105,8 +132,9 @@ def main() -> None:
         shown = images.permute(0, 2, 3, 1).numpy()
         np.savez_compressed(GOLDEN / f"{family}.npz", images=shown, **expected)
         np.savez_compressed(GOLDEN / f"{family}_training.npz", **train(model, pixels, labels))
-    counts = {name: [parameters(name, 1000), parameters(name, 0)] for name in MODELS}
-    (GOLDEN / "parameters.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+    counts = {name: [parameters(name, 1000), parameters(name, 0), macs(name)] for name in MODELS}
+    write_json("parameters.json", counts)
+    write_json("published.json", published())
 
 
 if __name__ == "__main__":
