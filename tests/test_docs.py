@@ -1,5 +1,6 @@
 """What the documents say is what happens."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -102,17 +103,27 @@ def test_links_lead_somewhere() -> None:
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
-def test_readme_lists_every_model() -> None:
-    rows = []
-    for entry in CATALOG.values():
-        mib = round(entry.download_bytes / 2**20)
-        accuracy = " / ".join(f"{value:g}" for value in (entry.top1, entry.real) if value)
-        cells = (
-            f"`{entry.name}`",
-            entry.config.variant_name or "",
-            f"{entry.config.num_classes:,}",
-            f"{mib} MiB" if mib else "in the package",
-            accuracy,
-        )
-        rows.append("| " + " | ".join(cells) + " |")
-    assert "\n".join(rows).replace("|  |", "| |") in (ROOT / "README.md").read_text("utf-8")
+def test_models_page_lists_every_model() -> None:
+    spec = importlib.util.spec_from_file_location("models", ROOT / "scripts" / "models_table.py")
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = script.PAGE.read_text("utf-8")
+    assert script.models() in page, "run scripts/models_table.py --write --no-speed"
+    assert {
+        line.split(" | ")[0].strip("| ") for line in page.split("<!-- speeds -->")[1].splitlines()
+    } > set(script.configs())
+
+
+def test_readme_figures_are_those_of_the_catalogue() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert f"{len(CATALOG)} models are known by name" in text
+    rows = re.findall(
+        r"^\| `(\w+\.\w+)`[^|]*\| (\S+) \| (\S+) / (\S+) \| (\d+) MiB \|$", text, re.M
+    )
+    assert len(rows) == 4
+    for name, *cells in rows:
+        entry = CATALOG[name]
+        mib = f"{entry.download_bytes / 2**20:.0f}"
+        assert cells == [entry.config.variant_name, f"{entry.top1:g}", f"{entry.real:g}", mib]
