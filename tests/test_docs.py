@@ -2,12 +2,16 @@
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from mixer_mlx import __version__
 from mixer_mlx.catalog import CATALOG
 from mixer_mlx.cli.main import app
 
@@ -127,3 +131,47 @@ def test_readme_figures_are_those_of_the_catalogue() -> None:
         entry = CATALOG[name]
         mib = f"{entry.download_bytes / 2**20:.0f}"
         assert cells == [entry.config.variant_name, f"{entry.top1:g}", f"{entry.real:g}", mib]
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands_of(page: str) -> Iterator[str]:
+    """A page's commands without placeholders: lines, without comments, and inline code."""
+    lines = re.findall(r"^ *(?:\$ )?(mixer [a-z-]+ .*)$", page, re.M)
+    lines += re.findall(r"`(mixer [a-z-]+ [^`]+)`", page.replace("\n", " "))
+    for line in lines:
+        command = re.split(r"\s+[#|>]\s", line)[0]
+        if not re.search(r"[\[\]{]|\.\.\.|\b[A-Z]{3,}\b(?!\.)", command):
+            yield command
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_commands_are_what_the_parser_takes(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for line in commands_of(path.read_text("utf-8")):
+        _, name, *arguments = shlex.split(line)
+        for file in filter(Path.suffix.fget, map(Path, arguments)):  # type: ignore[attr-defined]
+            if not file.is_absolute() and ":" not in str(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+        assert name in commands, line
+        try:
+            commands[name].make_context(name, arguments)
+        except Exception as error:
+            if type(error).__name__ != "MissingParameter":  # a mention
+                raise AssertionError(line) from error
+
+
+def test_citation_has_this_version() -> None:
+    lines = (ROOT / "CITATION.cff").read_text("utf-8").splitlines()
+    assert f"version: {__version__}" in lines
+
+
+def test_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    names = {path.name for path in PAGES} - {"README.md"}
+    assert set(re.findall(r"\]\(([\w-]+\.md)\)", index)) == names
