@@ -3,24 +3,42 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .terminal import options, output
+from .terminal import files, options, output
 from .terminal import sheet as sheets
+from .terminal.progress import progress
 
 if TYPE_CHECKING:
     from mixer_mlx.analysis.check import Finding, Scan
+    from mixer_mlx.data.read import Dataset
+    from mixer_mlx.features.few_shot import ShotResult
+    from mixer_mlx.loaded import LoadedModel
 
 _EXAMPLES = 5
 _ROWS = 30
 """At most this many classes, and examples of each kind of finding, are listed."""
 
 
-def check(
-    data: options.DataArgument,
+@dataclass(frozen=True)
+class CheckOptions:
+    """Each field is an option."""
+
+    data: options.DataArgument
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="Also judge images by this model's features: labels in doubt, crops and filtered "
+            f"copies, whether there are enough. {options.MODEL_HELP}",
+            metavar="MODEL",
+        ),
+    ] = None
     near: Annotated[
         int,
         typer.Option(
@@ -29,67 +47,135 @@ def check(
             max=16,
             help="Near-duplicate threshold: differing hash bits, of 64.",
         ),
-    ] = 4,
+    ] = 4
+    alike: Annotated[
+        float,
+        typer.Option(
+            "--alike",
+            min=0.3,
+            max=1,
+            help="With -m: images are reported as alike from this cosine of their features on.",
+        ),
+    ] = 0.75
     image_size: Annotated[
         str,
         typer.Option(
             "--image-size",
             help="Image size of the model, height x width; smaller images are reported.",
         ),
-    ] = "32",
-    image_column: options.ImageColumn = None,
-    label_column: options.LabelColumn = None,
+    ] = "32"
+    image_column: options.ImageColumn = None
+    label_column: options.LabelColumn = None
     sheet: Annotated[
         Path | None,
         typer.Option(
             "--sheet", help="Draw the images that were found on a contact sheet.", dir_okay=False
         ),
-    ] = None,
+    ] = None
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            help="With -m: draw the accuracy by the number of images of each class.",
+            metavar="FILE.png",
+            dir_okay=False,
+        ),
+    ] = None
     format: Annotated[
         Literal["table", "json"],
         typer.Option("--format", help="Output format; json is one object per line."),
-    ] = "table",
-    workers: options.Workers = None,
-    force: options.Force = False,
-    quiet: options.Quiet = False,
-) -> None:
+    ] = "table"
+    batch_size: options.BatchSize = 32
+    workers: options.Workers = None
+    force: options.Force = False
+    dtype: options.DTypeOption = None
+    device: options.DeviceOption = None
+    quiet: options.Quiet = False
+
+    def check(self) -> None:
+        """Raises BadParameter for wrong usage, and MixerError for what is bound to fail."""
+        if self.plot and not self.model:
+            raise typer.BadParameter("--plot needs -m MODEL, whose features it measures.")
+        if self.sheet:
+            sheets.check(self.sheet, force=self.force)
+        if self.plot:
+            files.check(self.plot, force=self.force, what="A plot is a PNG", suffixes=(".png",))
+
+
+@options.with_options(CheckOptions)
+def check(asked: CheckOptions) -> None:
     """Find problems in a dataset before training on it.
 
     Reports images that can't be read, duplicates and near-duplicates, leaks between training and
-    validation, images in two classes, uneven classes, and small or oddly shaped images. The exit
+    validation, images in two classes, uneven classes, and small or oddly shaped images. With -m
+    also labels in doubt, crops and filtered copies, and whether more images would help. The exit
     code is 1 if there are serious problems, and 0 otherwise.
     """
-    from mixer_mlx.analysis.check import KINDS, find, read_all_splits, scan
-    from mixer_mlx.convert.fetch.datasets import locate
-    from mixer_mlx.data.read import Columns
+    from mixer_mlx.analysis.check import KINDS, find, in_order, scan
 
-    from .terminal.progress import progress
-
-    size = options.parse_image_size(image_size)
-    if sheet:
-        sheets.check(sheet, force=force)
-    with output.fetching(quiet=quiet) as listener:
-        path = locate(data, lambda splits: splits, listener=listener)
-
-    def say(sentence: str) -> None:
-        if not quiet:
-            output.say(sentence.replace(str(path), data))  # not the path in the Hub's cache
-
-    splits = read_all_splits(path, Columns(image_column, label_column), say)
-    with progress(not quiet, [], sum(map(len, splits.values()))) as tick:
+    size = options.parse_image_size(asked.image_size)
+    asked.check()
+    model = _load(asked) if asked.model else None
+    path, splits = _splits(asked)
+    with progress(not asked.quiet, [], sum(map(len, splits.values()))) as tick:
         scanned = scan(splits, tick)
-    findings = find(scanned, near=near, image_size=size)
-    if format == "json":
-        sys.stdout.writelines(map(output.json_line, _records(scanned, findings)))
+    findings = find(scanned, near=asked.near, image_size=size)
+    curve: list[ShotResult] = []
+    if model:
+        judged, curve = _judge(asked, scanned, findings, model)
+        findings = in_order([*findings, *judged])
+    if asked.format == "json":
+        sys.stdout.writelines(map(output.json_line, _records(scanned, findings, curve)))
     else:
-        sys.stdout.writelines(_table(data, path, scanned, findings))
-    if sheet:
-        _write_sheet(sheet, scanned, findings)
+        sys.stdout.writelines(_table(asked.data, path, scanned, findings, curve))
+    if asked.sheet:
+        _write_sheet(asked.sheet, scanned, findings)
+    if asked.plot:
+        _write_plot(asked.plot, str(asked.model), curve)
     if any(KINDS[finding.kind].harmful for finding in findings):
         raise typer.Exit(1)
 
 
-def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, object]]:
+def _load(asked: CheckOptions) -> "LoadedModel":
+    from mixer_mlx.convert import load_embedder
+
+    with output.fetching(quiet=asked.quiet) as listener:
+        return load_embedder(
+            str(asked.model), dtype=asked.dtype, device=asked.device, listener=listener
+        )
+
+
+def _splits(asked: CheckOptions) -> "tuple[Path, dict[str, Dataset]]":
+    """Where the dataset is, and its splits."""
+    from mixer_mlx.analysis.check import read_all_splits
+    from mixer_mlx.convert.fetch.datasets import locate
+    from mixer_mlx.data.read import Columns
+
+    with output.fetching(quiet=asked.quiet) as listener:
+        path = locate(asked.data, lambda splits: splits, listener=listener)
+
+    def say(sentence: str) -> None:
+        if not asked.quiet:
+            output.say(sentence.replace(str(path), asked.data))  # not the path in the Hub's cache
+
+    return path, read_all_splits(path, Columns(asked.image_column, asked.label_column), say)
+
+
+def _judge(
+    asked: CheckOptions, scan: "Scan", findings: "list[Finding]", model: "LoadedModel"
+) -> "tuple[list[Finding], list[ShotResult]]":
+    """What the model's features say: findings, and accuracies by images of each class."""
+    from mixer_mlx.analysis.doubts import accuracy_curve, alike, doubtful_labels, look
+
+    with progress(not asked.quiet, [], sum(1 for _ in scan.readable())) as tick:
+        looks = look(scan, model, batch_size=asked.batch_size, tick=tick)
+    found = [*alike(scan, looks, findings, asked.alike), *doubtful_labels(scan, looks)]
+    return found, accuracy_curve(scan, looks)
+
+
+def _records(
+    scan: "Scan", findings: "list[Finding]", curve: "list[ShotResult]"
+) -> Iterator[dict[str, object]]:
     from mixer_mlx.analysis.check import KINDS
 
     for finding in findings:
@@ -97,6 +183,7 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
             "finding": finding.kind,
             "harmful": KINDS[finding.kind].harmful,
             "detail": finding.detail,
+            **finding.facts,
             "images": [
                 {
                     "image": str(scan.entries[i]),
@@ -106,6 +193,8 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
                 for i in finding.images
             ],
         }
+    if curve:
+        yield {"curve": [{**_point(one), "spread": one.spread} for one in curve]}
     yield {
         "summary": {
             "images": len(scan.entries),
@@ -117,12 +206,18 @@ def _records(scan: "Scan", findings: "list[Finding]") -> Iterator[dict[str, obje
     }
 
 
+def _point(one: "ShotResult") -> dict[str, object]:
+    return {"shots": one.shots or "all", "images": one.images, "accuracy": one.mean}
+
+
 def _sizes(scan: "Scan") -> Counter[str]:
     """Width x height -> number of images."""
     return Counter(f"{seen.width}x{seen.height}" for _, seen in scan.readable())
 
 
-def _table(data: str, root: Path, scan: "Scan", findings: "list[Finding]") -> Iterator[str]:
+def _table(
+    data: str, root: Path, scan: "Scan", findings: "list[Finding]", curve: "list[ShotResult]"
+) -> Iterator[str]:
     from mixer_mlx.analysis.check import KINDS
 
     yield output.printable(f"{data}: {len(scan.entries):,} images") + "\n\n"
@@ -141,6 +236,10 @@ def _table(data: str, root: Path, scan: "Scan", findings: "list[Finding]") -> It
                 yield from _examples(root, scan, some[kind])
         elif harmful:
             yield "no serious problems found\n"
+    if curve:
+        yield "\nimages of each class, and a linear classifier's accuracy:\n"
+        rows = [{**_point(one), "accuracy": f"{one.mean:.1%}"} for one in curve]
+        yield output.table(rows)
 
 
 def _class_rows(scan: "Scan") -> Iterator[tuple[str, ...]]:
@@ -183,3 +282,14 @@ def _write_sheet(path: Path, scan: "Scan", findings: "list[Finding]") -> None:
         return
     with written_file(path) as temporary:
         page.save(temporary, "PNG")
+
+
+def _write_plot(path: Path, model: str, curve: "list[ShotResult]") -> None:
+    from mixer_mlx.analysis.curves import draw_panels, shots_panel
+    from mixer_mlx.runtime.atomic import written_file
+
+    if not curve:
+        output.say(f"Nothing to draw; {path} was not written.")
+        return
+    with written_file(path) as temporary:
+        draw_panels([shots_panel(model, curve)]).save(temporary, "PNG")

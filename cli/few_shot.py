@@ -214,9 +214,8 @@ def _plot(path: Path, model: str, results: "list[ShotResult]") -> None:
     from mixer_mlx.analysis.curves import draw_panels, shots_panel
     from mixer_mlx.runtime.atomic import written_file
 
-    points = [(str(one.shots or "all"), one.accuracies) for one in results]
     with written_file(path) as temporary:
-        draw_panels([shots_panel(model, points)]).save(temporary, "PNG")
+        draw_panels([shots_panel(model, results)]).save(temporary, "PNG")
 
 
 def _save(

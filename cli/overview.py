@@ -21,8 +21,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "Train": {
         "check": (
             "find duplicates and broken files",
-            "mixer check photos/",
             "mixer check photos/ --sheet problems.png",
+            "mixer check photos/ -m my-model --plot enough.png",
         ),
         "few-shot": (
             "in seconds, from a few images",

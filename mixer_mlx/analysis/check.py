@@ -7,8 +7,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -55,6 +56,11 @@ KINDS = {
     "one_class": Kind("only one class", harmful=True),
     "duplicate": Kind("duplicate images"),
     "near_duplicate": Kind("near-duplicate images"),
+    "alike_two_labels": Kind("images alike in their features, in different classes"),
+    "alike_leak": Kind("images alike in their features, in different splits"),
+    "alike_duplicate": Kind("images alike in their features"),
+    "doubtful_label": Kind("labels in doubt"),
+    "unsure": Kind("images between two classes"),
     "tiny": Kind("images smaller than the model's input"),
     "narrow": Kind(f"images with an aspect ratio above {NARROW}"),
     "odd_size": Kind("images of an unusual size"),
@@ -66,11 +72,15 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A possible problem: its kind (a key of KINDS), the images' indices, and a detail in words."""
+    """A possible problem: its kind (a key of KINDS), the images' indices, and a detail in words.
+
+    `facts` are what the detail says, and more of it, for programs.
+    """
 
     kind: str
     images: tuple[int, ...] = ()
     detail: str = ""
+    facts: Mapping[str, str | float] = field(default_factory=dict)
 
 
 class ImageSummary(NamedTuple):
@@ -192,6 +202,11 @@ def find(scan: Scan, *, near: int = NEAR, image_size: tuple[int, int] = (32, 32)
         *_compared_classes(scan.splits),
         *class_findings(next(iter(scan.splits.values())).counts()),
     ]
+    return in_order(findings)
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings by kind, in the order of KINDS; those of a kind stay as they are."""
     order = list(KINDS)
     return sorted(findings, key=lambda finding: order.index(finding.kind))
 
@@ -214,7 +229,7 @@ def _repeated(scan: Scan) -> Iterator[Finding]:
     for group in members(seen.pixels for _, seen in readable):
         files = {readable[i][1].file for i in group}
         same = "the same file" if len(files) == 1 else "the same pixels"
-        yield from _related(scan, "", [readable[i][0] for i in group], same)
+        yield from related(scan, "", [readable[i][0] for i in group], same)
 
 
 def _alike(scan: Scan, near: int) -> Iterator[Finding]:
@@ -230,19 +245,25 @@ def _alike(scan: Scan, near: int) -> Iterator[Finding]:
     stacked = np.frombuffer(b"".join(greys), np.uint8).reshape(-1, 8, 9)
     for group in groups_alike(stacked, near):
         together = sorted(index for number in group for index in distinct[number])
-        yield from _related(scan, "near_", together)
+        yield from related(scan, "near_", together)
 
 
-def _related(scan: Scan, prefix: str, group: list[int], detail: str = "") -> Iterator[Finding]:
+def related(
+    scan: Scan,
+    prefix: str,
+    group: list[int],
+    detail: str = "",
+    facts: Mapping[str, str | float] = MappingProxyType({}),
+) -> Iterator[Finding]:
     """Findings for a group of (near-)identical images, by their classes and splits."""
     in_classes = len({scan.class_of[i] for i in group}) > 1
     in_splits = len({scan.split_of[i] for i in group}) > 1
     if in_classes:
-        yield Finding(f"{prefix}two_labels", tuple(group), detail)
+        yield Finding(f"{prefix}two_labels", tuple(group), detail, facts)
     if in_splits:
-        yield Finding(f"{prefix}leak", tuple(group), detail)
+        yield Finding(f"{prefix}leak", tuple(group), detail, facts)
     if not in_classes and not in_splits:
-        yield Finding(f"{prefix}duplicate", tuple(group), detail)
+        yield Finding(f"{prefix}duplicate", tuple(group), detail, facts)
 
 
 def _sizes(scan: Scan, image_size: tuple[int, int]) -> Iterator[Finding]:
@@ -292,12 +313,16 @@ def _section(
         f"the first {_MAX_DRAWN} of {len(found):,}" if len(found) > _MAX_DRAWN else f"{len(found)}"
     )
     groups = in_threads(
-        lambda one: [_tile(scan, i) for i in one.images[:10]], found[:_MAX_DRAWN], workers()
+        lambda one: [_tile(scan, one, i) for i in one.images[:10]], found[:_MAX_DRAWN], workers()
     )
     return f"{KINDS[kind].text}: {shown}", list(groups)
 
 
-def _tile(scan: Scan, index: int) -> Tile:
+def _tile(scan: Scan, finding: Finding, index: int) -> Tile:
     where = "/".join(filter(None, [scan.split_of[index], scan.class_of[index]]))
+    if finding.kind == "doubtful_label":
+        where = f"{scan.class_of[index]}: {finding.facts['looks_like']}?"
+    elif finding.kind == "unsure":
+        where = finding.detail
     entry = scan.entries[index]
     return Tile(open_thumbnail(entry), str(entry).rpartition("/")[2], where)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageDraw, ImageFont
 
+from mixer_mlx.features.few_shot import ShotResult
+
 _WIDTH, _HEIGHT = 760, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 56, 48
 _INK, _FAINT, _PAPER = "#1d1d1b", "#d9d9d5", "#ffffff"
@@ -38,16 +40,16 @@ def draw_panels(panels: Sequence[Panel]) -> Image.Image:
     return page
 
 
-def shots_panel(title: str, results: Sequence[tuple[str, Sequence[float]]]) -> Panel:
-    """Accuracy in percent by shots, from (name, accuracies of all seeds): mean and extremes."""
+def shots_panel(title: str, results: Sequence[ShotResult]) -> Panel:
+    """Accuracy in percent by shots: the mean over the seeds, and extremes."""
     curves: dict[str, list[tuple[float, float]]] = {"mean": [], "best seed": [], "worst seed": []}
-    for place, (_, accuracies) in enumerate(results):
-        summary = (sum(accuracies) / len(accuracies), max(accuracies), min(accuracies))
+    for place, one in enumerate(results):
+        summary = (one.mean, max(one.accuracies), min(one.accuracies))
         for points, value in zip(curves.values(), summary, strict=True):
             points.append((place, 100 * value))
-    if all(len(accuracies) == 1 for _, accuracies in results):
+    if all(len(one.accuracies) == 1 for one in results):
         curves = {"accuracy": curves["mean"]}
-    names = {float(place): name for place, (name, _) in enumerate(results)}
+    names = {float(place): str(one.shots or "all") for place, one in enumerate(results)}
     return Panel(f"{title}: accuracy (%) by images of each class", curves, x_labels=names)
 
 

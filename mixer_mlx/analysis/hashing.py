@@ -121,6 +121,14 @@ def _correlation(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[n
     return rows[1:] @ rows[0]
 
 
+def joined(size: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Groups of two or more of `size` indices, in order: pairs that share an index are one."""
+    groups = _Groups(size)
+    for one, other in pairs:
+        groups.join(one, other)
+    return members(groups.of.tolist())
+
+
 def members(keys: Iterable[object]) -> list[list[int]]:
     """Groups of two or more indices with the same key, in order."""
     found: dict[object, list[int]] = {}

@@ -103,6 +103,12 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dat
     Every class keeps at least one image, and gives one if it has two or more. Raises ConfigError
     for a fraction outside 0 to 1.
     """
+    held = held_out(dataset, fraction, seed)
+    return dataset.take(np.flatnonzero(~held)), dataset.take(np.flatnonzero(held))
+
+
+def held_out(dataset: Dataset, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Which images `hold_out` holds out, (N,)."""
     if not 0 < fraction < 1:
         raise ConfigError(f"Expected a validation fraction between 0 and 1, not {fraction}.")
     held = np.zeros(len(dataset), bool)
@@ -112,7 +118,7 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dat
         count = max(0, min(max(1, round(fraction * len(members))), len(members) - 1))
         rng = np.random.default_rng([seed, label])
         held[rng.permutation(members)[:count]] = True
-    return dataset.take(np.flatnonzero(~held)), dataset.take(np.flatnonzero(held))
+    return held
 
 
 def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:

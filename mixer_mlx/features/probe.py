@@ -121,6 +121,12 @@ def out_of_fold(
     return scores
 
 
+def probabilities(scores: Scores) -> Scores:
+    """The softmax of each row."""
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
 def losses(scores: Scores, labels: Labels) -> NDArray[np.float64]:
     """Softmax cross-entropy in nats of each example, (N,)."""
     shifted = scores - scores.max(axis=1, keepdims=True)

@@ -1,13 +1,14 @@
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from typer.models import OptionInfo
 
+from mixer_mlx.analysis.doubts import ALIKE
 from mixer_mlx.analysis.hashing import NEAR
-from mixer_mlx.cli.main import app
+from mixer_mlx.cli.check import CheckOptions
 
 
 @pytest.fixture
@@ -112,9 +113,57 @@ def test_not_a_dataset(mixer, tmp_path: Path) -> None:  # type: ignore[no-untype
     assert mixer("check", tmp_path, "--image-size", "big").code == 2
 
 
-def test_the_default_distance_is_the_librarys() -> None:
-    (command,) = (one for one in app.registered_commands if one.name == "check")
-    assert command.callback is not None
-    assert not isinstance(command.callback.__defaults__, OptionInfo)
-    assert command.callback.__defaults__ is not None
-    assert command.callback.__defaults__[0] == NEAR
+def test_what_features_say(mixer, golden: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A crop of a cat among the dogs, and two cats under the label of dogs."""
+    pets, plot, sheet = tmp_path / "pets", tmp_path / "plot.png", tmp_path / "sheet.png"
+    with zipfile.ZipFile(golden / "cifar_images.zip") as archive:
+        archive.extractall(pets)
+    with Image.open(pets / "cat/0003.jpg") as image:
+        image.crop((1, 2, 31, 31)).save(pets / "dog/crop.png")
+    for number in ("05", "12"):
+        (pets / f"cat/00{number}.jpg").rename(pets / f"dog/cat{number}.jpg")
+    args = ("check", pets, "-m", "cifar10", "--dtype", "float32", "-q")
+    run = mixer(*args, "--plot", plot, "--sheet", sheet)
+    assert run.code == 0, run.err
+    text = (
+        "images alike in their features, in different classes: 1\n    cat/0003.jpg  dog/crop.png (c"
+    )
+    assert text in run.out
+    assert "dog/cat05.jpg (labelled dog, looks like cat)" in run.out
+    assert "images between two classes: 8\n" in run.out
+    heading = "images of each class, and a linear classifier's accuracy:\n"
+    rows = [line.split()[:2] for line in run.out.split(heading)[1].splitlines()]
+    assert rows == [
+        ["shots", "images"],
+        *([str(shots), str(2 * shots)] for shots in (1, 5, 10, 25)),
+        ["all", "64"],
+    ]
+    for path in (plot, sheet):
+        with Image.open(path) as image:
+            assert image.format == "PNG"
+    assert "--force" in mixer(*args, "--plot", plot).err
+    *findings, curve, _ = map(
+        json.loads, mixer(*args, "--format", "json", "--alike", 0.99).out.splitlines()
+    )
+    assert {one["finding"] for one in findings} >= {"doubtful_label", "unsure"}
+    assert not [one for one in findings if one["finding"].startswith("alike")]
+    doubt = next(one for one in findings if one["finding"] == "doubtful_label")
+    assert not doubt["harmful"]
+    assert doubt["looks_like"] in ("cat", "dog")
+    assert doubt["label_probability"] < 0.5 < doubt["probability"]
+    assert [one["shots"] for one in curve["curve"]] == [1, 5, 10, 25, "all"]
+
+
+def test_options_that_need_a_model(mixer, data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("check", data, "--plot", tmp_path / "plot.png")
+    assert run.code == 2
+    assert "--plot needs -m MODEL" in run.err
+    run = mixer("check", data, "-m", "nowhere")
+    assert run.code == 1
+    assert "nowhere" in run.err
+    assert run.out == ""
+
+
+def test_defaults_are_the_librarys() -> None:
+    assert CheckOptions("").near == NEAR
+    assert CheckOptions("").alike == ALIKE
