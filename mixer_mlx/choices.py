@@ -32,6 +32,8 @@ Loss = Literal["softmax", "sigmoid"]
 AugmentationName = Literal["auto", "crop", "pad", "none"]
 Balance = Literal["none", "loss", "sampling"]
 Freeze = Literal["backbone"]
+HeadStart = Literal["zeros", "ridge"]
+"""How a new head starts: as zeros, or as the ridge regression on the frozen features."""
 WeightsName = Literal["raw", "ema"]
 """A run's weights, and their exponential moving average."""
 RecipeName = Literal[

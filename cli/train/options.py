@@ -158,7 +158,10 @@ class TrainingOptions:
     patience: Annotated[
         int | None,
         typer.Option(
-            "--patience", min=1, help="Stop after N epochs without improvement.", metavar="N"
+            "--patience",
+            min=0,
+            help="Stop after N validations without improvement; 0 never stops.",
+            metavar="N",
         ),
     ] = None
     train_split: options.TrainSplit = None
@@ -256,6 +259,7 @@ class TrainingOptions:
         fields = {field.name for field in dataclasses.fields(Recipe)}
         given = {name: value for name, value in vars(self).items() if name in fields} | more
         given["rand_augment"] = parse_rand_augment(self.rand_augment)
+        given["patience"] = False if self.patience == 0 else self.patience
         return recipe.replace(**{k: v for k, v in given.items() if v is not None})
 
     def datasets(self, seed: int) -> "tuple[Dataset, Dataset]":

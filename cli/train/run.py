@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mixer_mlx.training.run import Run, Start
 
 _EPOCH_LINES = 20
-"""About this many epochs are shown; of a longer run, every n-th."""
+"""About this many validations are shown; of a longer run, every n-th."""
 
 Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 """(classes, recipe) -> the model to train."""
@@ -75,7 +75,7 @@ def _train(
     on_unreadable = _refuse if asked.strict else _say_bad
     batches = prepare.training_batches(train, recipe, info.preprocess, on_unreadable, ranks)
     if asked.is_dry_run:
-        _dry_run(asked, model, info, recipe, batches)
+        _dry_run(command, asked, model, info, recipe, batches)
         return
     start = Start(command, recipe, asked.recipe, info, train, val, origin, asked.val_fraction)
     validate = prepare.validation(val, info, recipe.batch_size, on_unreadable, ranks)
@@ -103,6 +103,7 @@ def _bounded(recipe: "Recipe", examples: int, ranks: "Ranks") -> "Recipe":
 
 
 def _dry_run(
+    command: str,
     asked: TrainingOptions,
     model: "MlpMixer",
     info: "ModelInfo",
@@ -116,6 +117,7 @@ def _dry_run(
     if asked.preview:
         write_preview(asked.preview, batches, info.labels, quiet=asked.quiet)
     elif asked.find_lr:
+        _start_head(command, recipe, model, info, batches, quiet=asked.quiet)
         trials = try_rates(model, batches, recipe, info.preprocess)
         find_rate(asked.find_lr, trials, bar(quiet=asked.quiet, total=STEPS), quiet=asked.quiet)
     else:
@@ -148,6 +150,7 @@ def _run_locked(
     ranks: "Ranks",
 ) -> None:
     from mixer_mlx.training import trackers
+    from mixer_mlx.training.course import Course
     from mixer_mlx.training.loop import fit
 
     start = run.start
@@ -162,6 +165,7 @@ def _run_locked(
             output.say(f"{run.folder} has no saved state to resume from; starting anew.")
         elif not (asked.out or asked.quiet):
             output.say(f"The run goes to {run.folder} (-o).")
+        _start_head(start.command, start.recipe, model, start.info, batches, quiet=asked.quiet)
     if ranks.broadcast(bool(state and state.progress.end and run.complete())):
         if ranks.rank == 0:
             output.say(f"{run.folder} is finished; use its best model with -m {run.folder}.")
@@ -185,7 +189,27 @@ def _run_locked(
     ) as report:
         if ranks.rank == 0:
             events = run.follow(events, model, report)
-        follow(run, events, total, -(-total // len(batches)), ranks, quiet=asked.quiet)
+        apart = Course(start.recipe, len(batches)).epochs_apart * len(batches)
+        follow(run, events, total, -(-total // apart), ranks, quiet=asked.quiet)
+
+
+def _start_head(
+    command: str,
+    recipe: "Recipe",
+    model: "MlpMixer",
+    info: "ModelInfo",
+    batches: "TrainingBatches",
+    *,
+    quiet: bool,
+) -> None:
+    """Before fine-tuning by a recipe that asks for it: a head fitted to the frozen features."""
+    from mixer_mlx.training.prepare import with_ridge_head
+
+    if command != "fine-tune" or recipe.head != "ridge":
+        return
+    if not quiet:
+        output.say("Fitting the head to the features of the training images.")
+    with_ridge_head(model, info, batches.images, recipe.batch_size)
 
 
 def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
@@ -251,7 +275,7 @@ def follow(
     run: "Run",
     events: Iterator["Event"],
     total: int,
-    epochs: int,
+    validations: int,
     ranks: "Ranks",
     *,
     quiet: bool,
@@ -260,16 +284,23 @@ def follow(
     from mixer_mlx.training.loop import EpochDone, StepDone, save
     from mixer_mlx.training.pages import REPORT_FILE
 
-    every = -(-epochs // _EPOCH_LINES)
+    every, count = -(-validations // _EPOCH_LINES), 0
     with signals.deferred() as stopped, bar(quiet=quiet, total=total) as show:
         for event in events:
             if isinstance(event, StepDone):
                 rate = f"{event.images_per_second:,.0f} images/s"
                 show(event.step, f"{event.step}/{total}  loss {event.loss:.3f}  {rate}")
             elif isinstance(event, EpochDone):
-                shown = event.epoch % every == 0 or event.step == total
-                if shown and not quiet:
+                end = event.state.progress.end
+                if (count % every == 0 or end) and not quiet:
                     output.say(_epoch_line(event, total))
+                count += 1
+                if end == "stopped" and not quiet:
+                    patience = event.state.recipe.patience
+                    output.say(
+                        f"Stopped after {event.step} of at most {total} steps, as {patience} "
+                        "validations found nothing better (--patience)."
+                    )
             if any(ranks.all_gather(stopped())):  # all ranks stop after the same step
                 save(event.state, run.state_folder, ranks)
                 if ranks.size > 1:
@@ -283,11 +314,7 @@ def follow(
                 raise interrupted
     best = run.log.best()
     if best and not quiet:
-        weights = "EMA" if best.weights == "ema" else "raw"
-        output.say(
-            f"Wrote {run.folder}: best validation accuracy {best.metrics['top1']:.1%} "
-            f"({weights} weights of epoch {best.epoch + 1})."
-        )
+        output.say(f"Wrote {run.folder}: {best.where}, validation accuracy {best.accuracy}.")
         report = f"open {run.folder / REPORT_FILE}, or " if run.report else ""
         output.say(f"Next: {report}mixer predict IMAGE -m {run.folder}")
 
@@ -301,6 +328,8 @@ def _free_folder(data: str) -> Path:
 
 def _epoch_line(event: "EpochDone", total: int) -> str:
     parts = [f"epoch {event.epoch + 1}", f"step {event.step} of {total}"]
+    if not event.step:
+        parts = ["fitted head, before training"]
     for name, metrics in (("validation", event.raw), ("EMA", event.ema)):
         if metrics:
             parts.append(f"{name} {metrics.top1:.1%} (loss {metrics.loss:.3f})")

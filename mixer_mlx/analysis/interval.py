@@ -6,6 +6,12 @@ Z95 = 1.959963984540054
 """Standard deviations of a normal distribution between which 95 % of it lies."""
 
 
+def with_interval(fraction: float, images: float, digits: int = 1) -> str:
+    """An accuracy (0 to 1) with its interval in per cent, e.g. "83.3% (64.1-93.3% at 95%)"."""
+    low, high = wilson(fraction * images, round(images))
+    return f"{fraction:.{digits}%} ({100 * low:.1f}-{high:.1%} at 95%)"
+
+
 def wilson(right: float, total: int, z: float = Z95) -> tuple[float, float]:
     """The interval of a fraction, `right` of `total`, at 95 % for the default `z`.
 

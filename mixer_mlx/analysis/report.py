@@ -20,6 +20,7 @@ from mixer_mlx.runtime.atomic import written_file
 from mixer_mlx.runtime.threads import in_threads, workers
 
 from .evaluate import Metrics, Outcome
+from .interval import with_interval
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --paper: #fff; --faint: #6f6f6b; --line: #d9d9d5;
@@ -100,7 +101,7 @@ def describe(info: ModelInfo, metrics: Metrics, images: DecodedImages) -> list[t
             f"{height} x {width} pixels, {config.num_classes:,} classes",
         ),
         ("images", f"{metrics.images:,}{unreadable}"),
-        ("top-1", f"{metrics.top1:.2%}"),
+        ("top-1", with_interval(metrics.top1, metrics.images, digits=2)),
         ("top-5", f"{metrics.top5:.2%}"),
         ("loss", f"{metrics.loss:.4f} nats"),
     ]

@@ -104,14 +104,10 @@ def _fit(train: Labelled, rows: list[int], l2: float) -> Probe:
 
 
 def classifier_from(train: Labelled, shots: int | None, *, l2: float = L2) -> Probe:
-    """The probe of the first seed, scaled so that the softmax of its scores means something.
-
-    The scale is the best for leave-one-out scores, see `probe.scale_for`.
-    """
-    rows = drawn(train.labels, len(train.dataset.classes), shots, 0)
-    features, labels = train.features[rows], train.labels[rows]
-    held_out = probe.leave_one_out(features, labels, len(train.dataset.classes), l2=l2)
-    return _fit(train, rows, l2).scaled(probe.scale_for(held_out, labels))
+    """The probe of the first seed, `probe.calibrated`."""
+    classes = len(train.dataset.classes)
+    rows = drawn(train.labels, classes, shots, 0)
+    return probe.calibrated(train.features[rows], train.labels[rows], classes, l2=l2)
 
 
 def with_head(

@@ -144,6 +144,15 @@ def scale_for(scores: Scores, labels: Labels) -> float:
     return float(_SCALES[int(np.argmin(means))])
 
 
+def calibrated(features: Features, labels: Labels, classes: int, *, l2: float = L2) -> Probe:
+    """The ridge solution, scaled so that the softmax of its scores means something.
+
+    The scale is the best for leave-one-out scores, see `scale_for`.
+    """
+    held_out = leave_one_out(features, labels, classes, l2=l2)
+    return fit(features, labels, classes, l2=l2).scaled(scale_for(held_out, labels))
+
+
 def _system(features: Features, labels: Labels, classes: int, l2: float) -> _System:
     if features.ndim != 2 or not len(features) or len(features) != len(labels):
         raise ConfigError(

@@ -1,7 +1,6 @@
 """`fit`: the training loop, as a stream of events."""
 
 import dataclasses
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,8 +24,8 @@ from mixer_mlx.runtime import worker
 from mixer_mlx.runtime.backend import gpu_is_default
 from mixer_mlx.runtime.ranks import ALONE, Ranks
 
+from .course import Course, Schedule, as_metrics
 from .loss import LossFunction
-from .optimizer import learning_rate
 from .recipe import Recipe
 from .state import State
 from .step import REPORT, make_step
@@ -76,10 +75,11 @@ class StepDone(Event):
 
 @dataclass(frozen=True)
 class EpochDone(Event):
-    """The end of an epoch, or of the run, with the validation metrics.
+    """The end of an epoch, or of the run, with the validation metrics; `epoch` counts from 0.
 
-    `ema` is None for a recipe without EMA. `best` is "raw" or "ema" if these weights are the best
-    so far (`State.fill` puts them into a model), else None.
+    Before the first step, `step` is 0 and `epoch` -1. `ema` is None for a recipe without EMA, and
+    before the first step. `best` is "raw" or "ema" if these weights are the best so far
+    (`State.fill` puts them into a model), else None.
     """
 
     step: int
@@ -117,14 +117,16 @@ def fit(
     extend: int = 0,
     loss: LossFunction | None = None,
     optimizer: Optimizer | None = None,
-    schedule: Callable[[int, int], float] | None = None,
+    schedule: Schedule | None = None,
     score: str = "top1",
     ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
     """Train a model in place, in float32, yielding events; to stop early, stop iterating.
 
-    `preprocess` normalises the pixels. The state is saved to `folder` after each epoch and every
-    `recipe.save_every` steps. `validate` is called with the raw weights, and again with the EMA.
+    `preprocess` normalises the pixels. `validate` is called after each epoch, or those that the
+    recipe's `validate_every` leaves, with the raw weights, and again with the EMA; for a head that
+    starts as the ridge solution also before the first step. The state is saved to `folder` after
+    validation and every `recipe.save_every` steps.
     `resume` is a saved state: on the CPU, in float32, the run continues bit for bit as if it had
     never stopped. `extend` makes a resumed run, perhaps a complete one, longer by so many epochs,
     or steps if the recipe counts these: `resume.recipe` is changed, and the schedule is that of the
@@ -154,17 +156,19 @@ def fit(
     if extend:
         recipe = _extended(state, recipe, extend, len(train))
     state = _checked(state, recipe, len(train), optimizer)
-    total = recipe.total_steps(len(train))
+    course = Course(recipe, len(train), schedule, own_rate=optimizer is not None)
     step = make_step(model.config, recipe, preprocess, ranks, loss=loss, own=optimizer)
     ahead = gpu_is_default()  # a CPU computes nothing else during a step
     try:
+        if course.validates_first(state.progress) and validate is not None:
+            yield _validated(state, model, validate, course, score)
         while state.progress.end is None:
             epoch = state.progress.epoch
-            last = min(total, (epoch + 1) * len(train))
+            last = min(course.end(state.progress), (epoch + 1) * len(train))
             running: _PendingStep | None = None
             for pixels, labels in _batches(train, state, last):
                 number = state.progress.step
-                lr = _rate(recipe, schedule, optimizer, number, total)
+                lr = course.rate(state.progress)
                 images = len(pixels) * ranks.size
                 before, running = (
                     running,
@@ -190,7 +194,10 @@ def fit(
                     yield save(state, folder, ranks)
             if running:
                 yield running.event(state)
-            yield _end_epoch(state, model, validate, total, score)
+            if not course.validates(state.progress):
+                state.progress = dataclasses.replace(state.progress, epoch=epoch + 1)
+                continue
+            yield _validated(state, model, validate, course, score)
             if folder:
                 yield save(state, folder, ranks)
         state.fill(model)
@@ -212,30 +219,19 @@ def _check_preprocess(preprocess: Preprocess, model: MlpMixer) -> None:
 def _extended(state: State, recipe: Recipe, extend: int, steps_per_epoch: int) -> Recipe:
     """The recipe of a run that is longer by `extend` epochs or steps, for the state, too."""
     check_whole("extend", extend, 1, 10**9)
-    field = "epochs" if recipe.epochs else "steps"
-    longer = recipe.replace(**{field: int(getattr(recipe, field)) + extend})
+    if recipe.steps:
+        longer = recipe.replace(steps=recipe.steps + extend)
+    else:
+        epochs = recipe.total_steps(steps_per_epoch) // steps_per_epoch
+        longer = recipe.replace(epochs=epochs + extend)
     if state.recipe == recipe:
-        # A run of `steps` may have ended within an epoch, which then goes on.
+        # A run may have ended within an epoch, which then goes on.
         epoch = state.progress.step // steps_per_epoch
-        state.progress = dataclasses.replace(state.progress, epoch=epoch, end=None)
+        state.progress = dataclasses.replace(
+            state.progress, epoch=epoch, end=None, cooled_from=None, cooled_to=None
+        )
         state.recipe = longer
     return longer
-
-
-def _rate(
-    recipe: Recipe,
-    schedule: Callable[[int, int], float] | None,
-    optimizer: Optimizer | None,
-    step: int,
-    total: int,
-) -> float | None:
-    """The learning rate; None for an optimiser that has its own."""
-    if schedule is None:
-        return None if optimizer else learning_rate(recipe, step, total)
-    lr = float(schedule(step, total))
-    if not (math.isfinite(lr) and lr >= 0):
-        raise ConfigError(f"The schedule gave {lr} for step {step}; expected a rate of 0 or more.")
-    return lr
 
 
 def _checked(
@@ -317,52 +313,17 @@ def save(state: State, folder: str | os.PathLike[str], ranks: Ranks = ALONE) -> 
     return Saved(state, state.progress.step, Path(folder))
 
 
-def _end_epoch(
-    state: State, model: MlpMixer, validate: Validate | None, total: int, score: str
+def _validated(
+    state: State, model: MlpMixer, validate: Validate | None, course: Course, score: str
 ) -> EpochDone:
-    """Validate, and record whether the weights are the best so far and whether the run ends."""
-    progress, patience = state.progress, state.recipe.patience
+    """Validate the raw and the EMA weights, and move on by an epoch."""
     found: dict[WeightsName, Metrics] = {}
-    names: list[WeightsName] = ["raw", "ema"] if "ema" in state.arrays else ["raw"]
+    averaged = "ema" in state.arrays and state.progress.step > 0  # until then both are the same
+    names: list[WeightsName] = ["raw", "ema"] if averaged else ["raw"]
     if validate is not None:
         for weights in names:
             state.fill(model, weights)
-            found[weights] = _as_metrics(validate(model))
-    quality = {name: _quality(metrics, score) for name, metrics in found.items()}
-    best = max(quality, key=lambda name: quality[name], default=None)
-    if best and (progress.best is None or quality[best] > progress.best):
-        progress = dataclasses.replace(
-            progress, best=quality[best], best_epoch=progress.epoch, best_weights=best
-        )
-    else:
-        best = None
-    end = "done" if progress.step == total else None
-    if end is None and patience and progress.best_epoch is not None:
-        end = "stopped" if progress.epoch - progress.best_epoch >= patience else None
-    state.progress = dataclasses.replace(progress, epoch=progress.epoch + 1, end=end)
-    return EpochDone(state, progress.step, progress.epoch, found.get("raw"), found.get("ema"), best)
-
-
-def _as_metrics(found: Metrics | Mapping[str, float]) -> Metrics:
-    if isinstance(found, Metrics):
-        return found
-    return Metrics(math.nan, math.nan, math.nan, 0, math.nan, dict(found))
-
-
-def _quality(metrics: Metrics, score: str) -> tuple[float, float]:
-    """Sort key: the higher `score` is better, for top-1 then the lower loss.
-
-    Raises ConfigError if there is no such metric.
-    """
-    name = score.removeprefix("-")
-    known = metrics.scores or metrics.to_dict()
-    if name not in known:
-        raise ConfigError(f"There is no metric {name!r} to score by, only {', '.join(known)}.")
-    second = -_bounded(known["loss"]) if score == "top1" and "loss" in known else 0.0
-    if not math.isfinite(known[name]):
-        return -1e9, second
-    return _bounded(known[name]) * (-1 if score.startswith("-") else 1), second
-
-
-def _bounded(value: float) -> float:
-    return max(-1e9, min(float(value), 1e9)) if math.isfinite(value) else 1e9
+            found[weights] = as_metrics(validate(model))
+    epoch = state.progress.epoch - (state.progress.step == 0)
+    state.progress, best = course.judged(state.progress, found, score)
+    return EpochDone(state, state.progress.step, epoch, found.get("raw"), found.get("ema"), best)

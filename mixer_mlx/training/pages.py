@@ -36,13 +36,13 @@ def card(
     best: Best | None,
 ) -> str:
     """The model, its data (`counts` are training images per class), its recipe and its accuracy."""
-    results = json.dumps(best.metrics) if best else "none"
+    results = f"top-1 {best.accuracy}; `{json.dumps(best.metrics)}`" if best else "none"
     classes = "\n".join(f"- {code(label)}: {count}" for label, count in counts.items())
     return (
         f"# {plain(name)}\n\n{_A_MODEL[config.model_type]} made by `mixer {command}`: images of "
         f"{config.image_size[0]} x {config.image_size[1]}, patches of {config.patch_size}, "
         f"{config.num_parameters:,} parameters. It started from {plain(origin)}.\n\nOn the "
-        f"{validation_images} validation images, in `best/`: `{results}` (fractions; loss in "
+        f"{validation_images} validation images, in `best/`: {results} (fractions; loss in "
         f"nats).\n\nTrained on {sum(counts.values())} images, per class:\n\n{classes}\n\nRecipe "
         f"{code(recipe_name)}:\n\n```json\n{json.dumps(recipe.to_dict(), indent=2)}\n```\n"
     )

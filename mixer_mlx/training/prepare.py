@@ -16,12 +16,15 @@ from mixer_mlx.data.augment import augmentation
 from mixer_mlx.data.loader import (
     Batch,
     DecodedImages,
+    EvaluationBatches,
     OnUnreadable,
     TrainingBatches,
     noise,
 )
 from mixer_mlx.data.mixing import Mixing
 from mixer_mlx.data.read import Dataset
+from mixer_mlx.features import probe
+from mixer_mlx.features.embed import Embedder
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime.ranks import ALONE, Ranks
@@ -72,6 +75,28 @@ def adapted(
     preprocess = dataclasses.replace(info.preprocess, image_size=config.image_size)
     source = {key: value for key, value in info.source.items() if key in _ORIGIN}
     return model, ModelInfo(config, preprocess, classes, {"fine_tuned_from": source})
+
+
+def with_ridge_head(
+    model: MlpMixer, info: ModelInfo, images: DecodedImages, batch_size: int
+) -> None:
+    """Start a new head, in place, as the ridge regression on the features of the training images.
+
+    Training then begins at the few-shot probe's accuracy, and changes the features less than from
+    a head of zeros (LP-FT: Kumar et al., arXiv 2202.10054). A head that isn't all zeros is kept.
+    """
+    if model.head.weight.any().item():
+        return
+    embedder = Embedder(model, info)
+    batches = EvaluationBatches(images, info.preprocess, batch_size)
+    found = [(embedder.pixels(pixels), labels) for pixels, labels in batches]
+    if not found:
+        return  # the first training step says so
+    features, labels = map(np.concatenate, zip(*found, strict=True))
+    head = probe.calibrated(features, labels, len(info.labels))
+    model.head.weight = mx.array(head.weight.astype(np.float32))
+    model.head.bias = mx.array(head.bias.astype(np.float32))
+    mx.eval(model.head.parameters())
 
 
 _ORIGIN = ("name", "address", "revision", "license", "sha256", "fine_tuned_from")

@@ -15,7 +15,16 @@ from mixer_mlx.checks import (
     check_pair,
     check_whole,
 )
-from mixer_mlx.choices import AugmentationName, Balance, DType, Freeze, Loss, Optimizer, Schedule
+from mixer_mlx.choices import (
+    AugmentationName,
+    Balance,
+    DType,
+    Freeze,
+    HeadStart,
+    Loss,
+    Optimizer,
+    Schedule,
+)
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.runtime.documents import read_toml
 
@@ -25,6 +34,7 @@ _CHOICES = {
     "loss": Loss,
     "dtype": DType,
     "freeze": Freeze,
+    "head": HeadStart,
     "augmentation": AugmentationName,
     "balance": Balance,
 }
@@ -32,11 +42,14 @@ _CHOICES = {
 _WHOLE = {
     "epochs": (1, 10**6),
     "steps": (1, 10**9),
+    "min_steps": (1, 10**9),
+    "max_steps": (1, 10**9),
     "batch_size": (1, 10**6),
     "accumulation": (1, 10**6),
     "seed": (0, 2**63 - 1),
     "unfreeze_last": (0, 1024),
     "patience": (1, 10**6),
+    "validate_every": (1, 10**9),
     "save_every": (1, 10**9),
 }
 _NUMBERS: dict[str, tuple[float, float]] = {
@@ -55,11 +68,12 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "mixup": (0, 100),
     "cutmix": (0, 100),
     "erasing": (0, 1),
+    "cooldown": (0, 10),
 }
 _FLAGS = ("drop_path_rescale", "flip", "gradient_checkpointing")
 _OPTIONAL = {
-    *("epochs", "steps", "clip_norm", "ema_decay", "patience", "save_every"),
-    *("freeze", "rand_augment"),
+    *("epochs", "steps", "min_steps", "max_steps", "clip_norm", "ema_decay", "patience"),
+    *("validate_every", "save_every", "freeze", "rand_augment"),
 }
 """Fields that may be None."""
 
@@ -68,18 +82,23 @@ _OPTIONAL = {
 class Recipe:
     """How to train. Raises ConfigError, naming the field, for an invalid value.
 
-    Length: a run lasts `epochs` or `steps`; the other is None. A step is one update from
-    `batch_size` images, computed in `accumulation` parts to save memory. `batch_fraction` limits
-    the batch to a fraction of the training set, see `batch_size_for`. `patience` stops after N
-    epochs without a better validation result. The state is saved after each epoch, and every
-    `save_every` steps.
+    Length: a run lasts `epochs` or `steps`; the other is None. `min_steps` and `max_steps` limit
+    the steps that `epochs` gives. A step is one update from `batch_size` images, computed in
+    `accumulation` parts to save memory. `batch_fraction` limits the batch to a fraction of the
+    training set, see `batch_size_for`. Validation comes after each epoch, or if that is shorter,
+    after as many epochs as have `validate_every` steps. `patience` ends the run after N validations
+    without a better result: at once, or with `cooldown` after that fraction of its steps so far,
+    while the rate falls to `end_lr`. The state is saved after validation, and every `save_every`
+    steps.
 
     Optimiser: "muon" is Muon for the kernels in the blocks and AdamW for all other parameters, with
     one `lr`; `momentum` is Muon's or SGD's, `betas` are AdamW's. `weight_decay` applies to kernels
     only (arrays of more than one axis), multiplied by the learning rate as in PyTorch. `warmup` is
     a number of steps (int) or a fraction of them (float below 1); then `schedule` goes from `lr` to
     `end_lr`. `layer_decay` multiplies the rate once per layer below the head. `ema_decay` None
-    means no average of the weights. `freeze` "backbone" trains only the head, or with
+    means no average of the weights. `head` is how fine-tuning starts a new head: as "zeros", or as
+    the "ridge" regression on the features of the training images (`prepare.with_ridge_head`).
+    `freeze` "backbone" trains only the head, or with
     `unfreeze_last` N also the last norm and N blocks. `dtype` is that of the forward and backward
     pass; weights are float32.
 
@@ -96,6 +115,8 @@ class Recipe:
 
     epochs: int | None = None
     steps: int | None = None
+    min_steps: int | None = None
+    max_steps: int | None = None
     batch_size: int = 32
     batch_fraction: float = 1.0
     accumulation: int = 1
@@ -118,6 +139,7 @@ class Recipe:
     ema_decay: float | None = None
     dtype: DType = "float32"
     gradient_checkpointing: bool = False
+    head: HeadStart = "zeros"
     freeze: Freeze | None = None
     unfreeze_last: int = 0
     augmentation: AugmentationName = "auto"
@@ -128,6 +150,8 @@ class Recipe:
     cutmix: float = 0.0
     balance: Balance = "none"
     patience: int | None = None
+    cooldown: float = 0.0
+    validate_every: int | None = None
     save_every: int | None = None
     seed: int = 0
 
@@ -148,6 +172,10 @@ class Recipe:
         self._check_pairs()
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError("A recipe has either epochs or steps; give one of them.")
+        if self.steps and (self.min_steps or self.max_steps):
+            raise ConfigError("min_steps and max_steps limit epochs; omit them, or omit steps.")
+        if self.min_steps and self.max_steps and self.min_steps > self.max_steps:
+            raise ConfigError("min_steps is above max_steps; raise one, or lower the other.")
         if self.unfreeze_last and not self.freeze:
             raise ConfigError('unfreeze_last needs freeze = "backbone"; set it, or omit both.')
 
@@ -169,19 +197,22 @@ class Recipe:
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Updates in a complete run."""
-        return self.steps or (self.epochs or 0) * steps_per_epoch
+        if self.steps:
+            return self.steps
+        steps = max(self.min_steps or 1, (self.epochs or 1) * steps_per_epoch)
+        return min(self.max_steps or steps, steps)
 
     def replace(self, **changes: object) -> "Recipe":
         """A copy with other values, checked again; `epochs` replaces `steps`, and vice versa.
 
-        False means None for a field that may be None.
+        Either also replaces the limits of the steps. False means None for a field that may be None.
         """
         for name in _OPTIONAL:
             if changes.get(name) is False:
                 changes[name] = None
         for one, other in (("epochs", "steps"), ("steps", "epochs")):
             if changes.get(one) is not None:
-                changes.setdefault(other, None)
+                changes = {other: None, "min_steps": None, "max_steps": None, **changes}
         check_keys("recipe", changes, Recipe, all_=False)
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 

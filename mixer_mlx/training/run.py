@@ -237,10 +237,8 @@ class Run:
     def _facts(self, best: Best) -> list[tuple[str, str]]:
         start = self.start
         images, classes = len(start.train), len(start.train.classes)
-        epochs = len(self.log.lines_of("epoch"))
-        weights = "EMA weights" if best.weights == "ema" else "raw weights"
         return [
-            ("best epoch", f"{best.epoch + 1} of {epochs}, {weights}"),
+            ("best model", f"{best.where}, of {self.log.epochs()}"),
             ("trained on", f"{images:,} images of {classes:,} classes"),
             ("made by", f"mixer {start.command}, recipe {start.recipe_name}"),
             ("started from", start.origin),

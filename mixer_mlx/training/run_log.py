@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
 from mixer_mlx.analysis.evaluate import Metrics
+from mixer_mlx.analysis.interval import with_interval
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.runtime.atomic import replacing_file
 from mixer_mlx.runtime.documents import as_table, parse_json, read_text
@@ -25,11 +26,26 @@ MAX_LOG_BYTES = 2**32
 
 @dataclass(frozen=True)
 class Best:
-    """The best weights, "raw" or "ema", their epoch, counted from 0, and their `Metrics`."""
+    """The best weights, "raw" or "ema", their epoch, counted from 0, and their `Metrics`.
+
+    The epoch is -1 if no step made them better.
+    """
 
     epoch: int
     weights: str
     metrics: Mapping[str, float]
+
+    @property
+    def where(self) -> str:
+        """When the run had these weights, e.g. "EMA weights of epoch 3"."""
+        if self.epoch < 0:
+            return "the fitted head, before training"
+        return f"{'EMA' if self.weights == 'ema' else 'raw'} weights of epoch {self.epoch + 1}"
+
+    @property
+    def accuracy(self) -> str:
+        """Top-1 with its 95 % interval, e.g. "83.3% (64.1-93.3% at 95%)"."""
+        return with_interval(self.metrics["top1"], self.metrics["images"])
 
 
 class Log:
@@ -62,6 +78,10 @@ class Log:
     def lines_of(self, event: str) -> list[dict[str, object]]:
         """The lines of one kind, "step" or "epoch"."""
         return [line for line in self.lines if line["event"] == event]
+
+    def epochs(self) -> int:
+        """How many epochs were begun."""
+        return max((int(str(line["epoch"])) + 1 for line in self.lines), default=0)
 
     def best(self) -> Best | None:
         """The model in `best/`."""

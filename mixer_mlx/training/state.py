@@ -41,7 +41,9 @@ FORMAT = 1
 class Progress:
     """A run's progress.
 
-    `step` counts batches over all epochs, `epoch` completed and validated epochs. `best` is the
+    `step` counts batches over all epochs, `epoch` completed epochs, validated if that was due.
+    Between the steps `cooled_from` and `cooled_to` the run cools down, after its patience has run
+    out. `best` is the
     best validation result so far, as (top-1, -loss), of epoch `best_epoch` with the `best_weights`
     "raw" or "ema". `end` is "done", "stopped" by the recipe's patience, or None.
     """
@@ -52,6 +54,8 @@ class Progress:
     best_epoch: int | None = None
     best_weights: WeightsName | None = None
     end: str | None = None
+    cooled_from: int | None = None
+    cooled_to: int | None = None
 
 
 @dataclass
@@ -215,6 +219,8 @@ def _table(values: dict[str, object], key: str) -> dict[str, object]:
 
 def _progress(values: dict[str, object]) -> Progress:
     progress = as_dataclass(Progress, values)
-    for name in ("step", "epoch", "best_epoch"):
+    for name in ("step", "epoch", "best_epoch", "cooled_from", "cooled_to"):
         check_whole(name, getattr(progress, name) or 0, 0, 10**15)
+    if (progress.cooled_from or 0) >= (progress.cooled_to or 1):
+        raise ConfigError("its cooled_from isn't below its cooled_to.")
     return progress
