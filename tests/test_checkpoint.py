@@ -237,3 +237,14 @@ def test_repeated_name_in_safetensors(tmp_path: Path) -> None:
         path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
         with pytest.raises(CheckpointError, match="a key is repeated"):
             checkpoint.read_header(path)
+
+
+def test_names_in_safetensors_stay_what_they_are(tmp_path: Path) -> None:
+    """Equal to Unicode's normal form or to a file system, but not to a model."""
+    path = tmp_path / "model.safetensors"
+    names = ["\u00e9", "e\u0301", "w", "W", "w ", "\uff57", ""]
+    save_file({name: np.full(2, i, np.float32) for i, name in enumerate(names)}, path)
+    assert checkpoint.read_header(path) == dict.fromkeys(names, ((2,), "F32"))
+    assert {name: value[0].item() for name, value in checkpoint.read_tensors(path).items()} == {
+        name: i for i, name in enumerate(names)
+    }

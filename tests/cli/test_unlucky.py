@@ -1,6 +1,9 @@
 """Names, folders and caches that the system refuses: one sentence each, no traceback."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,3 +93,19 @@ def test_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", no_home)
     with pytest.raises(SourceError, match="set MIXER_MLX_CACHE"):
         cache.root()
+
+
+def test_a_poor_terminal(album: Path, tmp_path: Path) -> None:
+    """ASCII, 20 columns, no cursor: names come in escapes, and lead back to the files."""
+    image = tmp_path / "\u00e9 \u732b.png"
+    (album / "00.png").rename(image)
+    poor = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    run = subprocess.run(
+        [sys.executable, "-m", "mixer_mlx", "predict", image, "-m", "cifar10", "--format", "json"],
+        env={**os.environ, **poor, "TERM": "dumb", "COLUMNS": "20"},
+        capture_output=True,
+        check=True,
+    )
+    assert run.stderr == b""
+    name = json.loads(run.stdout.decode("ascii"))["image"]
+    assert os.fsencode(image) == name.encode("utf-8", "surrogateescape")

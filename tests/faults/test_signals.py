@@ -101,6 +101,33 @@ def test_a_signal(
     check(command, number, _chance(), arguments, tmp_path)
 
 
+def test_a_pause(tmp_path: Path, cat: Path) -> None:
+    """SIGTERM that comes while a command is stopped is heeded when it continues."""
+    process = subprocess.Popen(
+        [*MIXER, "predict", cat, "-", "-m", "cifar10", "--format", "csv"],
+        env=environment(tmp_path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heed_signals,
+    )
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(f"{cat}\n" * 99)
+    process.stdin.flush()
+    lines = [process.stdout.readline() for _ in range(2)]
+    for _ in range(2):
+        process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=30)
+    assert lines[1].startswith(f"{cat},1,")
+    assert (process.returncode, err) == (143, "Interrupted.\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", CODES)
 @pytest.mark.parametrize("command", ["convert", "predict"])

@@ -7,6 +7,7 @@ import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -234,3 +235,101 @@ def test_an_image_of_one_colour_may_be_small() -> None:
     file = io.BytesIO()
     Image.new("1", (10_000, 5_000)).save(file, "PNG")
     assert open_image(file).size == (10_000, 5_000)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(*chunks: bytes) -> bytes:
+    """8 x 8, with chunks before the pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(72)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join((header, *chunks, pixels, chunk(b"IEND", b"")))
+
+
+def tiff(*tags: tuple[int, int, int, int], next_page: int = 0) -> bytes:
+    """8 x 8 grey pixels, at 8; further or other tags: number, type, count, value."""
+    own = [
+        (256, 8),
+        (257, 8),
+        (258, 8),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 8),
+        (279, 64),
+    ]
+    entries = {tag: (tag, 4, 1, value) for tag, value in own} | {tag[0]: tag for tag in tags}
+    packed = b"".join(struct.pack("<HHII", *entry) for _, entry in sorted(entries.items()))
+    directory = struct.pack("<H", len(entries)) + packed + struct.pack("<I", next_page)
+    return struct.pack("<2sHI", b"II", 42, 72) + bytes(64) + directory
+
+
+def gif(side: int, *frames: tuple[int, int, int, int]) -> bytes:
+    """A canvas with frames of one pixel that claim a place and a size."""
+    packed = (b"," + struct.pack("<4HB", *frame, 0) + b"\2\2\x44\1\0" for frame in frames)
+    canvas = struct.pack("<HHBBB", side, side, 0x80, 0, 0) + bytes(6)
+    return b"GIF89a" + canvas + b"".join(packed) + b";"
+
+
+def jpeg(*segments: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG")
+    return b"".join((b"\xff\xd8", *segments, file.getvalue()[2:]))
+
+
+def icc(number: int, count: int, data: bytes) -> bytes:
+    body = b"ICC_PROFILE\0" + bytes([number, count]) + data
+    return b"\xff\xe2" + struct.pack(">H", 2 + len(body)) + body
+
+
+def avif(side: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "AVIF")
+    size = b"ispe\0\0\0\0" + struct.pack(">II", 64, 64)
+    return file.getvalue().replace(size, size[:8] + struct.pack(">II", side, side))
+
+
+ZEROS = zlib.compress(bytes(70 * MIB), 9)
+STRUCTURES = {
+    "TIFF": (tiff(), (8, 8)),
+    "TIFF, a circle of pages": (tiff(next_page=72), (8, 8)),
+    "TIFF, an EXIF directory that is the page": (tiff((34665, 4, 1, 72)), (8, 8)),
+    "TIFF, an ICC profile of 4 GiB": (tiff((34675, 7, 2**32 - 1, 8)), (8, 8)),
+    "TIFF, 2**31 strips": (tiff((273, 4, 2**31 - 1, 8)), "can't be decoded"),
+    "TIFF, no rows in a strip": (tiff((278, 4, 1, 0)), "can't be decoded"),
+    "TIFF, a large page": (tiff((256, 4, 1, 13_000), (257, 4, 1, 13_000)), "claims 13000x13000"),
+    "GIF": (gif(1, (0, 0, 1, 1)), (1, 1)),
+    "GIF, 10,000 frames": (gif(4, *[(0, 0, 1, 1)] * 10_000), (4, 4)),
+    "GIF, a frame that widens it": (gif(4, (0, 0, 13_000, 13_000)), "claims 13000x13000"),
+    "GIF, a frame far outside": (gif(4, (65_000, 65_000, 500, 500)), "exceeds limit"),
+    "APNG, 2**31 frames": (png(chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0))), (8, 8)),
+    "APNG, no frames": (png(chunk(b"acTL", bytes(8))), (8, 8)),
+    "APNG, a frame outside": (
+        png(
+            chunk(b"acTL", struct.pack(">II", 2, 0)),
+            chunk(b"fcTL", struct.pack(">5I2H2B", 0, *[2**30] * 4, 1, 1, 0, 0)),
+        ),
+        "invalid frames",
+    ),
+    "PNG, an ICC profile that unpacks": (png(chunk(b"iCCP", b"x\0\0" + ZEROS)), "too large"),
+    "PNG, a text that unpacks": (png(chunk(b"zTXt", b"x\0\0" + ZEROS)), "too large"),
+    "PNG, an ICC profile of noise": (png(chunk(b"iCCP", b"x\0\0" + zlib.compress(b"x"))), (8, 8)),
+    "JPEG, parts of a profile twice": (jpeg(*[icc(1, 255, bytes(999))] * 300), (8, 8)),
+    "JPEG, part 0 of 0": (jpeg(icc(0, 0, b"")), (8, 8)),
+    "AVIF": (avif(64), (64, 64)),
+    "AVIF, 256 megapixels": (avif(16_000), "claims 16000x16000"),
+    "AVIF, beyond its format": (avif(2**31 - 1), "can't be decoded"),
+}
+
+
+@pytest.mark.parametrize(("data", "expected"), STRUCTURES.values(), ids=STRUCTURES)
+def test_structures_of_formats(data: bytes, expected: tuple[int, int] | str) -> None:
+    with little_memory(6):
+        if isinstance(expected, tuple):
+            assert decode(io.BytesIO(data)).size == expected
+            return
+        with pytest.raises(ImageError, match=expected):
+            decode(io.BytesIO(data))

@@ -63,6 +63,14 @@ def test_what_toml_may_not_be(text: str, tmp_path: Path) -> None:
         Recipe(epochs=1).with_toml(path)
 
 
+def test_toml_is_short(tmp_path: Path) -> None:
+    """50,000 dots in a key would take 20 seconds, 100,000 four times that."""
+    path = tmp_path / "my.toml"
+    path.write_text("a." * 50_000 + "a = 1")
+    with pytest.raises(ConfigError, match=r"^it is larger than 32,768 bytes\.$"):
+        read_toml(path)
+
+
 def test_texts_of_any_kind(tmp_path: Path) -> None:
     path = tmp_path / "text"
     for data, encoding, why in ((b"\xff", "utf-8", "UTF-8"), (b"a" * 11, "ascii", "larger than")):

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +41,19 @@ schedule = "constant"
 batch_fraction = 1.0
 """
 MIXER = [sys.executable, "-m", "mixer_mlx.cli"]
+# The same, but after the first save (step 3) rank 0 meets with something.
+MISHAP = """
+import errno, os, signal
+from mixer_mlx.cli.main import main
+from mixer_mlx.training.run import Run
+note = Run._note
+def noted(run, event, model):
+    note(run, event, model)
+    if os.environ["MLX_RANK"] == "0" and event.step == 4:
+        MISHAP
+Run._note = noted
+main()
+"""
 Job = list[subprocess.Popen[str]]
 
 
@@ -62,7 +74,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     """Starts a command as several ranks, in folders `0`, `1`, ..."""
     started: Job = []
 
-    def run(*args: object, size: int = 2) -> Job:
+    def run(*args: object, size: int = 2, mishap: str = "") -> Job:
+        program = [sys.executable, "-c", MISHAP.replace("MISHAP", mishap)] if mishap else MIXER
         port = free_port(size)
         hosts = tmp_path / f"{port}.json"
         hosts.write_text(json.dumps([[f"127.0.0.1:{port + rank}"] for rank in range(size)]))
@@ -70,7 +83,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
         for rank in map(str, range(size)):
             (tmp_path / rank).mkdir(exist_ok=True)
             process = subprocess.Popen(
-                [*MIXER, *map(str, args)],
+                [*program, *map(str, args)],
                 cwd=tmp_path / rank,
                 env={**os.environ, **one, "MLX_RANK": rank, "MLX_HOSTFILE": str(hosts)},
                 stdout=subprocess.PIPE,
@@ -142,10 +155,7 @@ def test_two_processes_train_as_one_and_resume(
             assert theirs["raw"]["loss"] == pytest.approx(line["raw"]["loss"], abs=1e-5)
 
     two.rename(tmp_path / "undisturbed")
-    job = start(*args)
-    wait_for_step(job, two, 2)
-    job[0].send_signal(signal.SIGTERM)
-    first, second = ends(job)
+    first, second = ends(start(*args, mishap="os.kill(os.getpid(), signal.SIGTERM)"))
     assert (first[0], second) == (143, (143, "", ""))
     assert re.search(r"Step \d+ of 24 is saved; .* --resume to continue\.$", first[2])
     assert [code for code, *_ in ends(start(*args, "--resume"))] == [0, 0]
@@ -168,6 +178,19 @@ def test_a_killed_rank_stops_the_other(
     step = json.loads((run / "state" / "state.json").read_text())["progress"]["step"]
     assert 2 <= step < 5000
     assert load_file(run / "state" / "arrays.safetensors")
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_all(start: Callable[..., Job], photos: Path, tmp_path: Path) -> None:
+    full = "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))"
+    first, second = ends(start(*training(photos, tmp_path), mishap=full))
+    assert (first[0], second[0]) == (1, 1)
+    assert first[2].splitlines()[-1] == (
+        "Error: run can't be written: No space left on device; free some space, then resume with "
+        "--resume."
+    )
+    assert "Traceback" not in second[2]
+    assert (tmp_path / "0" / "run" / "state" / "state.json").is_file()
 
 
 def test_evaluate_under_the_launcher(photos: Path, tmp_path: Path) -> None:

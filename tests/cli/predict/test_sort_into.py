@@ -6,17 +6,15 @@ import os
 import shutil
 import sys
 import zipfile
-from collections import Counter
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from growth import images_read
 
 from mixer_mlx.classify import Prediction, Result
 from mixer_mlx.cli.predict.sort_into import Sorter, folder_names
-from mixer_mlx.images.decode import LazyImage
 from mixer_mlx.runtime.files import open_regular
 
 
@@ -290,18 +288,7 @@ def test_images_of_one_name_and_size_are_read_once_each(
 
 def test_a_plan_for_images_of_one_name_and_size_reads_each_a_few_times(tmp_path: Path) -> None:
     for count in (1000, 2000, 4000):
-        reads: Counter[int] = Counter()
-
-        def read(number: int, reads: Counter[int] = reads) -> bytes:
-            reads[number] += 1
-            return f"{number % 900:>9}".encode()
-
-        sorter = Sorter(tmp_path / "out", ["a"], quiet=True, dry_run=True)
-        for number in range(count):
-            image = LazyImage(f"{number}/image.jpg", partial(read, number))
-            sorter.add(Result(image, (Prediction(0, "a", 1.0),)))
-        assert max(reads.values()) <= 2
-        assert sorter._done == 900
+        assert max(images_read(count, tmp_path / "out").values()) <= 2
 
 
 def test_a_link_beside_a_file_of_its_name(mixer, cat: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -122,15 +122,29 @@ def test_too_slow(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         fetch(url + "/cat.png")
 
 
-def test_a_server_that_never_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nServer: ", b"a"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"a"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+    ],
+    ids=["continue", "header", "body", "chunk extension", "trailers"],
+)
+def test_a_server_that_never_falls_silent(
+    first: bytes, again: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(web, "DEADLINE", 0.2)
     over = threading.Event()
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection, suppress(OSError):
+            connection.sendall(first)
             while not over.wait(0.01):
-                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                connection.sendall(again)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=serve)
