@@ -233,9 +233,11 @@ class Classifier(LoadedModel):
         info = self.info.replace(config=model.config, preprocess=preprocess)
         return self.replace(model=model, info=info)
 
-    def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> None:
+    def save(
+        self, folder: str | os.PathLike[str], *, force: bool = False, beside: bool = False
+    ) -> None:
         """Write the model as a model folder; see `mixer_mlx.save`. Raises CheckpointError."""
-        checkpoint.save(folder, self.model, self.info, force=force)
+        checkpoint.save(folder, self.model, self.info, force=force, beside=beside)
 
     @overload
     def embed(  # type: ignore[overload-overlap]

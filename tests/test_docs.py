@@ -23,15 +23,10 @@ SETUP = [
 ]
 
 
-def python_blocks(name: str) -> list[str]:
-    page = (ROOT / "docs" / name).read_text("utf-8")
-    return re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
-
-
-def printed_by(blocks: list[str]) -> str:
+def printed_by(page: str) -> str:
     """Run a page's code in one process, where nothing may be said on stderr."""
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        [sys.executable, "-W", "error", "scripts/page.py", f"docs/{page}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -41,20 +36,26 @@ def printed_by(blocks: list[str]) -> str:
     return run.stdout
 
 
-def test_python_page_runs() -> None:
-    blocks = python_blocks("python.md")
-    assert len(blocks) >= 6
-    printed = printed_by(blocks)
-    assert "(1, 10) (1, 128) 8 (1, 64, 128)" in printed
-    assert "(2, 512)" in printed
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        ("python.md", ["(1, 10) (1, 128) 8 (1, 64, 128)", "(2, 512)", "('beagle', 'pug')"]),
+        ("training.md", ["1.0 1.0", "24 done"]),
+        ("own-loop.md", ["10 classes", "'own, compiled': "]),
+        ("serving.md", ["'batched': "]),
+        ("threads.md", ["8 True\nTrue"]),
+    ],
+)
+def test_pages_run(page: str, says: list[str]) -> None:
+    printed = printed_by(page)
+    for text in says:
+        assert text in printed
 
 
-def test_training_page_runs() -> None:
-    blocks = python_blocks("training.md")
-    assert len(blocks) == 5
-    printed = printed_by(blocks)
-    assert "1.0 1.0" in printed
-    assert "24 done" in printed
+def test_every_page_with_python_is_run() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md") if "```python" in path.read_text()}
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert {page for page in pages if f'"{page}"' not in tests} == set()
 
 
 def test_readme_commands_are_those_that_ci_runs() -> None:

@@ -32,6 +32,7 @@ class Refused(Exception):  # noqa: N818  # an answer, not an error
 
 
 def main(source: str, target: str) -> None:
+    """Write the tensors of `source` as the .safetensors file `target`, and print an answer."""
     torch.set_num_threads(1)  # threads reserve address space
     _limit_memory(4 * Path(source).stat().st_size + 2**29)
     try:

@@ -30,8 +30,8 @@ def check_batch(
     pixels: NDArray[np.uint8],
     labels: Labels | NDArray[Any],
     *,
-    own_loss: bool,
-    sums: bool,
+    own_loss: bool = False,
+    sums: bool = False,
 ) -> None:
     """Raise ConfigError for a batch that a training step can't take.
 

@@ -82,6 +82,7 @@ def is_wanted(name: str, skipped: Skipped, also: Collection[str]) -> bool:
 
 
 def stored_image(archive: str, member: str, size: int, read: Callable[[], bytes]) -> StoredImage:
+    """An image in an archive; one that is too large has its error in place of its bytes."""
     if size > MAX_MEMBER_BYTES:
         text = f"The image's file has {size:,} bytes; use one of at most {MAX_MEMBER_BYTES:,}."
         read = partial(fail, text)
@@ -89,6 +90,7 @@ def stored_image(archive: str, member: str, size: int, read: Callable[[], bytes]
 
 
 def fail(text: str) -> bytes:
+    """Raise ImageError, as the `read` of an image that can't be read."""
     raise ImageError(text)
 
 
