@@ -29,6 +29,7 @@ from .nearest import nearest
 from .overview import epilog, overview
 from .predict.command import predict
 from .resize import resize
+from .serve.command import serve, teach
 from .terminal import mlx_errors, output, signals
 from .terminal.arguments import as_options
 from .train.command import fine_tune, train
@@ -47,11 +48,13 @@ _COMMANDS: dict[str, tuple[Callable[..., object], str]] = {
     "embed": (embed, "Write the features of images as vectors."),
     "nearest": (nearest, "Find the images that look most alike."),
     "few-shot": (few_shot, "Measure how well a few images per class suffice."),
+    "serve": (serve, "Classify images on a page in the browser."),
     "convert": (convert, "Convert published weights to a model folder."),
     "export": (export, "Export a model to timm, JAX, ONNX or Core ML."),
     "resize": (resize, "Make a trained model take larger images."),
     "check": (check, "Find problems in a dataset before training."),
     "train": (train, "Train a model from scratch."),
+    "teach": (teach, "Teach a model your own classes on a page in the browser."),
     "fine-tune": (fine_tune, "Fine-tune a model on your own photos."),
     "evaluate": (evaluate, "Measure accuracy on labelled images."),
     "explain": (explain, "Show which parts of an image speak for a class."),

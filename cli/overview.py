@@ -17,8 +17,18 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "mixer nearest photo.jpg --in album/",
             "mixer nearest photo.jpg --in album.npz --sheet near.png",
         ),
+        "serve": (
+            "a page in the browser",
+            "mixer serve --open",
+            "mixer serve -m cifar10 --index album.npz",
+        ),
     },
     "Train": {
+        "teach": (
+            "on a page, by camera or files",
+            "mixer teach photos/ --open",
+            "mixer teach photos/ -m cifar10 -o taught/",
+        ),
         "check": (
             "find duplicates and broken files",
             "mixer check photos/ --sheet problems.png",

@@ -45,6 +45,8 @@ ONLY = {
     "onnx": {"convert.export.onnx"},
     "pyarrow": {"mixer_mlx.data", "mixer_mlx.features", "cli"},
     "sklearn": {"mixer_mlx.sklearn"},
+    "starlette": {"cli.serve"},
+    "uvicorn": {"cli.serve"},
     "tqdm": {"mixer_mlx.classify"},
     "tensorboardX": {"mixer_mlx.training.trackers"},
     "mlx": {"mixer_mlx", "convert"},

@@ -153,7 +153,11 @@ def accuracy_curve(scan: Scan, looks: Looks) -> list[ShotResult]:
     """
     first = next(iter(scan.splits))
     training = [i for i, name in enumerate(scan.split_of) if name == first]
-    judged, _ = _judged(scan, looks, training)
+    return curve_of(_judged(scan, looks, training)[0])
+
+
+def curve_of(judged: Labelled) -> list[ShotResult]:
+    """The same for images of which each class has FOLDS or more."""
     if len(judged.dataset.classes) < 2:
         return []
     held = held_out(judged.dataset, 1 / FOLDS, 0)

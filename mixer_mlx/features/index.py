@@ -2,16 +2,17 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.decode import ImageInput
 from mixer_mlx.images.find import images_below
-from mixer_mlx.runtime.atomic import replacing_file
+from mixer_mlx.runtime.atomic import replacing_file, written_file
 
 from .embed import Embedder, Embedding
 from .store import Vectors, origin_of, read, write_npz
@@ -61,6 +62,19 @@ def update(
             f"`features.index.update({str(folder)!r})`, and search in that file."
         ) from error
     return read(file)
+
+
+def store(
+    file: Path, embedder: Embedder, model: str, vectors: Mapping[str, NDArray[np.floating]]
+) -> None:
+    """Write an index of vectors that are known, by their images' paths. Raises ConfigError."""
+    found = {name: _stat(name) for name in vectors}
+    stat = np.array([*found.values()], np.int64).reshape(-1, 2)
+    shape, origin = (embedder.info.config.hidden_dim,), origin_of(embedder, model)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with written_file(file, ConfigError) as temporary:
+        rows = iter(vectors.values())
+        write_npz(temporary, list(found), rows, shape, "float16", origin, stat)
 
 
 def _images(names: Sequence[str]) -> Sequence[ImageInput]:

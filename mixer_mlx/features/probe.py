@@ -15,8 +15,10 @@ from mixer_mlx.errors import ConfigError
 L2 = 2.0**10
 """big_vision's weight of the penalty on the squared weights."""
 
-_CONSTANT = 100.0
-_EPS = 1e-5
+CONSTANT = 100.0
+"""The constant feature."""
+EPS = 1e-5
+"""Added to standard deviations."""
 _SCALES = 2.0 ** np.arange(0, 6.25, 0.25)
 
 Features = NDArray[np.floating]
@@ -79,7 +81,7 @@ def fit(features: Features, labels: Labels, classes: int, *, l2: float = L2) -> 
     else:
         solution = np.linalg.solve(system.matrix(), system.x.T @ system.y)
     weight = (solution[:-1] / system.std[:, None]).T
-    return Probe(weight, _CONSTANT * solution[-1] - weight @ system.mean, l2)
+    return Probe(weight, CONSTANT * solution[-1] - weight @ system.mean, l2)
 
 
 def leave_one_out(features: Features, labels: Labels, classes: int, *, l2: float = L2) -> Scores:
@@ -164,7 +166,7 @@ def _system(features: Features, labels: Labels, classes: int, l2: float) -> _Sys
     x = features.astype(np.float64)
     if not np.isfinite(x).all():
         raise ConfigError("Some features aren't finite; use an intact model and float32.")
-    mean, std = x.mean(axis=0), x.std(axis=0) + _EPS
-    x = np.pad((x - mean) / std, ((0, 0), (0, 1)), constant_values=_CONSTANT)
+    mean, std = x.mean(axis=0), x.std(axis=0) + EPS
+    x = np.pad((x - mean) / std, ((0, 0), (0, 1)), constant_values=CONSTANT)
     y = np.where(labels[:, None] == np.arange(classes), 1.0, -1.0)
     return _System(x, y, mean, std, l2)

@@ -34,9 +34,14 @@ def open_thumbnail(image: ImageInput) -> Image.Image | None:
 def image_url(image: Image.Image) -> str:
     """A `data:` URL that holds the image: JPEG, or PNG for a small one, which gets enlarged."""
     kind = "png" if max(image.size) < SIDE else "jpeg"
+    return data_url(kind, encoded(image, kind))
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    """A file's content; `kind` is "png" or "jpeg"."""
     file = io.BytesIO()
     image.save(file, kind, quality=85)
-    return data_url(kind, file.getvalue())
+    return file.getvalue()
 
 
 def data_url(kind: str, content: bytes) -> str:
