@@ -34,6 +34,16 @@ def convert(
             "--image-size", help="Image size of the model, height x width.", metavar="HxW"
         ),
     ] = None,
+    in_channels: Annotated[
+        int | None,
+        typer.Option(
+            "--in-channels",
+            min=1,
+            max=1024,
+            help="Adapt a model for colour images to N channels, e.g. 1 for grey images.",
+            metavar="N",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -100,7 +110,15 @@ def convert(
         preprocess={key: value for key, value in preprocess.items() if value is not None},
     )
     with output.fetching(quiet=quiet) as listener:
-        done = run(source, out, dtype=dtype, settings=settings, force=force, listener=listener)
+        done = run(
+            source,
+            out,
+            dtype=dtype,
+            settings=settings,
+            in_channels=in_channels,
+            force=force,
+            listener=listener,
+        )
     if quiet:
         return
     for sentence in done.assumed:

@@ -5,7 +5,7 @@ import os
 
 import mlx.core as mx
 
-from mixer_mlx import checkpoint, resolution
+from mixer_mlx import channels, checkpoint, resolution
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.choices import Device, DType, ExportFormat
 from mixer_mlx.classify import Classifier
@@ -94,16 +94,21 @@ def convert(
     *,
     dtype: DType | None = None,
     settings: Settings = NOTHING,
+    in_channels: int | None = None,
     force: bool = False,
     listener: Listener = SILENT,
 ) -> Imported:
     """Write `source`, anything that `load` takes, as the native folder `out`, and return it.
 
     `dtype` None keeps the stored one. `settings` give what the weights leave open, and override
-    what the source itself says. Raises MixerError; then nothing is written.
+    what the source itself says. `in_channels` adapts a model for RGB to other channels, as
+    `mixer_mlx.channels` says. Raises MixerError; then nothing is written.
     """
     checkpoint.check_target(out, force=force)
     imported = _import(source, dtype, settings, listener)
+    if in_channels is not None:
+        made = channels.adapted(imported.model, imported.info, in_channels)
+        imported = Imported(*made, imported.assumed)
     checkpoint.save(out, imported.model, imported.info, force=force)
     return imported
 

@@ -4,6 +4,7 @@ import mlx.core as mx
 
 from mixer_mlx.images.preprocess import Preprocess
 
+from .checkpoint import ModelInfo
 from .checks import check_whole
 from .errors import ConfigError
 from .model import MlpMixer
@@ -37,7 +38,14 @@ def with_channels(model: MlpMixer, in_channels: int) -> MlpMixer:
     return adapted
 
 
-def preprocess_with_channels(preprocess: Preprocess, in_channels: int) -> Preprocess:
+def adapted(model: MlpMixer, info: ModelInfo, in_channels: int) -> tuple[MlpMixer, ModelInfo]:
+    """`with_channels`, and what is known of the model it makes."""
+    made = with_channels(model, in_channels)
+    preprocess = _preprocess(info.preprocess, in_channels)
+    return made, info.replace(config=made.config, preprocess=preprocess)
+
+
+def _preprocess(preprocess: Preprocess, in_channels: int) -> Preprocess:
     """Mean and standard deviation for other channels: for one their mean, else repeated."""
 
     def adapted(values: tuple[float, ...]) -> tuple[float, ...]:

@@ -228,9 +228,7 @@ class Classifier(LoadedModel):
         The stem is adapted as `channels.with_channels` says. Raises ConfigError for a model that
         doesn't take 3 channels.
         """
-        model = channels.with_channels(self.model, in_channels)
-        preprocess = channels.preprocess_with_channels(self.preprocess, in_channels)
-        info = self.info.replace(config=model.config, preprocess=preprocess)
+        model, info = channels.adapted(self.model, self.info, in_channels)
         return self.replace(model=model, info=info)
 
     def save(

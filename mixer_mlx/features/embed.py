@@ -163,13 +163,25 @@ def _rows(found: tuple[mx.array, ...]) -> list[NDArray[np.float32]]:
     return list(np.array(found[0]))
 
 
+# By name, so that a further field with a default doesn't make users' files of vectors strange.
+CONFIG_FIELDS = (
+    *("model_type", "image_size", "patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim"),
+    *("channels_mlp_dim", "in_channels", "hidden_act", "layer_norm_eps"),
+)
+PREPROCESS_FIELDS = ("image_size", "resize_mode", "crop_pct", "interpolation", "mean", "std")
+
+
 def fingerprint(model: MlpMixer, info: ModelInfo) -> str:
     """Equal for models that give the same features: everything but the head, in 16 hex digits.
 
     The weights count as float16, so that a model loaded in float32 and in float16 is the same.
     """
-    sizes = {key: value for key, value in info.config.to_dict().items() if key != "num_classes"}
-    text = json.dumps([sizes, info.preprocess.to_dict()], sort_keys=True)
+    config, preprocess = info.config.to_dict(), info.preprocess.to_dict()
+    known = [
+        {name: config[name] for name in CONFIG_FIELDS},
+        {name: preprocess[name] for name in PREPROCESS_FIELDS},
+    ]
+    text = json.dumps(known, sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=8)
     parameters: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     for name, value in sorted(parameters.items()):

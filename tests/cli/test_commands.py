@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mixer_mlx
 from mixer_mlx.cli.main import app
@@ -112,6 +113,18 @@ def test_convert_says_what_it_assumes_and_replaces_nothing(  # type: ignore[no-u
     run = mixer(*args, "--force", "--labels", names)
     assert run.code == 0
     assert "--labels" not in run.err
+
+
+def test_a_converted_model_for_grey_images(mixer, cat: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    args = ("convert", "cifar10", tmp_path / "grey", "--in-channels", "1")
+    assert mixer(*args, "--dtype", "float32").code == 0
+    grey = mixer_mlx.load(tmp_path / "grey", dtype="float32")
+    assert grey.config.in_channels == 1
+    photo = Image.open(cat).convert("L")
+    colour = mixer_mlx.load("cifar10", dtype="float32").logits(photo.convert("RGB"))
+    assert abs(grey.logits(photo) - colour).max() < 1e-4
+    run = mixer("convert", tmp_path / "grey", tmp_path / "more", "--in-channels", "4")
+    assert (run.code, "only a model for 3 can be adapted" in run.err) == (1, True)
 
 
 def test_convert_without_a_size_names_the_option(mixer, golden: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -9,7 +9,14 @@ from mlx.utils import tree_flatten
 
 from mixer_mlx import Classifier, ConfigError, ImageError, MlpMixer, load
 from mixer_mlx.convert import Settings, import_model
-from mixer_mlx.features.embed import Embedder, Embedding, Features, fingerprint
+from mixer_mlx.features.embed import (
+    CONFIG_FIELDS,
+    PREPROCESS_FIELDS,
+    Embedder,
+    Embedding,
+    Features,
+    fingerprint,
+)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +119,7 @@ def test_a_model_without_a_head(classifier: Classifier, cat: Path) -> None:
 
 def test_a_fingerprint_is_that_of_the_features(classifier: Classifier) -> None:
     ours = fingerprint(classifier.model, classifier.info)
+    assert ours == "65d3d4b386522dae"  # as in files of vectors that exist
     half = load("cifar10", dtype="float16")
     assert fingerprint(half.model, half.info) == ours
     other = load("cifar10", dtype="float32")
@@ -121,6 +129,12 @@ def test_a_fingerprint_is_that_of_the_features(classifier: Classifier) -> None:
     assert fingerprint(other.model, other.info) == ours
     other.model.norm.bias = other.model.norm.bias + 0.01
     assert fingerprint(other.model, other.info) != ours
+
+
+def test_every_setting_is_in_the_fingerprint_or_knowingly_not(classifier: Classifier) -> None:
+    """For a new field that changes features: add it where its value isn't the default."""
+    assert classifier.config.to_dict().keys() - set(CONFIG_FIELDS) == {"num_classes"}
+    assert classifier.preprocess.to_dict().keys() == set(PREPROCESS_FIELDS)
 
 
 def test_half_precision_that_overflows_is_recomputed(classifier: Classifier, cat: Path) -> None:
