@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache
 from typing import Any, overload
 
 import mlx.core as mx
@@ -19,9 +19,11 @@ from . import channels, checkpoint, markup
 from .checkpoint import ModelInfo
 from .checks import check_whole
 from .errors import CheckpointError, ImageError
-from .forward import Finish, Forward, described
+from .forward import Finish, Forward, described, everything
+from .inference import lean_form
 from .loaded import LoadedModel
 from .model import MlpMixer
+from .runtime import backend
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,9 @@ class Classifier(LoadedModel):
         number. The last batch may be smaller. With `progress` a bar shows how far it is: on stderr,
         or below the cell of a notebook.
         """
-        top = partial(_top, k=_checked(k))
-        rows = self._network.stream(images, top, self._rows, batch_size=batch_size, exact=exact)
+        rows = self._network.stream(
+            images, _top(_checked(k)), self._rows, batch_size=batch_size, exact=exact
+        )
         results = self._results(rows)
         return _with_bar(results, images) if progress else results
 
@@ -167,7 +170,7 @@ class Classifier(LoadedModel):
 
         Raises ConfigError and CheckpointError as `forward` does.
         """
-        return self._rows(self._network(pixels, partial(_top, k=_checked(k))))
+        return self._rows(self._network(pixels, _top(_checked(k))))
 
     def forward(self, pixels: NDArray[np.uint8]) -> mx.array:
         """Pixels, uint8 (N, H, W, in) from `preprocess`, -> float32 logits (N, classes), computed.
@@ -184,7 +187,7 @@ class Classifier(LoadedModel):
 
         `images` are those of a call. Raises ImageError for the first that can't be read.
         """
-        return self._array(images, _all, batch_size, exact)
+        return self._array(images, everything, batch_size, exact)
 
     def probabilities(
         self, images: ImagesInput, *, batch_size: int = 32, exact: bool = False
@@ -315,17 +318,13 @@ def _checked(k: int) -> int:
 
 
 def _logits(model: MlpMixer, x: mx.array) -> mx.array:
-    logits = model(x)
+    logits = lean_form(model, x) if backend.gpu_is_default() else model(x)
     if logits.shape[-1] != model.config.num_classes:  # the head was replaced after all
         raise CheckpointError(
             f"The model gives {logits.shape[-1]} logits, and its config has "
             f"{model.config.num_classes} classes; change the head by with_head."
         )
     return logits
-
-
-def _all(logits: mx.array) -> tuple[mx.array, ...]:
-    return (logits,)
 
 
 def _softmax(logits: mx.array) -> tuple[mx.array, ...]:
@@ -336,8 +335,13 @@ def _numpy_rows(found: tuple[mx.array, ...]) -> list[NDArray[np.float32]]:
     return list(np.array(found[0]))
 
 
-def _top(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
+@cache
+def _top(k: int) -> Finish:
     """The k largest softmax values of each row, (N, k), and their indices."""
-    probabilities = mx.softmax(logits, axis=-1)
-    indices = mx.argsort(-probabilities, axis=-1)[:, :k]
-    return mx.take_along_axis(probabilities, indices, axis=-1), indices
+
+    def top(logits: mx.array) -> tuple[mx.array, mx.array]:
+        probabilities = mx.softmax(logits, axis=-1)
+        indices = mx.argsort(-logits, axis=-1)[:, :k]
+        return mx.take_along_axis(probabilities, indices, axis=-1), indices
+
+    return top

@@ -32,16 +32,20 @@ from .runtime import backend
 Network: TypeAlias = Callable[[MlpMixer, mx.array], mx.array]
 """A model and normalised images (N, H, W, in) -> an output for each image, (N, ...)."""
 Finish: TypeAlias = Callable[[mx.array], tuple[mx.array, ...]]
-"""The network's output in float32, (N, ...) -> what is kept of it, N rows each."""
+"""The network's output in float32, (N, ...) -> what is kept of it, N rows each.
+
+A GPU compiles a batch once for each of these functions, so the same one must be used again."""
 
 _Decoded: TypeAlias = tuple[ImageInput, NDArray[np.uint8] | ImageError]
 _Batched: TypeAlias = Callable[[mx.array], mx.array]
+_Whole: TypeAlias = Callable[[mx.array], tuple[mx.array, ...]]
 Row = TypeVar("Row")
 
 MAX_BATCH_SIZE = 10**6
 
 
-def _all(output: mx.array) -> tuple[mx.array, ...]:
+def everything(output: mx.array) -> tuple[mx.array, ...]:
+    """A `Finish` that keeps the output."""
     return (output,)
 
 
@@ -90,12 +94,15 @@ class Forward:
         self._model, self._preprocess, self._device = model, preprocess, device
         self._network, self._what = network, what
         self._mean, self._std = mx.array(preprocess.mean), mx.array(preprocess.std)
-        self._plain: _Batched = partial(network, model)
-        self._compiled = mx.compile(self._plain, inputs=model.state)
+        self._plain: _Batched = partial(self._output, model)
+        self._compiled: _Batched = mx.compile(self._plain, inputs=model.state)
+        self._whole: dict[Finish, _Whole] = {}
         self._sizes: set[int] = set()  # of earlier batches
         self._own()
 
-    def __call__(self, pixels: NDArray[np.uint8], finish: Finish = _all) -> tuple[mx.array, ...]:
+    def __call__(
+        self, pixels: NDArray[np.uint8], finish: Finish = everything
+    ) -> tuple[mx.array, ...]:
         """What `finish` keeps of the outputs, float32 (N, ...), computed."""
         self._own()
         check_pixels(pixels, self._model.config)
@@ -110,8 +117,8 @@ class Forward:
         """Start computing a batch; on a GPU without waiting for it. Runs on the worker."""
         parts = len(self._rounds(len(pixels))[0])
         with mx.stream(self._device), one_core_each(parts):
-            output = self._forward(pixels)
-            running = Pending(pixels, finish, _finite(output), finish(output))
+            finite, *found = self._forward(pixels, finish)
+            running = Pending(pixels, finish, finite, tuple(found))
             if parts > 1:  # before the threads of matrix products change again
                 return self._computed(running)
             mx.async_eval(running.finite, *running.found)
@@ -204,16 +211,31 @@ class Forward:
         # Few, since an image of an archive may be in memory until it is decoded.
         return in_threads(pixels, each(images), ahead=2 * workers())
 
-    def _forward(self, pixels: NDArray[np.uint8]) -> mx.array:
-        """Outputs, not yet evaluated."""
+    def _forward(self, pixels: NDArray[np.uint8], finish: Finish) -> tuple[mx.array, ...]:
+        """Whether all outputs are finite, and what `finish` keeps of them; not yet evaluated."""
         # Only for a size that repeats: compiling doesn't pay off for a single image.
         size = len(pixels)
         config, again = self._model.config, size in self._sizes
         compiled = again and backend.worth_compiling(config, size, COMPILE_FORWARD_FROM)
         self._sizes.add(size)
-        return self._in_parts(self._compiled if compiled else self._plain, pixels)
+        if compiled and backend.gpu_is_default():
+            return self._whole_of(finish)(mx.array(pixels))
+        return _checked(self._in_parts(self._compiled if compiled else self._plain, pixels), finish)
 
-    def _in_parts(self, network: _Batched, pixels: NDArray[np.uint8]) -> mx.array:
+    def _whole_of(self, finish: Finish) -> _Whole:
+        """All that a GPU does with a batch as one function: each launch there costs time."""
+        if finish not in self._whole:
+            self._whole[finish] = mx.compile(
+                lambda pixels: _checked(self._plain(pixels), finish), inputs=self._model.state
+            )
+        return self._whole[finish]
+
+    def _output(self, model: MlpMixer, pixels: mx.array) -> mx.array:
+        """The network's output for uint8 pixels, float32."""
+        images = normalized(pixels, self._mean, self._std)
+        return self._network(model, images).astype(mx.float32)
+
+    def _in_parts(self, output: _Batched, pixels: NDArray[np.uint8]) -> mx.array:
         """In parts if that is faster, see `streams`."""
         outputs: list[mx.array] = []
         turns = rounds(self._model.config, len(pixels))
@@ -221,8 +243,7 @@ class Forward:
             found = []
             for stream, (start, end) in zip(streams(len(parts)), parts, strict=True):
                 with mx.stream(stream):
-                    images = normalized(mx.array(pixels[start:end]), self._mean, self._std)
-                    found.append(network(images).astype(mx.float32))
+                    found.append(output(mx.array(pixels[start:end])))
             if len(turns) > 1 or len(parts) > 1:
                 mx.async_eval(found)  # together, before the next round
             outputs += found
@@ -234,7 +255,7 @@ class Forward:
         if model.dtype != mx.float32:
             copy = MlpMixer(model.config)
             copy.update(tree_map(lambda value: value.astype(mx.float32), model.parameters()))
-            output = self._in_parts(partial(self._network, copy), pixels)
+            output = self._in_parts(partial(self._output, copy), pixels)
             if _finite(output).item():
                 return output
         raise CheckpointError(
@@ -248,3 +269,7 @@ class Forward:
 
 def _finite(output: mx.array) -> mx.array:
     return mx.isfinite(output).all()
+
+
+def _checked(output: mx.array, finish: Finish) -> tuple[mx.array, ...]:
+    return (_finite(output), *finish(output))

@@ -56,7 +56,11 @@ class MlpBlock(nn.Module):
         return self._act_name
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.fc2(self._act(self.fc1(x)))
+        return self.fc2(self.hidden(x))
+
+    def hidden(self, x: mx.array) -> mx.array:
+        """What the second linear map gets."""
+        return self._act(self.fc1(x))
 
 
 def lecun_normal(shape: tuple[int, ...]) -> mx.array:

@@ -21,7 +21,7 @@ from mixer_mlx.checks import check_choice
 from mixer_mlx.choices import Pool
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConfigError, ImageError
-from mixer_mlx.forward import Forward, described
+from mixer_mlx.forward import Forward, described, everything
 from mixer_mlx.images.inputs import ImageInput, ImagesInput
 from mixer_mlx.loaded import LoadedModel
 from mixer_mlx.model import MlpMixer
@@ -133,9 +133,7 @@ class Embedder(LoadedModel):
         `images` is an iterable of images, one image, or an array (N, H, W, C). Images are read
         lazily, in threads, as in `Classifier.predict`: memory doesn't depend on their number.
         """
-        rows = self._network.stream(
-            images, lambda output: (output,), _rows, batch_size=batch_size, exact=exact
-        )
+        rows = self._network.stream(images, everything, _rows, batch_size=batch_size, exact=exact)
         for image, found in rows:
             if isinstance(found, ImageError):
                 yield Embedding(image, error=found)

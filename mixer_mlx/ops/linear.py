@@ -2,7 +2,7 @@
 
 MLX's own gradient of a weight is a transposed view, which later operations access column by
 column, and it sums a bias's gradient in the activations' dtype: in half precision that loses most
-digits. Here gradients have the memory layout of the weights, and biases' are summed in float32.
+digits. Here gradients have the memory layout of the weights, and are summed in float32.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ def _over_channels(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
 def _(
     primals: tuple[mx.array, mx.array, mx.array], ct: mx.array, _: mx.array
 ) -> tuple[mx.array, mx.array, mx.array]:
-    x, weight, bias = primals
+    x, weight, _bias = primals
     rows = ct.reshape(-1, ct.shape[-1])  # (N S, out)
     gradient = rows.T @ x.reshape(-1, x.shape[-1])
-    return ct @ weight, gradient, rows.astype(mx.float32).sum(axis=0).astype(bias.dtype)
+    return ct @ weight, gradient, _sum_of_rows(rows)
 
 
 @mx.custom_function
@@ -39,10 +39,24 @@ def _over_tokens(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
 def _(
     primals: tuple[mx.array, mx.array, mx.array], ct: mx.array, _: mx.array
 ) -> tuple[mx.array, mx.array, mx.array]:
-    x, weight, bias = primals
-    gradient = (ct @ x.swapaxes(-1, -2)).sum(axis=0)
-    wide = ct.astype(mx.float32)
-    return weight.T @ ct, gradient, wide.sum(axis=(0, 2)).astype(bias.dtype)
+    x, weight, _bias = primals
+    products = ct @ x.swapaxes(-1, -2)  # (N, out, in)
+    gradient = _sum_of_rows(products.reshape(len(x), -1)).reshape(weight.shape)
+    return weight.T @ ct, gradient, _sum_of_tokens(ct)
+
+
+def _sum_of_rows(rows: mx.array) -> mx.array:
+    """(R, K) -> (K,), as a matrix product: those add up in float32, without a float32 copy."""
+    total = rows if len(rows) == 1 else mx.ones((1, len(rows)), rows.dtype) @ rows
+    return total.squeeze(0)  # not [0], which is a kernel
+
+
+def _sum_of_tokens(ct: mx.array) -> mx.array:
+    """(N, out, C) -> (out,)."""
+    N, out, C = ct.shape
+    if ct.dtype == mx.float32:
+        return ct.sum(axis=(0, 2))
+    return (_sum_of_rows(ct.reshape(N, -1)).reshape(out, C) @ mx.ones((C, 1), ct.dtype)).squeeze(1)
 
 
 @mx.custom_function

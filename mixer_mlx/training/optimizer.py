@@ -4,6 +4,8 @@ Weights, gradients and moments are dicts from a parameter's name to a float32 ar
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -67,13 +69,13 @@ def first_moments(recipe: Recipe, weights: Weights) -> dict[str, Weights]:
     zeros = {key: mx.zeros_like(w) for key, w in weights.items()}
     if recipe.optimizer == "sgd":
         return {"v": zeros}
-    adamw = {key: w for key, w in zeros.items() if not _uses_muon(recipe, key, w)}
+    adamw = {key: w for key, w in zeros.items() if not _uses_muon(recipe, key, w.shape)}
     return {"m": zeros, "v": adamw}
 
 
-def _uses_muon(recipe: Recipe, name: str, w: mx.array) -> bool:
+def _uses_muon(recipe: Recipe, name: str, shape: tuple[int, ...]) -> bool:
     """Whether Muon updates a parameter: only the blocks' kernels; AdamW updates all others."""
-    return recipe.optimizer == "muon" and name.startswith("blocks.") and w.ndim > 1
+    return recipe.optimizer == "muon" and name.startswith("blocks.") and len(shape) > 1
 
 
 def factors(
@@ -127,20 +129,42 @@ def _one_less_power(beta: float, count: mx.array) -> mx.array:
     return -mx.expm1(count * math.log(beta)) if beta else mx.ones_like(count)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """How a parameter is updated: the factor of its learning rate, and whether it decays."""
+
+    scale: float
+    decays: bool
+    muon: bool
+
+
+def kinds(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Kind]:
+    """By name. Kernels decay; biases, and the scales of norms, don't."""
+    scales = rate_scales(recipe.layer_decay, list(shapes))
+    return {
+        name: Kind(scales[name], len(shape) > 1, _uses_muon(recipe, name, shape))
+        for name, shape in shapes.items()
+    }
+
+
 def update(
-    recipe: Recipe, arrays: dict[str, Weights], gradients: Weights, f: Weights
+    recipe: Recipe,
+    arrays: dict[str, Weights],
+    gradients: Weights,
+    f: Weights,
+    kind_of: Mapping[str, Kind] | None = None,
 ) -> dict[str, Weights]:
     """New "weights", moments, and "ema" if `arrays` has it; `f` is from `factors`.
 
-    Kernels decay; biases, and the scales of norms, don't.
+    `kind_of` tells the names of the gradients apart; it is left out if they are parameters'.
     """
-    scales = rate_scales(recipe.layer_decay, list(gradients))
+    kind_of = kind_of or kinds(recipe, {name: g.shape for name, g in gradients.items()})
     default = _sgd if recipe.optimizer == "sgd" else _adamw
     new: dict[str, Weights] = {name: {} for name in arrays}
     for key, g in gradients.items():
         old = {name: values[key] for name, values in arrays.items() if key in values}
-        rule = _muon if _uses_muon(recipe, key, g) else default
-        after = rule(old, g * f["gradient"], f, scales[key])
+        rule = _muon if kind_of[key].muon else default
+        after = rule(old, g * f["gradient"], f, kind_of[key])
         if "ema" in arrays:
             after["ema"] = old["ema"] + (after["weights"] - old["ema"]) * f["ema"]
         for name, value in after.items():
@@ -148,26 +172,26 @@ def update(
     return new
 
 
-def _adamw(old: Weights, g: mx.array, f: Weights, scale: float) -> Weights:
+def _adamw(old: Weights, g: mx.array, f: Weights, kind: Kind) -> Weights:
     """Loshchilov and Hutter, arXiv 1711.05101, in PyTorch's form: decay is multiplied by lr."""
     m = f["m"] * old["m"] + f["m_new"] * g
     v = f["v"] * old["v"] + f["v_new"] * (g * g)
     w = old["weights"]
-    if g.ndim > 1:
-        w = w * (1 - f["decay"] * scale)
-    w = w - (f["step"] * scale) * (m / (v.sqrt() * f["root"] + EPS))
+    if kind.decays:
+        w = w * (1 - f["decay"] * kind.scale)
+    w = w - (f["step"] * kind.scale) * (m / (v.sqrt() * f["root"] + EPS))
     return {"weights": w, "m": m, "v": v}
 
 
-def _muon(old: Weights, g: mx.array, f: Weights, scale: float) -> Weights:
+def _muon(old: Weights, g: mx.array, f: Weights, kind: Kind) -> Weights:
     """Muon with Nesterov's momentum, and steps as large as AdamW's (Liu et al., arXiv 2502.16982).
 
     As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, without its bfloat16.
     """
     m = f["momentum"] * old["m"] + f["muon_new"] * g
     direction = orthogonalized(f["momentum"] * m + f["muon_new"] * g)
-    w = old["weights"] * (1 - f["decay"] * scale)
-    w = w - (f["muon_step"] * (scale * 0.2 * math.sqrt(max(g.shape)))) * direction
+    w = old["weights"] * (1 - f["decay"] * kind.scale)
+    w = w - (f["muon_step"] * (kind.scale * 0.2 * math.sqrt(max(g.shape)))) * direction
     return {"weights": w, "m": m}
 
 
@@ -186,10 +210,10 @@ def orthogonalized(g: mx.array, steps: int = 5) -> mx.array:
     return x.T if g.shape[0] > g.shape[1] else x
 
 
-def _sgd(old: Weights, g: mx.array, f: Weights, scale: float) -> Weights:
+def _sgd(old: Weights, g: mx.array, f: Weights, kind: Kind) -> Weights:
     """v = momentum v + g, w = w - lr v, as in PyTorch; decay is added to the gradient."""
     w = old["weights"]
-    if g.ndim > 1:
+    if kind.decays:
         g = g + f["decay"] * w
     v = f["v"] * old["v"] + g
-    return {"weights": w - (f["step"] * scale) * v, "v": v}
+    return {"weights": w - (f["step"] * kind.scale) * v, "v": v}

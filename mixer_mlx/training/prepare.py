@@ -27,6 +27,7 @@ from mixer_mlx.features import probe
 from mixer_mlx.features.embed import Embedder
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.runtime.backend import gpu_is_default
 from mixer_mlx.runtime.ranks import ALONE, Ranks
 from mixer_mlx.runtime.streams import rounds
 from mixer_mlx.runtime.tuning import MAX_TRAINING_PART, TRAINING_MEMORY_FRACTION
@@ -210,6 +211,7 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
     moments = 1 if recipe.optimizer == "sgd" else 2
     # Weights, gradients, moments, and new arrays while the old ones are still there.
     copies = 3 + moments + (recipe.ema_decay is not None) + 2 * (recipe.accumulation > 1)
+    copies += gpu_is_default()  # gradients, in their packing
     return activations + 4 * copies * config.num_parameters
 
 

@@ -26,6 +26,7 @@ from mixer_mlx.runtime.ranks import Ranks
 
 from .network import put, trained_names, weights_of
 from .optimizer import Weights
+from .packing import Packing
 from .recipe import Recipe
 from .step import Arrays, first_arrays
 
@@ -71,6 +72,7 @@ class State:
     frozen: Weights
     progress: Progress = Progress()
     steps_per_epoch: int | None = None
+    packing: Packing | None = None
 
     @classmethod
     def start(cls, model: MlpMixer, recipe: Recipe, optimizer: Optimizer | None = None) -> "State":
@@ -98,17 +100,22 @@ class State:
         if not trained:
             raise ConfigError("All of the model is frozen; unfreeze what to train.")
         mx.eval(weights)
+        ours = {name: w for name, w in weights.items() if name in trained}
+        shapes = {name: w.shape for name, w in ours.items()}
         return cls(
             recipe,
-            first_arrays(
-                {name: w for name, w in weights.items() if name in trained}, recipe, optimizer
-            ),
+            first_arrays(ours, recipe, optimizer),
             {name: w for name, w in weights.items() if name not in trained},
+            packing=None if optimizer else Packing.of(recipe, shapes),
         )
 
     def fill(self, model: MlpMixer, weights: WeightsName = "raw") -> None:
         """Put the "raw" or the "ema" weights into a model, as float32."""
-        put(model, {**self.frozen, **self.arrays["weights" if weights == "raw" else "ema"]})
+        put(model, {**self.frozen, **self.by_name()["weights" if weights == "raw" else "ema"]})
+
+    def by_name(self) -> Arrays:
+        """The arrays with each parameter by itself, however the step has them."""
+        return self.packing.unpacked(self.arrays) if self.packing else self.arrays
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the folder atomically, replacing an older one. Raises TrainingError."""
@@ -165,11 +172,12 @@ class State:
         return self
 
     def _flat(self) -> Weights:
-        groups = {"frozen": self.frozen, **self.arrays}
+        groups = {"frozen": self.frozen, **self.by_name()}
         return {f"{group}/{name}": w for group, part in groups.items() for name, w in part.items()}
 
     def _take(self, flat: Mapping[str, mx.array]) -> None:
         mx.eval(flat)
+        self.arrays = self.by_name()
         for group, part in {"frozen": self.frozen, **self.arrays}.items():
             part |= {name: flat[f"{group}/{name}"] for name in part}
 

@@ -17,7 +17,7 @@ from mixer_mlx.data.batches import check_batch
 from mixer_mlx.data.mixing import Labels
 from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.runtime.backend import worth_compiling
+from mixer_mlx.runtime.backend import gpu_is_default, worth_compiling
 from mixer_mlx.runtime.ranks import ALONE, Ranks
 from mixer_mlx.runtime.streams import Part, one_core_each, rounds, streams
 from mixer_mlx.runtime.tuning import COMPILE_STEP_FROM, MAX_TRAINING_PART
@@ -25,15 +25,19 @@ from mixer_mlx.runtime.tuning import COMPILE_STEP_FROM, MAX_TRAINING_PART
 from . import network, optimizer, own_optimizer
 from .loss import LossFunction, Targets, correct, example_losses, targets
 from .optimizer import Weights
+from .packing import Packing
 from .recipe import Recipe
 
 Arrays = dict[str, Weights]
 """All that a step changes. "weights": the trained parameters; "m", "v": the optimiser's moments,
 or "optimizer": the state of one of MLX's; "ema": the weights' average, if the recipe has one;
-"counters": see `first_arrays`."""
+"counters": see `first_arrays`. By parameter, or as a `Packing` has them."""
 
 _Sums: TypeAlias = tuple[mx.array, mx.array, Weights]
 """Sums over examples: of losses, of correct predictions, of gradients."""
+
+_Finish: TypeAlias = Callable[..., tuple[Arrays, mx.array]]
+"""`_finish`, given its first arguments."""
 
 REPORT = ("loss", "gradient_norm", "accuracy", "loss_scale", "skipped", "failed")
 """The names of the numbers in a step's report."""
@@ -77,23 +81,36 @@ def make_step(
     *,
     loss: LossFunction | None = None,
     own: Optimizer | None = None,
+    packed: bool | None = None,
 ) -> Step:
     """A step that depends only on its arguments; its random numbers on (recipe.seed, number).
 
     With several `ranks` each gives its rows of the batch, and all get the same weights and report.
     `loss` and the optimiser `own` replace the recipe's. The step raises ConfigError for a batch
     that doesn't fit, before MLX sees it.
+
+    `packed`: the arrays that it returns are those of a `Packing`, which it takes as well as any;
+    on a GPU that is the default, except with an optimiser of one's `own`.
     """
+    packed = (gpu_is_default() if packed is None else packed) and not own
     # Balanced classes weight the loss itself.
     sums_to_one = loss is None and recipe.loss == "sigmoid" and recipe.balance != "loss"
     gradients = _gradients(config, recipe, preprocess, loss)
     compiled_gradients = mx.compile(gradients)
-    backward = list(reversed(network.weights_of(MlpMixer(config))))
-
-    def update(*arguments: Any) -> Arrays:
-        return optimizer.update(recipe, *arguments)
-
+    shapes = {name: w.shape for name, w in network.weights_of(MlpMixer(config)).items()}
+    backward = list(reversed(shapes))
+    update = functools.partial(optimizer.update, recipe)
     compiled_update = mx.compile(update)
+
+    @functools.cache
+    def packed_for(frozen: frozenset[str]) -> tuple[Packing, Callable[..., _Sums], _Finish]:
+        packing = Packing.of(recipe, {k: v for k, v in shapes.items() if k not in frozen})
+        rule = functools.partial(optimizer.update, recipe, kind_of=packing.kinds)
+        return (
+            packing,
+            mx.compile(functools.partial(_packed_gradients, gradients, packing, recipe.dtype)),
+            mx.compile(functools.partial(_finish, recipe, rule)),
+        )
 
     def step(
         arrays: Arrays,
@@ -111,9 +128,17 @@ def make_step(
         if ranks.size > 1:
             noise = network.part(noise, ranks.rank * size, (ranks.rank + 1) * size)
         scale = arrays["counters"]["loss_scale"] / whole
+        rule: Callable[..., Arrays] = compiled_update if fuse else update
+        if own:
+            rule = functools.partial(own_optimizer.update, own, lr)
+        part_of = compiled_gradients if fuse else gradients
+        finish: _Finish = functools.partial(_finish, recipe, rule)
+        if packed:
+            packing, part_of, finish = packed_for(frozenset(frozen))
+            arrays = packing.packed(arrays)
 
         def part(start: int, end: int) -> _Sums:
-            return (compiled_gradients if fuse else gradients)(
+            return part_of(
                 arrays["weights"],
                 frozen,
                 mx.array(pixels[start:end]),
@@ -126,10 +151,8 @@ def make_step(
         if ranks.size > 1:
             sums = _over_ranks(ranks, sums)
         losses, right, total = sums
-        rule: Callable[..., Arrays] = compiled_update if fuse else update
-        if own:
-            rule = functools.partial(own_optimizer.update, own, lr)
-        return _finish(recipe, rule, arrays, total, losses / whole, right / whole, lr or 0.0)
+        rate = mx.array(lr or 0.0, mx.float32)
+        return finish(arrays, total, losses / whole, right / whole, rate)
 
     return step
 
@@ -220,6 +243,15 @@ def _gradients(
     return gradients
 
 
+def _packed_gradients(
+    gradients: Callable[..., _Sums], packing: Packing, dtype: str, packed: Weights, *others: Any
+) -> _Sums:
+    """Gradients by group, from weights by group, which are cast to `dtype` a group at a time."""
+    weights = packing.unpack({key: w.astype(getattr(mx, dtype)) for key, w in packed.items()})
+    losses, right, sums = gradients(weights, *others)
+    return losses, right, {k: g.astype(mx.float32) for k, g in packing.pack(sums).items()}
+
+
 def _add(one: _Sums, other: _Sums) -> _Sums:
     sums = {name: g + other[2][name] for name, g in one[2].items()}
     return one[0] + other[0], one[1] + other[1], sums
@@ -232,7 +264,7 @@ def _finish(
     sums: Weights,
     loss: mx.array,
     accuracy: mx.array,
-    lr: float,
+    lr: mx.array,
 ) -> tuple[Arrays, mx.array]:
     """The update; if a number isn't finite, nothing changes and the report shows it."""
     counters = arrays["counters"]
@@ -243,7 +275,7 @@ def _finish(
     factors = optimizer.factors(
         recipe,
         counters["updates"] + 1,
-        mx.array(lr, mx.float32),
+        lr,
         clip / counters["loss_scale"],
         good,
     )

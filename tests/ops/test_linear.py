@@ -63,6 +63,20 @@ def test_weight_gradient_lies_as_the_weight_does(linear: Linear) -> None:
     assert memoryview(gradient).c_contiguous
 
 
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_gradients_in_half_precision_are_as_good_as_their_inputs(dtype: mx.Dtype) -> None:
+    """All sums, over images, tokens and channels, against float64: an error of one rounding."""
+    rng = np.random.default_rng(0)
+    x, ct = (mx.array(rng.uniform(0.5, 1.5, (64, 8, 24))).astype(dtype) for _ in range(2))
+    wide_x, wide_ct = (np.array(a.astype(mx.float32), np.float64) for a in (x, ct))
+    inputs = [x, mx.zeros((8, 8), dtype), mx.zeros(8, dtype)]
+    _, weight, bias = mx.vjp(over_tokens, inputs, [ct])[1]
+    expected = [np.einsum("noc,nsc->os", wide_ct, wide_x), wide_ct.sum((0, 2))]
+    spacing = 2.0 ** (-10 if dtype == mx.float16 else -7)
+    for found, value in zip((weight, bias), expected, strict=True):
+        assert (abs(np.array(found.astype(mx.float32)) - value) <= 1.1 * spacing * value).all()
+
+
 def test_affine() -> None:
     rng = np.random.default_rng(0)
     x, ct, skip = rng.standard_normal((3, N, S, C)).astype(np.float32)

@@ -101,8 +101,10 @@ def test_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = of_a_block(count)
     assert found.pop("AddMM") == 4  # forward
-    assert found.pop("Matmul") == 8  # backward: to the input and to the weight of each map
-    assert found.pop("Sum") == 6  # 4 biases; 2 weights over the batch, which token mixing shares
+    # Backward: to the input and the weight of each map; sums of the channel maps' biases, and over
+    # the batch of the token maps' weights.
+    assert found.pop("Matmul") == 12
+    assert found.pop("Sum") == 2  # the token maps' biases
     # GELUs, additions and layer norms, forward and backward.
     assert sum(found.values()) <= 12, found
     assert set(found) <= {"Compiled", "Erf", "Add", "Multiply"}
