@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import growth
 import pytest
 from fuzz.archives import TARGETS as ARCHIVES
 from fuzz.images import IMAGES
@@ -24,6 +25,17 @@ def test_every_parser_has_a_result() -> None:
     rows = {row["test"]: row for row in json.loads((RESULTS / "fuzz.json").read_text("utf-8"))}
     parsers = [*IMAGES, *ARCHIVES, *WEIGHTS, *TEXTS, "pth in PyTorch"]
     assert set(rows) >= {f"fuzz {parser}" for parser in parsers}
+
+
+def test_growth_is_what_the_code_does(tmp_path: Path) -> None:
+    rows = json.loads((RESULTS / "growth.json").read_text("utf-8"))
+    assert [row["1000"] for row in rows] == [
+        growth.pairs_compared(growth.greys(1000, alike=False)),
+        growth.pairs_compared(growth.greys(1000, alike=True)),
+        growth.images_read(1000, tmp_path / "out").total(),
+        growth.labels_seen(1000),
+        growth.lines_drawn(1000),
+    ]
 
 
 @pytest.mark.parametrize("name", ["fuzz.json", "faults.json"])
