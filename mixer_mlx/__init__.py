@@ -24,9 +24,6 @@ if TYPE_CHECKING:  # `as` exports a name to type checkers
     from .checkpoint import ModelInfo as ModelInfo
     from .checkpoint import save as save
     from .classify import Classifier as Classifier
-    from .classify import Prediction as Prediction
-    from .classify import Result as Result
-    from .classify import Results as Results
     from .config import VARIANTS as VARIANTS
     from .config import MixerConfig as MixerConfig
     from .errors import BackendError as BackendError
@@ -45,6 +42,9 @@ if TYPE_CHECKING:  # `as` exports a name to type checkers
     from .images.preprocess import Preprocess as Preprocess
     from .model import Intermediates as Intermediates
     from .model import MlpMixer as MlpMixer
+    from .results import Prediction as Prediction
+    from .results import Result as Result
+    from .results import Results as Results
     from .training.loop import Done as Done
     from .training.loop import EpochDone as EpochDone
     from .training.loop import Event as Event
@@ -61,7 +61,7 @@ _HOMES = {
     "analysis.evaluate": "Metrics evaluate",
     "catalog": "CATALOG CatalogEntry",
     "checkpoint": "ModelInfo save",
-    "classify": "Classifier Prediction Result Results",
+    "classify": "Classifier",
     "config": "VARIANTS MixerConfig",
     "convert": "load load_embedder",
     "errors": "BackendError CheckpointError ConfigError ConversionError ImageError MixerError "
@@ -71,6 +71,7 @@ _HOMES = {
     "images.find": "find_images",
     "images.preprocess": "Preprocess",
     "model": "Intermediates MlpMixer",
+    "results": "Prediction Result Results",
     "training.loop": "Done EpochDone Event Saved StepDone fit",
     "training.recipe": "Recipe",
     "training.recipes": "RECIPES",

@@ -22,6 +22,7 @@ LAYERS = [
     ["layers"],
     ["siblings"],
     ["labels", "model", "markup"],
+    ["results"],
     ["catalog", "inference", "resolution"],
     ["checkpoint"],
     ["channels", "loaded"],

@@ -55,7 +55,7 @@ def _to_json(result: "Result") -> list[Any]:
 
 
 def _result(image: "ImageInput | None", values: list[Any] | None, rank: int) -> "Result":
-    from mixer_mlx.classify import Prediction, Result
+    from mixer_mlx.results import Prediction, Result
 
     name, predictions, error = values or (None, [], None)
     if image is None or name != str(image):

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from mixer_mlx.checks import check_choice, check_whole
 from mixer_mlx.choices import ExplainMethod
-from mixer_mlx.classify import Classifier, Prediction
+from mixer_mlx.classify import Classifier
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.decode import ImageInput
 from mixer_mlx.images.preprocess import normalized
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.results import Prediction
 from mixer_mlx.runtime.streams import one_core_each, rounds, streams
 from mixer_mlx.runtime.tuning import MAX_TRAINING_PART
 

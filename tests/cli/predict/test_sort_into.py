@@ -13,8 +13,8 @@ from typing import BinaryIO
 import pytest
 from growth import images_read
 
-from mixer_mlx.classify import Prediction, Result
 from mixer_mlx.cli.predict.sort_into import Sorter, folder_names
+from mixer_mlx.results import Prediction, Result
 from mixer_mlx.runtime.files import open_regular
 
 
