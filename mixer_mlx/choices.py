@@ -34,6 +34,8 @@ Balance = Literal["none", "loss", "sampling"]
 Freeze = Literal["backbone"]
 HeadStart = Literal["zeros", "ridge"]
 """How a new head starts: as zeros, or as the ridge regression on the frozen features."""
+Shuffle = Literal["patches", "pixels"]
+"""A fixed order of pixels: patches and the pixels inside them permuted, or all pixels."""
 WeightsName = Literal["raw", "ema"]
 """A run's weights, and their exponential moving average."""
 RecipeName = Literal[

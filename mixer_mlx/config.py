@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from .checks import check_choice, check_image_size, check_keys, check_whole, wrong
-from .choices import HiddenAct, ModelType
+from .choices import HiddenAct, ModelType, Shuffle
 from .errors import ConfigError
 
 MAX_PARAMETERS = 4_000_000_000
@@ -48,7 +48,8 @@ class MixerConfig:
     `tokens_mlp_dim` is 0. The width of a gated hidden layer (gMLP, gMixer) counts both halves.
     `num_classes` 0 means no head: the model returns pre-logits. `hidden_act` is "gelu" (erf, as in
     timm), "gelu_tanh" (as in Flax) or "silu" (gMixer), and depends on the checkpoint.
-    `layer_norm_eps` is 1e-6 in both reference implementations.
+    `layer_norm_eps` is 1e-6 in both reference implementations. `shuffle` is for experiments: the
+    model puts the pixels of every image in this fixed order first, see `shuffle.pixel_order`.
 
     Raises ConfigError for a value of the wrong type or out of range, and unless the
     patch size divides both sides of the image.
@@ -65,6 +66,7 @@ class MixerConfig:
     num_classes: int = 1000
     hidden_act: HiddenAct = "gelu"
     layer_norm_eps: float = 1e-6
+    shuffle: Shuffle | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
@@ -73,6 +75,8 @@ class MixerConfig:
         self._check_widths()
         self._check_image_size()
         check_choice("hidden_act", self.hidden_act, HiddenAct)
+        if self.shuffle is not None:
+            check_choice("shuffle", self.shuffle, Shuffle)
         eps = self.layer_norm_eps
         if not isinstance(eps, float) or not 0 < eps < 1:
             raise ConfigError(f"layer_norm_eps is {eps!r}; it must be a number between 0 and 1.")
@@ -185,13 +189,14 @@ class MixerConfig:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "image_size": list(self.image_size)}
+        """Plain values for JSON; `shuffle` only if there is one."""
+        values = {**dataclasses.asdict(self), "image_size": list(self.image_size)}
+        return {key: value for key, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "MixerConfig":
         """The inverse of `to_dict`. Raises ConfigError for a missing or unknown key."""
-        check_keys("config", values, cls, all_=True)
+        check_keys("config", {"shuffle": None, **values}, cls, all_=True)
         return cls(**values)  # type: ignore[arg-type]
 
 

@@ -16,6 +16,7 @@ from . import siblings
 from .config import MixerConfig
 from .errors import ConfigError
 from .layers import ChannelLinear, MlpBlock, TokenLinear, lecun_normal
+from .shuffle import shuffled
 
 
 class Intermediates(NamedTuple):
@@ -148,6 +149,8 @@ class MlpMixer(nn.Module):
                 f"Expected images of shape (N, {', '.join(map(str, expected))}), got "
                 f"{tuple(x.shape)}; resize them, or resize the model."
             )
+        if self._config.shuffle:
+            x = shuffled(x, self._config.shuffle, self._config.patch_size)
         return self.stem(x.astype(self.dtype))
 
     def pool(self, x: mx.array) -> mx.array:

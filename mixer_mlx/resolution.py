@@ -23,6 +23,11 @@ def resize(model: MlpMixer, image_size: tuple[int, int]) -> MlpMixer:
     multiples of the trained ones.
     """
     old = model.config
+    if old.shuffle:
+        raise ConfigError(
+            "The model sees images in a shuffled order, which a larger image doesn't have; train "
+            "one without `shuffle`."
+        )
     ratio = _ratio(old, image_size)
     K = ratio[0] * ratio[1]
     config = old.replace(image_size=image_size, tokens_mlp_dim=K * old.tokens_mlp_dim)

@@ -20,7 +20,7 @@ LAYERS = [
     ["config"],
     ["ops", "images", "runtime"],
     ["layers"],
-    ["siblings"],
+    ["siblings", "shuffle"],
     ["labels", "model", "markup"],
     ["results"],
     ["catalog", "inference", "resolution"],

@@ -1,26 +1,36 @@
 """docs/paper.md: its equalities, and that it holds what the cheap commands print."""
 
 import importlib.util
+import json
+import re
 from pathlib import Path
 from types import ModuleType
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
+from PIL import Image
+from typer.testing import CliRunner
 
 from mixer_mlx import MixerConfig, MlpMixer
+from mixer_mlx.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def paper() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("paper", ROOT / "scripts" / "paper.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def paper() -> ModuleType:
+    return script("paper")
 
 
 @pytest.fixture
@@ -83,3 +93,37 @@ def test_the_page_holds_what_is_printed(
     paper.COMMANDS[name]()
     shown = "".join(f"    {line}\n" for line in capsys.readouterr().out.splitlines())
     assert f"    $ python scripts/paper.py {name}\n{shown}" in paper.PAGE.read_text("utf-8")
+
+
+def test_the_page_holds_the_drawn_units(paper: ModuleType, tmp_path: Path) -> None:
+    args = ["visualize", "cifar10", "-o", str(tmp_path / "paper"), "--block", "0"]
+    shown = CliRunner().invoke(app, [*args, "--format", "json"]).output
+    page = paper.PAGE.read_text("utf-8")
+    for line in shown.splitlines():
+        row = json.loads(line)
+        name, shape = Path(row["file"]).name, ", ".join(map(str, row["shape"]))
+        numbers = f" +{row['units']}  {shape} +{row['scale']}"
+        assert re.search(rf"^    docs/paper/{re.escape(name)}{numbers}$", page, re.M), name
+        with Image.open(row["file"]) as now, Image.open(ROOT / "docs" / "paper" / name) as then:
+            assert now.size == then.size
+
+
+def test_the_page_and_the_shuffle_experiment_have_the_same_models(paper: ModuleType) -> None:
+    page = paper.PAGE.read_text("utf-8")
+    for name, make in script("shuffle").MODELS.items():
+        count = sum(array.size for _, array in tree_flatten(make().parameters()))
+        assert re.search(rf"^    {name} +{count:,}( +\d+\.\d%){{3}}$", page, re.M)
+
+
+@pytest.mark.parametrize(("name", "order"), [("Mixer", "pixels"), ("CNN", "patches")])
+def test_the_shuffle_experiment_trains_and_measures(
+    monkeypatch: pytest.MonkeyPatch, name: str, order: str
+) -> None:
+    """Black from white can be told in any order."""
+    shuffle = script("shuffle")
+    monkeypatch.setattr(shuffle, "BATCH", 4)
+    labels = np.arange(8, dtype=np.int32) % 2
+    images = np.broadcast_to(labels[:, None, None, None] * 255, (8, 32, 32, 3)).astype(np.uint8)
+    mx.random.seed(0)
+    model = shuffle.trained(shuffle.MODELS[name](), images, labels, order, 10)
+    assert shuffle.accuracy(model, images, labels, order) == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from mixer_mlx.choices import Balance, DType, Optimizer, RecipeName, TrackerName
+from mixer_mlx.choices import Balance, DType, Optimizer, RecipeName, Shuffle, TrackerName
 
 from ..terminal import options
 
@@ -104,6 +104,14 @@ class TrainingOptions:
             "--rand-augment",
             help="RandAugment: operations per image x magnitude (0-30), e.g. 2x15; or none.",
             metavar="LAYERSxMAGNITUDE",
+        ),
+    ] = None
+    shuffle: Annotated[
+        Shuffle | None,
+        typer.Option(
+            "--shuffle",
+            help="See all images in a fixed random order of patches and of the pixels inside them, "
+            "or of all pixels: an experiment of the paper.",
         ),
     ] = None
     mixup: Annotated[

@@ -141,6 +141,11 @@ def export(
     """
     check(out, format, options, force=force)
     path, kind = Path(out), FORMATS[format]
+    if info.config.shuffle:
+        raise ConfigError(
+            "The model sees images in a shuffled order, which no other format has; export one "
+            "that was trained without `shuffle`."
+        )
     kind.check_model(info, options)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

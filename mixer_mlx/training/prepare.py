@@ -41,7 +41,8 @@ def new_model(
 ) -> tuple[MlpMixer, ModelInfo]:
     """A randomly initialised model for these classes; the recipe's seed decides the weights."""
     mx.random.seed(recipe.seed)
-    model = MlpMixer(config.replace(num_classes=len(classes)))
+    shuffle = recipe.shuffle or config.shuffle
+    model = MlpMixer(config.replace(num_classes=len(classes), shuffle=shuffle))
     model.head.bias = mx.full(len(classes), recipe.head_bias)
     mx.eval(model.parameters())
     return model, ModelInfo(model.config, preprocess, classes)
@@ -61,7 +62,8 @@ def adapted(
     """
     if image_size and image_size != info.config.image_size:
         trained = resolution.resize(trained, image_size)
-    config = trained.config.replace(num_classes=len(classes))
+    shuffle = recipe.shuffle or trained.config.shuffle
+    config = trained.config.replace(num_classes=len(classes), shuffle=shuffle)
     model = MlpMixer(config)
     parameters = trained.parameters()
     head = parameters.pop("head", None)

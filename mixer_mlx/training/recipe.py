@@ -24,6 +24,7 @@ from mixer_mlx.choices import (
     Loss,
     Optimizer,
     Schedule,
+    Shuffle,
 )
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.runtime.documents import read_toml
@@ -37,6 +38,7 @@ _CHOICES = {
     "head": HeadStart,
     "augmentation": AugmentationName,
     "balance": Balance,
+    "shuffle": Shuffle,
 }
 # Lowest and highest allowed, both included.
 _WHOLE = {
@@ -73,7 +75,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 _FLAGS = ("drop_path_rescale", "flip", "gradient_checkpointing")
 _OPTIONAL = {
     *("epochs", "steps", "min_steps", "max_steps", "clip_norm", "ema_decay", "patience"),
-    *("validate_every", "save_every", "freeze", "rand_augment"),
+    *("validate_every", "save_every", "freeze", "rand_augment", "shuffle"),
 }
 """Fields that may be None."""
 
@@ -110,7 +112,9 @@ class Recipe:
 
     Augmentation: "crop" is a random resized crop, "pad" a padded crop, "auto" chooses by the image
     size; `flip` mirrors images at random. `rand_augment` is (layers, magnitude) or None, `erasing`
-    the probability of random erasing. `mixup` and `cutmix` are the p of Beta(p, p), 0 for none.
+    the probability of random erasing. `shuffle` makes the model see all images in a fixed order of
+    patches or pixels, in every later use, too (`MixerConfig.shuffle`). `mixup`
+    and `cutmix` are the p of Beta(p, p), 0 for none.
     """
 
     epochs: int | None = None
@@ -146,6 +150,7 @@ class Recipe:
     flip: bool = True
     rand_augment: tuple[int, int] | None = None
     erasing: float = 0.0
+    shuffle: Shuffle | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
     balance: Balance = "none"

@@ -18,6 +18,7 @@ from mixer_mlx.training.recipes import RECIPES, named
         ("dtype", "float64"),
         ("freeze", "head"),
         ("augmentation", "mixup"),
+        ("shuffle", "rows"),
         ("batch_size", 0),
         ("batch_size", 2.0),
         ("batch_size", True),

@@ -38,6 +38,36 @@ def test_find_lr(mixer, photos: Path, tmp_path: Path) -> None:  # type: ignore[n
     assert "create it first" in mixer(*args[:-1], tmp_path / "no" / "lr.png").err
 
 
+def test_shuffled_images_in_training_evaluation_and_resume(  # type: ignore[no-untyped-def]
+    mixer, photos: Path, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    for split, numbers in (("train", range(5)), ("val", range(5, 8))):
+        for name in ("red", "blue"):
+            (data / split / name).mkdir(parents=True)
+            for number in numbers:
+                (photos / name / f"{number}.png").rename(data / split / name / f"{number}.png")
+    args = ("train", data, "--like", SMALL, "-o", out, "--steps", 3, "-b", 4, "--no-report", "-q")
+    assert mixer(*args, "--shuffle", "pixels").code == 0
+    assert json.loads((out / "run.json").read_text())["recipe"]["shuffle"] == "pixels"
+    losses = _losses(out / "log.jsonl")
+    evaluated = ("evaluate", data, "-m", out, "--format", "json", "-q", "--dtype", "float32")
+    assert json.loads(mixer(*evaluated).out)["loss"] == pytest.approx(min(losses), abs=1e-5)
+    config = json.loads((out / "best" / "config.json").read_text())
+    assert config.pop("shuffle") == "pixels"
+    (out / "best" / "config.json").write_text(json.dumps(config))
+    assert json.loads(mixer(*evaluated).out)["loss"] != pytest.approx(min(losses), abs=1e-4)
+    refused = mixer(*args, "--shuffle", "patches", "--resume")
+    assert refused.code == 1
+    assert "started with shuffle pixels, not patches" in refused.err
+
+
+def _losses(log: Path) -> list[float]:
+    """Of each validation."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line["raw"]["loss"] for line in lines if line["event"] == "epoch"]
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
 def test_a_missing_library_is_a_sentence_before_anything_starts(
     mixer,  # type: ignore[no-untyped-def]
