@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +14,7 @@ from mixer_mlx import Classifier, ConfigError, resolution
 from mixer_mlx.analysis.evaluate import Outcome
 from mixer_mlx.analysis.explain import Explainer, mean_colour, random_masks
 from mixer_mlx.analysis.heatmap import maps_of_mistakes, overlay, page
+from mixer_mlx.choices import ExplainMethod
 
 METHODS = ["rise", "occlusion", "gradient"]
 
@@ -30,18 +32,20 @@ def large(classifier: Classifier) -> Classifier:
     return Classifier(model, replace(classifier.info, config=model.config, preprocess=preprocess))
 
 
+Mosaic = tuple[NDArray[np.uint8], int, tuple[int, int]]
+
+
 @pytest.fixture(scope="module")
-def mosaics(
-    classifier: Classifier, golden: Path
-) -> list[tuple[NDArray[np.uint8], int, tuple[int, int]]]:
+def mosaics(classifier: Classifier, golden: Path) -> list[Mosaic]:
     """Four CIFAR images of different classes each; the class in one quadrant, and which."""
     with np.load(golden / "timm_cifar10" / "expected.npz") as arrays:
         images = arrays["pictures"]
         names = [str(path).split("/")[-2] for path in arrays["paths"]]
     labels = np.array([classifier.labels.index(name) for name in names])
-    known = [i for i in range(16) if classifier(images[i])[0].index == labels[i]]
+    found = classifier.predictions(images, k=1)
+    known = [i for i in range(16) if found[i][0].index == labels[i]]
     rng, made = np.random.default_rng(0), []
-    while len(made) < 3:
+    while len(made) < 12:
         chosen = rng.choice(known, 4, replace=False)
         if len(set(labels[chosen])) == 4:
             a, b, c, d = images[chosen]
@@ -51,20 +55,46 @@ def mosaics(
     return made
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_map_lies_in_the_quadrant_of_the_class(  # type: ignore[no-untyped-def]
-    large: Classifier, mosaics, method
-) -> None:
-    """Twice chance on average, and the highest quadrant; docs/cli.md has the figures."""
-    shares, highest = [], []
+def in_quadrants(explainer: Explainer, mosaics: list[Mosaic]) -> tuple[float, int]:
+    """The mean share of what speaks for the class that is in its quadrant; how often the highest.
+
+    A map in which nothing speaks for it has a share of 0.
+    """
+    shares, highest = [], 0
     for image, index, quadrant in mosaics:
-        found = Explainer(large, method).map(image, index)
-        sums = found.reshape(2, 8, 2, 8).sum(axis=(1, 3))
+        sums = explainer.map(image, index).reshape(2, 8, 2, 8).sum(axis=(1, 3))
         positive = np.maximum(sums, 0)
-        shares.append(positive[quadrant] / positive.sum())
-        highest.append(bool(sums[quadrant] == sums.max()))
-    assert np.mean(shares) > 0.5
-    assert all(highest)
+        shares.append(positive[quadrant] / max(positive.sum(), 1e-9))
+        highest += bool(sums[quadrant] == sums.max() > 0)
+    return float(np.mean(shares)), highest
+
+
+@pytest.mark.parametrize(
+    ("method", "count", "cheaper"),
+    [("rise", 4, {"masks": 32}), ("occlusion", 1, {}), ("gradient", 8, {"steps": 4})],
+)
+def test_the_map_lies_in_the_quadrant_of_the_class(
+    large: Classifier, mosaics: list[Mosaic], method: ExplainMethod, count: int, cheaper: Any
+) -> None:
+    """On as many as take a second or two each; chance is 0.25."""
+    share, highest = in_quadrants(Explainer(large, method, **cheaper), mosaics[:count])
+    assert share > 0.6
+    assert highest >= count - 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "share", "highest"),
+    [("rise", 0.78, 11), ("occlusion", 0.66, 10), ("gradient", 0.77, 12)],
+)
+def test_how_much_lies_in_the_quadrant_of_the_class(
+    large: Classifier, mosaics: list[Mosaic], method: ExplainMethod, share: float, highest: int
+) -> None:
+    """docs/cli.md has these figures."""
+    assert in_quadrants(Explainer(large, method), mosaics) == (
+        pytest.approx(share, abs=0.01),
+        highest,
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
