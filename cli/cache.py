@@ -1,5 +1,6 @@
-"""`mixer cache`: converted models on disk."""
+"""`mixer cache`: converted models, and indexes of folders, on disk."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -8,16 +9,19 @@ from mixer_mlx.errors import CheckpointError, SourceError
 
 from .terminal import options, output
 
-app = typer.Typer(help="List, verify or remove converted models on disk.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, verify or remove converted models and indexes on disk.", no_args_is_help=True
+)
 
 
 @app.command("list")
 def list_models(format: options.FormatOption = "table") -> None:
-    """List downloaded and converted models, with their size on disk."""
+    """List converted models, and indexes of folders (`mixer nearest`), with their size on disk."""
     from mixer_mlx.convert.fetch import cache
 
-    rows = [
+    rows: list[dict[str, object]] = [
         {
+            "kind": "model",
             "source": entry.source,
             "dtype": entry.dtype,
             "revision": entry.revision,
@@ -25,6 +29,17 @@ def list_models(format: options.FormatOption = "table") -> None:
             "path": str(entry.path),
         }
         for entry in cache.entries()
+    ]
+    rows += [
+        {
+            "kind": "index",
+            "source": index.folder,
+            "dtype": "float16",
+            "revision": index.fingerprint,
+            "mib": round(index.size / 2**20, 1),
+            "path": str(index.path),
+        }
+        for index in cache.indexes()
     ]
     if rows:
         output.write_rows(rows, format)
@@ -37,14 +52,15 @@ def remove(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names or addresses that `mixer cache list` shows.", metavar="MODEL..."
+            help="Models, or folders with an index, that `mixer cache list` shows.",
+            metavar="MODEL|FOLDER...",
         ),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Remove all models, downloads and indexes.")
     ] = False,
 ) -> None:
-    """Remove converted models and the downloads they came from.
+    """Remove converted models and the downloads they came from, and indexes of folders.
 
     The Hub's own cache is left alone: `hf cache` manages it.
     """
@@ -52,23 +68,33 @@ def remove(
         raise typer.BadParameter("name the models to remove, or use --all.")
     from mixer_mlx.convert.fetch import cache
 
-    wanted = {_source(model) for model in models or ()}
-    found = [entry for entry in cache.entries() if everything or entry.source in wanted]
-    if missing := wanted - {entry.source for entry in found}:
+    entries, indexes = cache.entries(), cache.indexes()
+    known = {entry.source for entry in entries}
+    folders = {index.folder for index in indexes}
+    wanted = {_kept_as(model, known, folders) for model in models or ()}
+    if missing := wanted - known - folders:
         raise CheckpointError(
             f"{sorted(missing)[0]} isn't in the cache; `mixer cache list` shows what is."
         )
-    for entry in found:
-        cache.remove(entry)
-        output.say(f"Removed {entry.source} ({entry.dtype}).")
+    for entry in entries:
+        if everything or entry.source in wanted:
+            cache.remove(entry)
+            output.say(f"Removed {entry.source} ({entry.dtype}).")
+    for index in indexes:
+        if everything or index.folder in wanted:
+            index.path.unlink(missing_ok=True)
+            output.say(f"Removed the index of {index.folder}.")
     if everything:
         cache.remove_downloads()
 
 
-def _source(model: str) -> str:
-    """The address under which the cache keeps a model; a text that isn't one stays as it is."""
+def _kept_as(model: str, known: set[str], folders: set[str]) -> str:
+    """The address of a model, or the folder of an index, in the cache; else the text as it is."""
     from mixer_mlx.convert import locate
 
+    folder = os.path.realpath(model)
+    if model not in known and folder in folders:
+        return folder
     try:
         return locate.resolve(model).text
     except SourceError:

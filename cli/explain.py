@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixer_mlx.choices import DEFAULT_MODEL, ExplainMethod
+from mixer_mlx.errors import ImageError
 
 from .terminal import files, options, output
 
@@ -76,7 +77,10 @@ def explain(
         classifier = load(model, dtype=dtype, device=device, listener=listener)
     index = None if class_name is None else find_label(classifier.labels, class_name)
     explainer = Explainer(classifier, method, masks, seed, batch_size)
-    found = explainer(image, index, exact=exact)
+    try:
+        found = explainer(image, index, exact=exact)
+    except ImageError as error:
+        raise ImageError(f"{image}: {error}") from error
     record = _record(str(image), model, found)
     _write(out, found, {**record, "map": found.map.tolist()})
     if format == "table":

@@ -20,6 +20,7 @@ from filelock import FileLock
 from mixer_mlx import checkpoint
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.errors import CheckpointError, ConfigError, SourceError
+from mixer_mlx.features.store import folder_of
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.runtime import macos
 from mixer_mlx.runtime.atomic import replacing_folder
@@ -45,6 +46,20 @@ class Cached:
         return sum(file.lstat().st_size for file in macos.entries(self.path))
 
 
+@dataclass(frozen=True)
+class Index:
+    """The vectors of a folder's images, by the model with this fingerprint."""
+
+    path: Path
+    folder: str
+    fingerprint: str
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self.path.lstat().st_size
+
+
 def root() -> Path:
     """The folder of the cache. Raises SourceError if there is no home folder for it."""
     if chosen := os.environ.get("MIXER_MLX_CACHE"):
@@ -66,6 +81,15 @@ def downloads(url: str) -> Path:
 def index(folder: Path, fingerprint: str) -> Path:
     """The file for the vectors of a folder's images, by the model with this fingerprint."""
     return root() / "indexes" / f"{_key(os.path.realpath(folder))}-{fingerprint}.npz"
+
+
+def indexes() -> list[Index]:
+    """All indexes, in order of their folders."""
+    paths = (root() / "indexes").glob("[!.]*.npz")
+    found = [
+        Index(path, folder_of(path) or path.stem, path.stem.rpartition("-")[2]) for path in paths
+    ]
+    return sorted(found, key=lambda index: (index.folder, index.fingerprint))
 
 
 def listing(dataset: str, revision: str) -> Path:

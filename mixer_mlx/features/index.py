@@ -1,8 +1,9 @@
 """The index of a folder: its images' vectors in a file, of which only changes are computed."""
 
+import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,10 +16,12 @@ from mixer_mlx.images.find import images_below
 from mixer_mlx.runtime.atomic import replacing_file, written_file
 
 from .embed import Embedder, Embedding
-from .store import Vectors, origin_of, read, write_npz
+from .store import Origin, Vectors, origin_of, read, write_npz
 
 Stat = tuple[int, int]
 """A file's size in bytes and time of change in nanoseconds."""
+FIRST = 1024
+"""The file is written for the first time after so many images."""
 
 
 def update(
@@ -34,7 +37,8 @@ def update(
     """Bring the index `file` of a folder up to date, and open it.
 
     Images that are new, or whose size or time changed, are embedded; those that are gone are left
-    out. Vectors are float16. What an interrupted call has embedded is kept. Raises ConfigError if
+    out. Vectors are float16. The file is written each time that it has doubled, so that a call that
+    is killed loses half of its work at most, and an interrupted one nothing. Raises ConfigError if
     the file can't be written.
     """
     found = {name: _stat(name) for name in images_below(os.fspath(folder))}
@@ -47,21 +51,36 @@ def update(
     new = [name for name in found if name not in kept]
     if not new and list(kept) == old.names == list(found):
         return old
+    origin, failed = origin_of(embedder, model), 0
+
+    def note(one: Embedding) -> None:
+        nonlocal failed
+        failed += 1
+        on_unreadable(one)
+
+    counts = itertools.count(1)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent) as fresh:
-            done: list[str] = []
-            try:
-                stream = embedder.stream(_images(new), batch_size=batch_size)
-                _embed(stream, fresh, done, on_unreadable, tick)
-            finally:
-                _write(file, embedder, model, found, old, kept, done, fresh)
+        while True:
+            size = max(FIRST, len(kept))
+            part, new = new[:size], new[size:]
+            with tempfile.TemporaryFile(dir=file.parent) as fresh:
+                done: list[str] = []
+                try:
+                    for one in embedder.stream(_images(part), batch_size=batch_size):
+                        _add(one, fresh, done, note)
+                        tick(next(counts), failed)
+                finally:
+                    _write(file, os.path.realpath(folder), origin, found, old, kept, done, fresh)
+            if not new:
+                return read(file)
+            old = read(file)
+            kept = {name: row for row, name in enumerate(old.names)}
     except OSError as error:
         raise ConfigError(
             f"The index {file} can't be written: {error.strerror}; make one with "
             f"`features.index.update({str(folder)!r})`, and search in that file."
         ) from error
-    return read(file)
 
 
 def store(
@@ -81,29 +100,24 @@ def _images(names: Sequence[str]) -> Sequence[ImageInput]:
     return list(names)
 
 
-def _embed(
-    stream: Iterator[Embedding],
+def _add(
+    one: Embedding,
     fresh: BinaryIO,
     done: list[str],
     on_unreadable: Callable[[Embedding], None],
-    tick: Callable[[int, int], None],
 ) -> None:
-    """Append vectors to the file `fresh`, and their names to `done`."""
-    failed = 0
-    for one in stream:
-        if one.vector is None:
-            failed += 1
-            on_unreadable(one)
-        else:
-            fresh.write(one.vector.astype(np.float16).tobytes())
-            done.append(str(one.image))
-        tick(len(done) + failed, failed)
+    """Append a vector to the file `fresh`, and its name to `done`."""
+    if one.vector is None:
+        on_unreadable(one)
+    else:
+        fresh.write(one.vector.astype(np.float16).tobytes())
+        done.append(str(one.image))
 
 
 def _write(
     file: Path,
-    embedder: Embedder,
-    model: str,
+    folder: str,
+    origin: Origin,
     found: dict[str, Stat],
     old: Vectors,
     kept: dict[str, int],
@@ -111,16 +125,15 @@ def _write(
     fresh: BinaryIO,
 ) -> None:
     fresh.flush()
-    C = embedder.info.config.hidden_dim
+    C = old.array.shape[1]
     added = np.memmap(fresh, np.float16, "r", shape=(len(done), C)) if done else np.empty((0, C))
     places = {name: (old.array, row) for name, row in kept.items()}
     places |= {name: (added, row) for row, name in enumerate(done)}
     names = [name for name in found if name in places]
     vectors = (places[name][0][places[name][1]] for name in names)
     stat = np.array([found[name] for name in names], np.int64).reshape(-1, 2)
-    origin = origin_of(embedder, model)
     with replacing_file(file) as temporary:
-        write_npz(temporary, names, vectors, (C,), "float16", origin, stat)
+        write_npz(temporary, names, vectors, (C,), "float16", origin, stat, folder)
 
 
 def _stat(name: str) -> Stat:

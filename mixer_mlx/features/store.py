@@ -1,6 +1,6 @@
 """Files of vectors: made of a log in bounded memory, and read without loading them.
 
-.npz      `vectors` (N, ...), `names` (N,) and `origin` (JSON); of an index `stat`, too
+.npz      `vectors` (N, ...), `names` (N,) and `origin` (JSON); of an index `stat` and `folder`, too
 .npy      the vectors; names and origin are in FILE.npy.json
 .jsonl    `{"image": name, "vector": [...]}` or `{"image": name, "error": sentence}` in each line
 .parquet  the columns image, vector and error
@@ -94,6 +94,7 @@ def write_npz(
     dtype: FloatName,
     origin: Origin,
     stat: NDArray[np.int64] | None = None,
+    folder: str = "",
 ) -> None:
     """Write a .npz file, whose vectors, each of `shape`, needn't be in memory."""
     width = max(map(len, names), default=1) or 1
@@ -111,6 +112,8 @@ def write_npz(
         if stat is not None:
             with _member(archive, "stat") as file:
                 npy.write_array(file, stat)
+            with _member(archive, "folder") as file:
+                npy.write_array(file, np.array(folder))
 
 
 def _member(archive: zipfile.ZipFile, name: str, compression: int = zipfile.ZIP_STORED) -> Any:
@@ -290,6 +293,15 @@ def _read_npz(path: Path) -> Vectors:
             if stat.shape != (len(names), 2) or stat.dtype != np.dtype(np.int64):
                 raise ValueError(f"stat is {stat.dtype}, {stat.shape}")
     return Vectors(names, array, origin, stat)
+
+
+def folder_of(path: Path) -> str:
+    """The folder whose index the file is, as an absolute path; "" if it isn't known."""
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            return str(_small(archive, "folder.npy", 2**20))
+    except (OSError, ValueError, KeyError, EOFError, *_BROKEN):
+        return ""
 
 
 def _member_file(archive: zipfile.ZipFile, name: str) -> io.BufferedReader:

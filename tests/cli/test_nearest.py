@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mixer_mlx.errors import CheckpointError
+from mixer_mlx.features import index
 from mixer_mlx.features.embed import Embedder
 
 ARGS = ("-m", "cifar10", "--dtype", "float32")
@@ -79,6 +80,54 @@ def test_only_changes_are_computed(  # type: ignore[no-untyped-def]
     computed.clear()
     mixer("nearest", cat, "--in", photos, "-m", "cifar10", "--dtype", "float16", "-q")
     assert computed == ["cat.png"]  # the same model
+
+
+def test_the_cache_lists_and_removes_indexes(  # type: ignore[no-untyped-def]
+    mixer, photos: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXER_MLX_CACHE", str(tmp_path / "cache"))
+    for folder in (photos / "red", photos / "blue"):
+        assert mixer("nearest", cat, "--in", folder, *ARGS, "-q").code == 0
+    rows = [
+        json.loads(line) for line in mixer("cache", "list", "--format", "json").out.splitlines()
+    ]
+    assert [(row["kind"], row["source"]) for row in rows] == [
+        ("index", str(photos / "blue")),
+        ("index", str(photos / "red")),
+    ]
+    monkeypatch.chdir(photos)
+    assert mixer("cache", "remove", "green").code == 1
+    assert mixer("cache", "remove", "red").err == f"Removed the index of {photos}/red.\n"
+    assert not Path(rows[1]["path"]).exists()
+    assert str(photos / "blue") in mixer("cache", "list").out
+    assert "blue" in mixer("cache", "remove", "--all").err
+    assert "empty" in mixer("cache", "list").err
+
+
+def test_an_index_is_written_as_it_grows(  # type: ignore[no-untyped-def]
+    mixer, photos: Path, cat: Path, computed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a call that is killed has written is there for the next."""
+    monkeypatch.setattr(index, "FIRST", 3)
+    written = index.write_npz
+    sizes = []
+
+    def dies(target: Path, names: list[str], *rest: object) -> None:
+        if len(names) > 6:
+            raise CheckpointError("Killed.")
+        sizes.append(len(names))
+        written(target, names, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "write_npz", dies)
+        assert mixer("nearest", cat, "--in", photos, *ARGS, "-q").code == 1
+    assert sizes == [3, 6]
+    computed.clear()
+    args = ("nearest", cat, "--in", photos, *ARGS, "-q", "-k", 16, "--format", "csv")
+    run = mixer(*args)
+    assert len(computed) == 16 - 6 + 1
+    assert len(run.out.splitlines()) == 17
+    assert mixer(*args).out == run.out
 
 
 def test_what_an_interrupted_call_has_computed_is_kept(  # type: ignore[no-untyped-def]
