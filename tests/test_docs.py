@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,25 @@ def test_readme_figures_are_those_of_the_catalogue() -> None:
         entry = CATALOG[name]
         mib = f"{entry.download_bytes / 2**20:.0f}"
         assert cells == [entry.config.variant_name, f"{entry.top1:g}", f"{entry.real:g}", mib]
+
+
+def test_readme_quotes_the_tutorial_and_check() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    quoted = readme.split("<!-- from the tutorial -->\n")[1].split("<!-- end of")[0]
+    check, *blocks = re.split(r"\n(?=    \$ )", quoted.rstrip("\n"))
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+    assert len(blocks) == 2
+    for block in blocks:
+        assert f"{block.rstrip()}\n" in tutorial, "quote docs/tutorial.md"
+    command, *lines = textwrap.dedent(check).rstrip("\n").split("\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "mixer_mlx", *command.split()[2:]],
+        cwd=ROOT / "examples",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert lines == [line.rstrip() for line in run.stdout.splitlines()]
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
