@@ -2,6 +2,7 @@
 
 import itertools
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -22,7 +23,7 @@ from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.runtime import worker
 from mixer_mlx.runtime.streams import Part, one_core_each, rounds, streams
 from mixer_mlx.runtime.threads import in_threads, workers
-from mixer_mlx.runtime.tuning import COMPILE_FORWARD_FROM
+from mixer_mlx.runtime.tuning import COMPILE_FORWARD_AFTER, COMPILE_FORWARD_FROM
 
 from .checkpoint import ModelInfo
 from .errors import CheckpointError, ImageError
@@ -97,7 +98,7 @@ class Forward:
         self._plain: _Batched = partial(self._output, model)
         self._compiled: _Batched = mx.compile(self._plain, inputs=model.state)
         self._whole: dict[Finish, _Whole] = {}
-        self._sizes: set[int] = set()  # of earlier batches
+        self._sizes: Counter[int] = Counter()  # of earlier batches
         self._own()
 
     def __call__(
@@ -213,14 +214,17 @@ class Forward:
 
     def _forward(self, pixels: NDArray[np.uint8], finish: Finish) -> tuple[mx.array, ...]:
         """Whether all outputs are finite, and what `finish` keeps of them; not yet evaluated."""
-        # Only for a size that repeats: compiling doesn't pay off for a single image.
-        size = len(pixels)
-        config, again = self._model.config, size in self._sizes
-        compiled = again and backend.worth_compiling(config, size, COMPILE_FORWARD_FROM)
-        self._sizes.add(size)
+        compiled = self._pays_off(len(pixels))
         if compiled and backend.gpu_is_default():
             return self._whole_of(finish)(mx.array(pixels))
         return _checked(self._in_parts(self._compiled if compiled else self._plain, pixels), finish)
+
+    def _pays_off(self, size: int) -> bool:
+        """Whether to compile: only for a size that repeats, and if small, often."""
+        earlier = self._sizes[size]
+        self._sizes[size] += 1
+        threshold = min(COMPILE_FORWARD_FROM, COMPILE_FORWARD_AFTER // max(1, earlier))
+        return earlier > 0 and backend.worth_compiling(self._model.config, size, threshold)
 
     def _whole_of(self, finish: Finish) -> _Whole:
         """All that a GPU does with a batch as one function: each launch there costs time."""

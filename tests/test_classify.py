@@ -244,3 +244,17 @@ def test_a_result_may_be_asked_for_in_another_thread(classifier: Classifier, cat
     thread.start()
     thread.join(timeout=60)
     assert [result.predictions for result in found] == [tuple(classifier(cat))] * 3
+
+
+def test_small_batches_are_compiled_when_they_have_come_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Never for one image: g++ takes as long as hundreds of them."""
+    classifier = load("cifar10", dtype="float32", device="cpu")
+    network, seen = classifier._network, []
+    monkeypatch.setattr("mixer_mlx.runtime.backend.gpu_is_default", lambda: False)
+    monkeypatch.setattr(network, "_compiled", lambda x: seen.append(len(x)) or network._plain(x))
+    monkeypatch.setattr("mixer_mlx.forward.COMPILE_FORWARD_AFTER", 3 * 64 * 128)
+    for size in (1, 1, 1, 1, 1):
+        classifier.forward(np.zeros((size, 32, 32, 3), np.uint8))
+    assert seen == [1, 1]
