@@ -1,6 +1,7 @@
 """Requests into values, and values into responses."""
 
 import json
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,12 @@ def thumbnail_response(path: str) -> Response:
 async def refused(request: Request, error: Exception) -> Response:
     """What the user can mend, as a sentence."""
     return JSONResponse({"error": str(error)}, 400)
+
+
+async def bug(request: Request, error: Exception) -> Response:
+    """Our own fault: its traceback goes to the terminal."""
+    traceback.print_exception(error)
+    return JSONResponse({"error": "The server has a bug; the terminal shows more."}, 500)
 
 
 async def busy(request: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ image. Images of a folder have numbers: no path in a request reaches the file sy
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,7 +19,7 @@ from starlette.routing import Route
 from mixer_mlx.errors import ConfigError, MixerError
 
 from .desk import BusyError, Desk
-from .http import Handler, busy, page_routes, refused, thumbnail_response
+from .http import Handler, bug, busy, page_routes, refused, thumbnail_response
 
 if TYPE_CHECKING:
     from mixer_mlx.classify import Classifier
@@ -40,6 +40,8 @@ class Site:
 
     report_address = ""
     """Of a run's report, with its key."""
+    is_ending: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether the server is about to end."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -55,7 +57,7 @@ class Site:
         posts = {"predict": self.predict, **self.posts()}
         routes = [Route(f"/api/{name}", handler) for name, handler in gets.items()]
         routes += [Route(f"/api/{name}", each, methods=["POST"]) for name, each in posts.items()]
-        handlers = {MixerError: refused, BusyError: busy}
+        handlers = {MixerError: refused, BusyError: busy, Exception: bug}
         app = Starlette(
             routes=[*page_routes(), *routes, *self.pages()], exception_handlers=handlers
         )
@@ -97,7 +99,7 @@ class Site:
 
     async def _events(self) -> AsyncIterator[str]:
         before = ""
-        while True:
+        while not self.is_ending():
             now = json.dumps(await run_in_threadpool(self.now))
             if now != before:
                 yield f"data: {now}\n\n"

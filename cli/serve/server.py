@@ -89,7 +89,7 @@ def guarded(site: "Site", hosts: frozenset[str]) -> "tuple[uvicorn.Server, Guard
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="error",
+        log_level="critical",  # bugs are shown by `http.bug`
         access_log=False,
         server_header=False,
         proxy_headers=False,  # a header could change who seems to ask
@@ -98,7 +98,9 @@ def guarded(site: "Site", hosts: frozenset[str]) -> "tuple[uvicorn.Server, Guard
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=MAX_HEAD,
     )
-    return uvicorn.Server(config), guard
+    server = uvicorn.Server(config)
+    site.is_ending = lambda: server.should_exit
+    return server, guard
 
 
 def run(site: "Site", host: str, port: int | None, *, browser: bool, quiet: bool) -> None:

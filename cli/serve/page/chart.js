@@ -9,11 +9,10 @@ function svg(tag, attributes, text = "") {
   return element;
 }
 
-// Each series is a list of [x, y]; without `high` the axis ends at the largest y.
-export function chart(title, series, { high = null, unit = "", ticks = null, dots = false } = {}) {
-  const all = series.flat();
-  const top = high ?? Math.max(...all.map(([, y]) => y), 1e-9);
-  const [first, last] = [Math.min(...all.map(([x]) => x)), Math.max(...all.map(([x]) => x))];
+// Points are [x, y]; without `high` the axis ends at the largest y.
+export function chart(title, points, { high = null, unit = "", ticks = null, dots = false } = {}) {
+  const top = high ?? Math.max(...points.map(([, y]) => y), 1e-9);
+  const [first, last] = [Math.min(...points.map(([x]) => x)), Math.max(...points.map(([x]) => x))];
   const x = (value) => LEFT + (WIDTH - LEFT - 14) * (last > first ? (value - first) / (last - first) : 0.5);
   const y = (value) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top;
   const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img", "aria-label": title });
@@ -26,10 +25,8 @@ export function chart(title, series, { high = null, unit = "", ticks = null, dot
   for (const [value, text] of ticks ?? [[first, String(first)], [last, String(last)]]) {
     root.append(svg("text", { x: x(value), y: HEIGHT - 6, "text-anchor": "middle" }, text));
   }
-  series.forEach((points, i) => {
-    const path = points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ");
-    root.append(svg("polyline", { points: path, class: i ? "second" : "first" }));
-    if (dots) for (const [px, py] of points) root.append(svg("circle", { cx: x(px), cy: y(py), r: 3.5 }));
-  });
+  const path = points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ");
+  root.append(svg("polyline", { points: path }));
+  if (dots) for (const [px, py] of points) root.append(svg("circle", { cx: x(px), cy: y(py), r: 3.5 }));
   return root;
 }

@@ -17,7 +17,7 @@ $("enough").onclick = () => attempt(async () => {
   const points = curve.map(([count, share]) => [Math.log2(count), 100 * share]);
   const ticks = curve.map(([count]) => [Math.log2(count), String(count)]);
   const options = { high: 100, unit: "%", ticks, dots: true };
-  if (curve.length > 1) shown.push(chart("Accuracy by images per class", [points], options));
+  if (curve.length > 1) shown.push(chart("Accuracy by images per class", points, options));
   $("enough-answer").replaceChildren(...shown);
 });
 

@@ -26,18 +26,19 @@ async function neighbours(file, item) {
   await Promise.all(found.map(({ row }, i) => showImage(images[i], `neighbours/${row}`)));
 }
 
-async function explain(file, image, button) {
+async function explain(file, column, button) {
   button.disabled = true;
-  image.src = URL.createObjectURL(await send("explain", file, "blob"));
-  image.alt = "Heat map: orange speaks for the class, blue against it";
+  const src = URL.createObjectURL(await send("explain", file, "blob"));
+  column.append(h("img", { className: "photo", alt: "Heat map: orange speaks for the class, blue against it", src }));
   say("Orange speaks for the class, blue against it.");
 }
 
 async function look(file) {
   const photo = h("img", { className: "photo", alt: "", src: URL.createObjectURL(file) });
+  const column = h("div", {}, photo);
   const list = h("ol", { className: "bars" });
   const body = h("div", {}, h("p", { className: "name" }, file.name || "pasted image"), list);
-  $("results").prepend(h("li", {}, photo, body));
+  $("results").prepend(h("li", {}, column, body));
   while ($("results").children.length > SHOWN) $("results").lastChild.remove();
   try {
     const { predictions } = await send("predict", file);
@@ -45,8 +46,8 @@ async function look(file) {
     if (!predictions.length) list.append("No answer yet: two classes need images.");
     if (can.index) await neighbours(file, body);
     if (!can.explain) return;
-    const why = h("button", { type: "button" }, "Why?");
-    why.onclick = () => attempt(() => explain(file, photo, why));
+    const why = h("button", { type: "button", className: "why" }, "Why?");
+    why.onclick = () => attempt(() => explain(file, column, why));
     body.append(why);
   } catch (error) {
     list.append(error.message);

@@ -7,7 +7,8 @@ import * as make from "./make.js";
 import * as teach from "./teach.js";
 
 follow((state) => {
-  $("model").textContent = state.teach ? `${state.folder} · ${state.model}` : state.model;
+  $("model").textContent = state.teach ? `${state.folder.split("/").at(-1)} · ${state.model}` : state.model;
+  $("model").title = state.folder ?? "";
   document.body.classList.toggle("teaching", state.teach);
   for (const id of ["teach", "check", "make"]) $(id).hidden = !state.teach;
   look.show(state);

@@ -12,15 +12,14 @@ async function draw() {
   const log = await attempt(() => get("log")) ?? [];
   drawing = false;
   const steps = log.filter(({ event }) => event === "step");
-  const epochs = log.filter(({ event, raw, ema }) => event === "epoch" && (raw || ema));
+  const epochs = log.filter(({ event, raw, ema }) => event === "epoch" && (ema ?? raw));
   if (!steps.length) return $("curves").replaceChildren();
   const every = Math.ceil(steps.length / 200);
   const losses = steps.filter((_, i) => i % every === 0).map(({ step, loss }) => [step, loss]);
-  const curves = [chart("Loss by step", [losses])];
-  const accuracy = (key) => epochs.filter((line) => line[key]).map((line) => [line.step, 100 * line[key].top1]);
-  const found = [accuracy("ema"), accuracy("raw")].filter((points) => points.length);
-  if (found.length) {
-    curves.push(chart("Accuracy on validation images", found, { high: 100, unit: "%", dots: true }));
+  const curves = [chart("Loss by step", losses)];
+  if (epochs.length) {
+    const points = epochs.map(({ step, raw, ema }) => [step, 100 * (ema ?? raw).top1]);
+    curves.push(chart("Accuracy on validation images", points, { high: 100, unit: "%", dots: true }));
   }
   $("curves").replaceChildren(...curves);
 }

@@ -217,3 +217,17 @@ def test_a_full_queue_says_so() -> None:
     assert first is True
     assert others[:2] == [1, 2]
     assert all(isinstance(one, BusyError) for one in others[2:])
+
+
+def test_a_bug_shows_its_traceback_in_the_terminal(
+    looking: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from mixer_mlx.images.preprocess import Preprocess
+
+    def broken(self: object, image: object, **options: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(Preprocess, "__call__", broken)
+    answer = looking.send("/api/predict", _image("frog", 0))
+    assert (answer.status, "bug" in answer.json()["error"]) == (500, True)
+    assert "ZeroDivisionError: planted" in capfd.readouterr().err
