@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixer_mlx.choices import DType, HiddenAct, Interpolation, ResizeMode
+from mixer_mlx.choices import DType, HiddenAct, Interpolation, QuantizationMode, ResizeMode
+from mixer_mlx.errors import ConfigError
 
 from .terminal import options, output
 
 if TYPE_CHECKING:
-    pass
+    from mixer_mlx.quantization import Quantization
 
 
 def convert(
@@ -28,6 +29,34 @@ def convert(
         DType | None,
         typer.Option("--dtype", help="Number format to store. Default: as in SOURCE."),
     ] = None,
+    quantize: Annotated[
+        bool,
+        typer.Option(
+            "--quantize",
+            help="Store the matrices over channels in 4 or 8 bits, and the rest in float16.",
+        ),
+    ] = False,
+    q_bits: Annotated[
+        int | None,
+        typer.Option(
+            "--q-bits", help="Bits per weight, 4 or 8. Default: the mode's; affine: 4.", metavar="N"
+        ),
+    ] = None,
+    q_group_size: Annotated[
+        int | None,
+        typer.Option(
+            "--q-group-size",
+            help="Weights that share a scale: 32, 64 (default) or 128; 32 in other modes.",
+            metavar="N",
+        ),
+    ] = None,
+    q_mode: Annotated[
+        QuantizationMode,
+        typer.Option(
+            "--q-mode",
+            help="affine: integers; mxfp4, mxfp8: small floating-point numbers (Microscaling).",
+        ),
+    ] = "affine",
     image_size: Annotated[
         str | None,
         typer.Option(
@@ -99,7 +128,8 @@ def convert(
         "interpolation": interpolation,
     }
     size = options.parse_image_size(image_size) if image_size else None
-    from mixer_mlx.convert import Settings
+    quantization = _quantization(quantize, q_bits, q_group_size, q_mode)
+    from mixer_mlx.convert import Settings, weights_bytes
     from mixer_mlx.convert import convert as run
     from mixer_mlx.labels import read_file
 
@@ -114,6 +144,7 @@ def convert(
             source,
             out,
             dtype=dtype,
+            quantization=quantization,
             settings=settings,
             in_channels=in_channels,
             force=force,
@@ -124,8 +155,28 @@ def convert(
     for sentence in done.assumed:
         output.say(f"Assumed: {sentence}.")
     output.say_written(out, done.info.config)
+    if quantization:
+        before, after = done.info.source["quantized_from_mib"], (weights_bytes(out) or 0) / 2**20
+        output.say(f"Quantised to {quantization}: {before} MiB before, {after:.2f} after.")
     if done.info.config.num_classes and not done.info.labels:
         output.say(
             "The names of its classes are unknown; convert it again with --labels FILE --force to "
             "add them."
         )
+
+
+def _quantization(
+    wanted: bool, bits: int | None, group_size: int | None, mode: QuantizationMode
+) -> "Quantization | None":
+    if not wanted:
+        if bits or group_size or mode != "affine":
+            raise typer.BadParameter(
+                "--q-bits, --q-group-size and --q-mode need --quantize.", param_hint="--quantize"
+            )
+        return None
+    from mixer_mlx.quantization import Quantization
+
+    try:
+        return Quantization(bits, group_size, mode)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--quantize") from error

@@ -18,9 +18,10 @@ def info(
 
     Nothing is downloaded: published models come from the catalogue.
     """
-    from mixer_mlx.convert import describe
+    from mixer_mlx.convert import describe, weights_bytes
 
     known, assumed = describe(model)
+    size = weights_bytes(model)
     config = known.config
     record: dict[str, object] = {
         "model": model,
@@ -28,6 +29,7 @@ def info(
         "parameters": config.num_parameters,
         "gmacs": round(config.num_macs / 1e9, 4),
         "tokens": config.num_tokens,
+        "weights_mib": None if size is None else round(size / 2**20, 2),
         **known.to_dict(),
         "assumed": list(assumed) or known.source.get("assumed", []),
     }

@@ -4,12 +4,14 @@ import dataclasses
 import os
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from mixer_mlx import channels, checkpoint, resolution
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.choices import Device, DType, ExportFormat
 from mixer_mlx.classify import Classifier
 from mixer_mlx.features.embed import Embedder, Features
+from mixer_mlx.quantization import Quantization, cast, quantize
 from mixer_mlx.runtime import backend
 
 from . import locate
@@ -24,6 +26,7 @@ __all__ = [
     "Exported",
     "Imported",
     "Listener",
+    "Quantization",
     "Settings",
     "convert",
     "describe",
@@ -32,6 +35,7 @@ __all__ = [
     "load",
     "load_embedder",
     "resize",
+    "weights_bytes",
 ]
 
 ModelName = str | os.PathLike[str]
@@ -93,6 +97,7 @@ def convert(
     out: str | os.PathLike[str],
     *,
     dtype: DType | None = None,
+    quantization: Quantization | None = None,
     settings: Settings = NOTHING,
     in_channels: int | None = None,
     force: bool = False,
@@ -100,17 +105,38 @@ def convert(
 ) -> Imported:
     """Write `source`, anything that `load` takes, as the native folder `out`, and return it.
 
-    `dtype` None keeps the stored one. `settings` give what the weights leave open, and override
-    what the source itself says. `in_channels` adapts a model for RGB to other channels, as
+    `dtype` None keeps the stored one. `quantization` makes matrices over channels smaller, and the
+    rest float16 unless `dtype` says otherwise. `settings` give what the weights leave open, and
+    override what the source itself says. `in_channels` adapts a model for RGB to other channels, as
     `mixer_mlx.channels` says. Raises MixerError; then nothing is written.
     """
     checkpoint.check_target(out, force=force)
-    imported = _import(source, dtype, settings, listener)
+    imported = _import(source, None if quantization else dtype, settings, listener)
     if in_channels is not None:
         made = channels.adapted(imported.model, imported.info, in_channels)
         imported = Imported(*made, imported.assumed)
+    if quantization:
+        imported = _quantized(imported, source, dtype or "float16", quantization)
     checkpoint.save(out, imported.model, imported.info, force=force)
     return imported
+
+
+def _quantized(
+    imported: Imported, source: ModelName, dtype: DType, quantization: Quantization
+) -> Imported:
+    """A quantised model, whose `source` names what it was made from, and the size of that."""
+    model, info = imported.model, imported.info
+    weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    mib = sum(value.nbytes for value in weights.values()) / 2**20
+    made = quantize(
+        cast(model, backend.dtype(dtype, backend.device())), quantization, origin=info.origin
+    )
+    origin = {"quantized_from": locate.name_of(source), "quantized_from_mib": round(mib, 2)}
+    return dataclasses.replace(
+        imported,
+        model=made,
+        info=info.replace(quantization=quantization, source={**info.source, **origin}),
+    )
 
 
 def export(
@@ -149,8 +175,9 @@ def resize(
     """
     checkpoint.check_target(out, force=force)
     trained = _import(model, dtype, NOTHING, listener)
-    large = resolution.resize(trained.model, image_size)
     old = trained.info
+    trained.model.require_unquantized("be resized", old.origin)
+    large = resolution.resize(trained.model, image_size)
     info = ModelInfo(
         config=large.config,
         preprocess=dataclasses.replace(old.preprocess, image_size=image_size),
@@ -159,6 +186,17 @@ def resize(
     )
     checkpoint.save(out, large, info, force=force)
     return Imported(large, info, trained.assumed)
+
+
+def weights_bytes(model: ModelName) -> int | None:
+    """The size of a model's weights file: on this machine, else of the download, if it is known."""
+    address = locate.resolve(model)
+    path = address.path or locate.found(address)
+    if path is None:
+        return address.entry.download_bytes if address.entry else None
+    if path.is_dir():
+        path /= checkpoint.WEIGHTS_FILE
+    return path.stat().st_size if path.is_file() else None
 
 
 def describe(model: ModelName) -> tuple[ModelInfo, tuple[str, ...]]:

@@ -116,11 +116,11 @@ def _changed(info: ModelInfo, settings: Settings) -> ModelInfo:
             "use `convert.resize`."
         )
     act = settings.hidden_act or info.config.hidden_act
-    return ModelInfo(
-        info.config.replace(hidden_act=act),
-        Preprocess.from_dict({**info.preprocess.to_dict(), **settings.preprocess}),
-        settings.labels or info.labels,
-        {**info.source, **settings.source},
+    return info.replace(
+        config=info.config.replace(hidden_act=act),
+        preprocess=Preprocess.from_dict({**info.preprocess.to_dict(), **settings.preprocess}),
+        labels=settings.labels or info.labels,
+        source={**info.source, **settings.source},
     )
 
 

@@ -188,20 +188,29 @@ def import_fetched(
     return imported
 
 
-def is_here(model: str) -> bool:
-    """Whether a model can be loaded without the network."""
+def name_of(model: str | os.PathLike[str]) -> str:
+    """What tells others where a model is: its name or address, and of a path only the last part."""
+    text = os.fspath(model)
+    return text if resolve(model).path is None or text in catalog.CATALOG else Path(text).name
+
+
+def found(address: Address) -> Path | None:
+    """The converted model of a remote address in the cache, or None."""
     from .fetch import cache
 
+    return cache.find(address.text)
+
+
+def is_here(model: str) -> bool:
+    """Whether a model can be loaded without the network."""
     address = resolve(model)
-    return address.path is not None or cache.find(address.text) is not None
+    return address.path is not None or found(address) is not None
 
 
 def describe(address: Address) -> ModelInfo:
     """What is known of a remote address without fetching it. Raises SourceError."""
-    from .fetch import cache
-
-    if found := cache.find(address.text):
-        return checkpoint.read_info(found)
+    if here := found(address):
+        return checkpoint.read_info(here)
     if address.entry is None:
         raise SourceError(f"{address.text} hasn't been fetched yet; run `load({address.text!r})`.")
     settings = address.settings

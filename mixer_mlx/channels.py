@@ -15,7 +15,8 @@ def with_channels(model: MlpMixer, in_channels: int) -> MlpMixer:
 
     For one channel the stem's kernels are summed over RGB, so a grey image has the outputs that it
     has as RGB. For others they are repeated, R, G, B, R, ..., and scaled by 3 / in_channels. All
-    other weights are shared. Raises ConfigError for a model that doesn't take 3 channels.
+    other weights are shared. Raises ConfigError for a model that doesn't take 3 channels,
+    and for a quantised one.
     """
     check_whole("in_channels", in_channels, 1, 1024)
     old = model.config.in_channels
@@ -25,6 +26,7 @@ def with_channels(model: MlpMixer, in_channels: int) -> MlpMixer:
         raise ConfigError(
             f"The model takes {old} channels; only a model for 3 can be adapted to {in_channels}."
         )
+    model.require_unquantized("be adapted to other channels")
     adapted = MlpMixer(model.config.replace(in_channels=in_channels))
     adapted.update({name: part for name, part in model.parameters().items() if name != "stem"})
     weight = model.stem.weight  # (C, P, P, 3)

@@ -1,8 +1,9 @@
 """The native model folder: `config.json` and `model.safetensors`, read strictly, written whole.
 
-`config.json` has the fields of `MixerConfig`, and `preprocess`, `id2label` and
-`source` (the origin of the weights). The keys of `model.safetensors` are module paths, such as
-`blocks.0.token_mixing.fc1.weight`; linear weights are (out, in), the stem is (C, P, P, in).
+`config.json` has the fields of `MixerConfig`, and `preprocess`, `id2label`, `source` (the origin of
+the weights), and `quantization` if weights are quantised. The keys of `model.safetensors` are
+module paths, such as `blocks.0.token_mixing.fc1.weight`; linear weights are (out, in), the stem is
+(C, P, P, in), and those of quantised layers are as in `quantization`.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ from .config import MixerConfig
 from .errors import CheckpointError, ConfigError
 from .labels import canonical
 from .model import MlpMixer
+from .quantization import Quantization, quantize_layers
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -37,6 +39,7 @@ RUN_FILE = "run.json"
 """Marks the folder of a training run, whose best model is in `best/`."""
 
 _DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+_QUANTIZED = {mx.uint32: "U32", mx.uint8: "U8"}  # packed weights, and scales of Microscaling
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,14 @@ class ModelInfo:
     """What a native folder contains besides the weights.
 
     `labels` is empty or has one name per class, in NFC. `source` is free-form provenance: name,
-    layout, sha256, revision, licence.
+    layout, sha256, revision, licence. `quantization` is how the weights are quantised, or None.
     """
 
     config: MixerConfig
     preprocess: Preprocess
     labels: tuple[str, ...] = ()
     source: Mapping[str, object] = field(default_factory=dict)
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(map(canonical, self.labels)))
@@ -71,6 +75,11 @@ class ModelInfo:
         known = self.source.get("name") or self.source.get("address")
         return str(known or self.config.variant_name or "MlpMixer")
 
+    @property
+    def origin(self) -> object:
+        """What a quantised model was made from, as its `source` says, or None."""
+        return self.source.get("quantized_from")
+
     def replace(self, **changes: Any) -> "ModelInfo":
         """A copy with other values, checked again."""
         return dataclasses.replace(self, **changes)
@@ -82,6 +91,7 @@ class ModelInfo:
             "preprocess": self.preprocess.to_dict(),
             "id2label": {str(index): label for index, label in enumerate(self.labels)},
             "source": dict(self.source),
+            **({"quantization": self.quantization.to_dict()} if self.quantization else {}),
         }
 
     @classmethod
@@ -92,11 +102,13 @@ class ModelInfo:
         preprocess, id2label, source = (
             _table(rest, key) for key in ("preprocess", "id2label", "source")
         )
+        quantized = _table(rest, "quantization") if "quantization" in rest else None
         return cls(
             config=MixerConfig.from_dict(rest),
             preprocess=Preprocess.from_dict(preprocess),
             labels=_labels(id2label),
             source=source,
+            quantization=None if quantized is None else Quantization.from_dict(quantized),
         )
 
 
@@ -153,9 +165,10 @@ def load(
     `info` replaces `read_info(folder)`. Before allocating memory, raises CheckpointError that names
     each missing or unknown tensor and each wrong shape or dtype.
     """
-    model = MlpMixer((info or read_info(folder)).config)
+    model = _empty(info or read_info(folder))
     path = Path(folder) / WEIGHTS_FILE
-    check_shapes(read_header(path), parameter_shapes(model), path)
+    if faults := _faults(read_header(path), model):
+        raise CheckpointError(f"{path} doesn't fit its config: {summarize(faults)}.")
     return fill(model, read_tensors(path), dtype)
 
 
@@ -165,14 +178,13 @@ def read_tensors(path: Path) -> dict[str, mx.array]:
 
 
 def fill(model: MlpMixer, weights: Mapping[str, mx.array], dtype: mx.Dtype | None) -> MlpMixer:
-    """Set a model's weights, cast to `dtype`, and evaluate them.
+    """Set a model's weights, cast to `dtype` unless they are quantised, and evaluate them.
 
     Evaluated here because only the thread that made a lazy array can evaluate it.
     """
-    cast = [
-        (name, value if dtype is None else value.astype(dtype)) for name, value in weights.items()
-    ]
-    model.load_weights(cast, strict=True)
+    model.load_weights(list(weights.items()), strict=True)
+    if dtype is not None:
+        model.set_dtype(dtype)
     mx.eval(model.parameters())
     return model
 
@@ -186,28 +198,30 @@ def _parameters(model: MlpMixer) -> dict[str, mx.array]:
     return dict(tree_flatten(model.parameters()))
 
 
-def check_shapes(
-    header: Mapping[str, tuple[tuple[int, ...], str]],
-    expected: Mapping[str, tuple[int, ...]],
-    path: Path,
-) -> None:
-    """Raise CheckpointError unless names, shapes and dtypes are as expected."""
-    if faults := _faults(header, expected):
-        raise CheckpointError(f"{path} doesn't fit its config: {summarize(faults)}.")
+def _empty(info: ModelInfo) -> MlpMixer:
+    """A model of the kind that the info describes, whose weights nothing has computed."""
+    model = MlpMixer(info.config)
+    if info.quantization:
+        quantize_layers(model, info.quantization)
+    return model
 
 
-def _faults(
-    header: Mapping[str, tuple[tuple[int, ...], str]], expected: Mapping[str, tuple[int, ...]]
-) -> list[str]:
-    """What is wrong with names, shapes and dtypes."""
+def _faults(header: Mapping[str, tuple[tuple[int, ...], str]], model: MlpMixer) -> list[str]:
+    """What is wrong with names, shapes and dtypes, compared with those of a model."""
+    expected = parameter_shapes(model)
+    integers = {
+        name: _QUANTIZED[value.dtype]
+        for name, value in _parameters(model).items()
+        if value.dtype in _QUANTIZED
+    }
     faults = [f"{name} is missing" for name in expected if name not in header]
     for name, (shape, dtype) in header.items():
         if name not in expected:
             faults.append(f"{name} isn't part of the model")
         elif shape != expected[name]:
             faults.append(f"{name} has shape {list(shape)}, not {list(expected[name])}")
-        elif dtype not in _DTYPES:
-            faults.append(f"{name} has dtype {dtype}, not one of {', '.join(_DTYPES)}")
+        elif dtype not in (wanted := [integers[name]] if name in integers else [*_DTYPES]):
+            faults.append(f"{name} has dtype {dtype}, not {' or '.join(wanted)}")
     return faults
 
 
@@ -240,16 +254,15 @@ def check_savable(model: MlpMixer, info: ModelInfo) -> None:
         name: (tuple(value.shape), _dtype_in_file(value.dtype))
         for name, value in _parameters(model).items()
     }
-    faults = _faults(header, parameter_shapes(MlpMixer(info.config)))
-    if faults:
+    if faults := _faults(header, _empty(info)):
         raise CheckpointError(
             f"The model can't be saved as a model folder: {summarize(faults)}. Its layers must be "
-            "those of its config, neither quantised nor replaced."
+            "those of its config, and quantised only as its info says."
         )
 
 
 def _dtype_in_file(dtype: mx.Dtype) -> str:
-    known = {value: name for name, value in _DTYPES.items()}
+    known = {value: name for name, value in _DTYPES.items()} | _QUANTIZED
     return known.get(dtype, str(dtype).removeprefix("mlx.core."))
 
 

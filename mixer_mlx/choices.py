@@ -48,6 +48,9 @@ RecipeName = Literal[
 ]
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
+QuantizationMode = Literal["affine", "mxfp4", "mxfp8"]
+"""How quantised weights are stored: as integers, or in a Microscaling format."""
+
 Format = Literal["table", "json", "csv"]
 ExportFormat = Literal["timm", "jax", "onnx", "coreml"]
 ExportInput = Literal["image", "array"]

@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_map
 from numpy.typing import NDArray
 
 from mixer_mlx.checks import check_whole
@@ -28,6 +27,7 @@ from mixer_mlx.runtime.tuning import COMPILE_FORWARD_AFTER, COMPILE_FORWARD_FROM
 from .checkpoint import ModelInfo
 from .errors import CheckpointError, ImageError
 from .model import MlpMixer
+from .quantization import cast
 from .runtime import backend
 
 Network: TypeAlias = Callable[[MlpMixer, mx.array], mx.array]
@@ -257,9 +257,7 @@ class Forward:
         """Run a float32 copy of a half-precision model."""
         model = self._model
         if model.dtype != mx.float32:
-            copy = MlpMixer(model.config)
-            copy.update(tree_map(lambda value: value.astype(mx.float32), model.parameters()))
-            output = self._in_parts(partial(self._output, copy), pixels)
+            output = self._in_parts(partial(self._output, cast(model, mx.float32)), pixels)
             if _finite(output).item():
                 return output
         raise CheckpointError(

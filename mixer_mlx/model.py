@@ -45,12 +45,16 @@ class PatchEmbedding(nn.Module):
         return f"in_channels={channels}, dim={C}, patch_size={P}"
 
     def __call__(self, x: mx.array) -> mx.array:
-        C, P, _, channels = self.weight.shape
-        _, H, W, _ = x.shape
-        S = (H // P) * (W // P)
-        x = x.reshape(-1, H // P, P, W // P, P, channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, S, P * P * channels)  # (N, S, P*P*in)
-        return over_channels(x, self.weight.reshape(C, -1), self.bias)
+        C, P, _, _ = self.weight.shape
+        return over_channels(patches(x, P), self.weight.reshape(C, -1), self.bias)
+
+
+def patches(x: mx.array, P: int) -> mx.array:
+    """Images (N, H, W, in), cut into patches in raster order, pixel by pixel: (N, S, P*P*in)."""
+    _, H, W, channels = x.shape
+    S = (H // P) * (W // P)
+    x = x.reshape(-1, H // P, P, W // P, P, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, S, P * P * channels)
 
 
 class MixerBlock(nn.Module):
@@ -107,8 +111,9 @@ class MlpMixer(nn.Module):
     def with_head(self, num_classes: int) -> "MlpMixer":
         """A model with a new head, all zeros, for so many classes; 0 takes the head off.
 
-        It shares all other weights with this one.
+        It shares all other weights with this one. Raises ConfigError for a quantised model.
         """
+        self.require_unquantized("get another head")
         model = MlpMixer(self._config.replace(num_classes=num_classes))
         model.update({name: part for name, part in self.parameters().items() if name != "head"})
         if num_classes:
@@ -120,6 +125,21 @@ class MlpMixer(nn.Module):
     def dtype(self) -> mx.Dtype:
         """The dtype of the weights; images are cast to it."""
         return self.norm.weight.dtype
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights of it are quantised; see `quantization`."""
+        return any("scales" in module for module in self.modules())
+
+    def require_unquantized(self, purpose: str, origin: object = None) -> None:
+        """Raise ConfigError for a quantised model, which can't `purpose`; `origin` names what can.
+
+        Rounding hides small changes of weights, so these can only be trained or changed before.
+        """
+        if self.quantized:
+            raise ConfigError(
+                f"A quantised model can't {purpose}; use {origin or 'the one it was made from'}."
+            )
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.classify(self.pre_logits(x))

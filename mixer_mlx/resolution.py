@@ -20,8 +20,9 @@ def resize(model: MlpMixer, image_size: tuple[int, int]) -> MlpMixer:
 
     For an image tiled K_h by K_w, its logits and the tokens of each part equal those of the image.
     Weights keep their dtype. Raises ConfigError unless both sides are whole
-    multiples of the trained ones.
+    multiples of the trained ones, and for a quantised model.
     """
+    model.require_unquantized("be resized")
     old = model.config
     if old.shuffle:
         raise ConfigError(

@@ -44,6 +44,7 @@ def printed_by(page: str) -> str:
         ("training.md", ["1.0 1.0", "24 done"]),
         ("own-loop.md", ["10 classes", "'own, compiled': "]),
         ("serving.md", ["'batched': "]),
+        ("quantization.md", ["cat\nFalse\n"]),
         ("threads.md", ["8 True\nTrue"]),
     ],
 )

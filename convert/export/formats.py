@@ -17,6 +17,7 @@ from mixer_mlx.choices import (
 )
 from mixer_mlx.errors import CheckpointError, ConfigError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.quantization import dequantize
 
 from . import coreml, graph, jax, onnx, timm
 
@@ -147,12 +148,19 @@ def export(
             "that was trained without `shuffle`."
         )
     kind.check_model(info, options)
+    notes, model = _notes(model, kind.notes(info)), dequantize(model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kind.write(path, model, info, options)
     except OSError as error:
         raise CheckpointError(f"{path} can't be written: {error}.") from error
-    return Exported(info, tuple(kind.notes(info)))
+    return Exported(info, notes)
+
+
+def _notes(model: MlpMixer, notes: list[str]) -> tuple[str, ...]:
+    if model.quantized:
+        notes = ["the quantised weights were written as the floats that they stand for", *notes]
+    return tuple(notes)
 
 
 def check(

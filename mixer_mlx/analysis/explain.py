@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_map
 from numpy.typing import NDArray
 
 from mixer_mlx.checks import check_choice, check_whole
@@ -27,6 +26,7 @@ from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.decode import ImageInput
 from mixer_mlx.images.preprocess import normalized
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.quantization import cast
 from mixer_mlx.results import Prediction
 from mixer_mlx.runtime.streams import one_core_each, rounds, streams
 from mixer_mlx.runtime.tuning import MAX_TRAINING_PART
@@ -270,11 +270,7 @@ def _in_parts(slope: Callable[[mx.array], mx.array], model: MlpMixer, path: mx.a
 
 def _in_float32(model: MlpMixer) -> MlpMixer:
     """The model itself, or a copy: gradients of probabilities are too small for float16."""
-    if model.dtype == mx.float32:
-        return model
-    copy = MlpMixer(model.config)
-    copy.update(tree_map(lambda value: value.astype(mx.float32), model.parameters()))
-    return copy
+    return model if model.dtype == mx.float32 else cast(model, mx.float32)
 
 
 _METHODS: dict[str, Callable[[Explainer, NDArray[np.uint8], int], NDArray[np.float64]]] = {

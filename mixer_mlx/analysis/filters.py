@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.quantization import dequantize
 
 Images = NDArray[np.float32]
 """Weights as images, (units, h, w), or in colour (units, h, w, channels)."""
@@ -75,7 +76,7 @@ def stem_filters(model: MlpMixer) -> Filters:
             f"The model takes {channels} channels, which can't be shown as colours; expected 1 "
             "or 3."
         )
-    images = _numbers(model.stem.weight)
+    images = _numbers(dequantize(model).stem.weight)
     order = np.argsort(frequencies(images), kind="stable")
     colour = "grey" if channels == 1 else "RGB"
     caption = f"Patch embedding: {len(images):,} units as {P} x {P} {colour} images."

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_map
 
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
@@ -24,6 +23,7 @@ from mixer_mlx.data.loader import noise
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.quantization import cast
 from mixer_mlx.runtime import backend
 from mixer_mlx.training.recipe import Recipe
 from mixer_mlx.training.state import State
@@ -94,8 +94,7 @@ def _cast(classifier: Classifier, dtype: str) -> Classifier:
     if classifier.model.dtype == number:
         return classifier
     with mx.stream(classifier.device):
-        model = MlpMixer(classifier.config)
-        model.update(tree_map(lambda w: w.astype(number), classifier.model.parameters()))
+        model = cast(classifier.model, number)
         return Classifier(model, classifier.info, classifier.device)
 
 

@@ -25,6 +25,7 @@ from mixer_mlx.forward import Forward, described, everything
 from mixer_mlx.images.inputs import ImageInput, ImagesInput
 from mixer_mlx.loaded import LoadedModel
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.quantization import dequantize
 
 PRE_LOGITS = "pre-logits"
 
@@ -181,7 +182,7 @@ def fingerprint(model: MlpMixer, info: ModelInfo) -> str:
     ]
     text = json.dumps(known, sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=8)
-    parameters: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    parameters: dict[str, mx.array] = dict(tree_flatten(dequantize(model).parameters()))
     for name, value in sorted(parameters.items()):
         if not name.startswith("head."):
             digest.update(name.encode())

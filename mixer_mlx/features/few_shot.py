@@ -114,6 +114,7 @@ def with_head(
     model: MlpMixer, info: ModelInfo, head: Probe, classes: Sequence[str]
 ) -> tuple[MlpMixer, ModelInfo]:
     """The model with a probe of its pre-logits as its head, in the model's dtype."""
+    model.require_unquantized("get another head", info.origin)
     config = info.config.replace(num_classes=len(classes))
     made = MlpMixer(config)
     weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))

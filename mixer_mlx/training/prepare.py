@@ -58,8 +58,10 @@ def adapted(
     """A trained model adapted to other classes and perhaps larger images, in float32.
 
     If the classes are the same, the head is kept, in the new order; otherwise it is replaced by
-    zeros. Raises ConfigError unless the image size is a whole multiple of the trained one.
+    zeros. Raises ConfigError unless the image size is a whole multiple of the trained one,
+    and for a quantised model.
     """
+    trained.require_unquantized("be fine-tuned", info.origin)
     if image_size and image_size != info.config.image_size:
         trained = resolution.resize(trained, image_size)
     shuffle = recipe.shuffle or trained.config.shuffle

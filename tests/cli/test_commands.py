@@ -174,3 +174,34 @@ def test_resize(mixer, golden: Path, tmp_path: Path) -> None:  # type: ignore[no
     refused = mixer("resize", golden / "jax_square.npz", tmp_path / "other", "--image-size", "48")
     assert refused.code == 1
     assert "64x64, 96x96" in refused.err
+
+
+def test_quantised_models(mixer, tmp_path: Path, cat: Path, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "small"
+    made = mixer("convert", "cifar10", out, "--quantize", "--q-bits", "8", "--q-group-size", "32")
+    assert made.code == 0
+    assert "Quantised to 8 bits, affine, groups of 32: 2.16 MiB before, 1.30 after." in made.err
+    known = json.loads(mixer("info", out, "--format", "json").out)
+    assert known["quantization"] == {"group_size": 32, "bits": 8, "mode": "affine"}
+    assert known["weights_mib"] == 1.3
+    assert known["source"]["quantized_from_mib"] == 2.16
+    found = json.loads(mixer("predict", cat, "-m", out, "--format", "json").out)
+    assert found["predictions"][0]["label"] == "cat"
+    refused = mixer("fine-tune", photos, "-m", out, "-o", tmp_path / "run")
+    assert refused.code == 1
+    assert "A quantised model can't be fine-tuned; use cifar10." in refused.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--q-bits", "8"], "need --quantize"),
+        (["--quantize", "--q-bits", "5"], "bits is 5; it must be 4 or 8 in the mode affine"),
+        (["--quantize", "--q-mode", "mxfp8", "--q-group-size", "64"], "it must be 32 in the mode"),
+    ],
+)
+def test_quantisation_that_mlx_lacks(mixer, tmp_path: Path, flags: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
+    run = mixer("convert", "cifar10", tmp_path / "small", *flags)
+    assert run.code == 2
+    assert message in " ".join(run.err.split())
