@@ -92,7 +92,7 @@ def token_filters(model: MlpMixer, block: int) -> tuple[Filters, Filters]:
     if model.config.model_type != "mlp_mixer":
         raise ConfigError(
             f"Only an MLP-Mixer's token mixing has hidden units to draw; this is a "
-            f"{model.config.title}. Use `mixer explain` to see what a model looks at."
+            f"{model.config.title}. `explain` shows what any model looks at."
         )
     if not 0 <= block < len(model.blocks):
         raise ConfigError(f"The model has no block {block}; expected 0 to {len(model.blocks) - 1}.")
