@@ -8,9 +8,6 @@ python scripts/paper.py permutation     a Mixer with permuted weights on permute
 python scripts/paper.py resolution      a tiled image after the block-diagonal rule
 """
 
-import os
-import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -23,6 +20,9 @@ from mixer_mlx.choices import Variant
 from mixer_mlx.resolution import resize
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+from commands import written  # noqa: E402
+
 PAGE = ROOT / "docs" / "paper.md"
 DATA = "data/cifar10"
 
@@ -153,34 +153,10 @@ def _difference(expected: mx.array, found: mx.array) -> float:
 COMMANDS = {f.__name__: f for f in (table1, cost, convolution, permutation, resolution)}
 
 
-def written(page: str) -> str:
-    """The page with the output of each "    $ command" as the command prints it now.
-
-    Commands on DATA stay as they are where there is none.
-    """
-
-    def block(found: re.Match[str]) -> str:
-        command = found[1]
-        if DATA in command and not (ROOT / DATA).exists():
-            return found[0]
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        run = subprocess.run(  # noqa: S602  # commands of our own page
-            command,
-            shell=True,
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        lines = "".join(f"    {line}".rstrip() + "\n" for line in run.stdout.splitlines())
-        return f"    $ {command}\n{lines}"
-
-    return re.sub(r"^    \$ (.*)\n(?:    (?!\$ ).*\n)*", block, page, flags=re.M)
-
-
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         COMMANDS[sys.argv[1]]()
     else:
-        PAGE.write_text(written(PAGE.read_text("utf-8")), encoding="utf-8")
+        page = PAGE.read_text("utf-8")
+        page = written(page, ROOT, runs=lambda text: DATA not in text or (ROOT / DATA).exists())
+        PAGE.write_text(page, encoding="utf-8")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
-from pages import written  # noqa: E402
+from commands import written  # noqa: E402
 
 PAGE = ROOT / "docs" / "tutorial.md"
 
