@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mixer_mlx.errors import ImageError, MixerError
-from mixer_mlx.runtime.files import open_regular
+from mixer_mlx.runtime.files import beside, open_regular
 
 from ..terminal import output
 
@@ -189,7 +189,9 @@ class Sorter:
         others = self._namesakes.setdefault(family, _Namesakes(self.link))
         while (there := others.find(content)) is None:
             number = others.count = others.count + 1
-            target = folder / (f"{name.stem}-{number}{name.suffix}" if number > 1 else name.name)
+            target = folder / name.name
+            if number > 1:  # a name that gets too long is cut
+                target = beside(folder / name.stem, f"-{number}{name.suffix}")
             made = self._create(content, target)
             key = target.with_name(self._name_key(target.name))
             others.add(target, content if made else _Content(self._planned.get(key, target)))

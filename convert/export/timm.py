@@ -8,6 +8,7 @@ import json
 import math
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from mixer_mlx import checkpoint
@@ -40,9 +41,12 @@ def write(path: Path, model: MlpMixer, info: ModelInfo) -> None:
 
 
 def write_files(folder: Path, model: MlpMixer, info: ModelInfo) -> None:
-    """Write `model.safetensors` and `config.json` into a folder."""
+    """Write `model.safetensors` and `config.json` into a folder. Raises OSError."""
     tensors = foreign_tensors(model, TIMM_LAYOUTS[info.config.model_type])
-    save_file(tensors, folder / checkpoint.WEIGHTS_FILE, metadata={"format": "pt"})
+    try:
+        save_file(tensors, folder / checkpoint.WEIGHTS_FILE, metadata={"format": "pt"})
+    except SafetensorError as error:  # e.g. for a full disk
+        raise OSError(str(error)) from error
     text = json.dumps(timm_config(info), indent=2, allow_nan=False)
     (folder / checkpoint.CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 

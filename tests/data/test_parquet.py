@@ -1,5 +1,6 @@
 """Parquet files written by pyarrow as the Hub's `datasets` writes them."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -245,3 +246,13 @@ def test_more_rows_than_a_file_can_mean(tmp_path: Path) -> None:
     assert path.stat().st_size < rows
     with pytest.raises(ConfigError, match="claims 65,537 rows"):
         read_split(path)
+
+
+def test_half_a_surrogate_pair_in_the_class_names(tmp_path: Path) -> None:
+    """JSON may hold one, and UTF-8 can't."""
+    features = {"label": {"names": ["\ud800", "b"], "_type": "ClassLabel"}}
+    info = json.dumps({"info": {"features": features}}).encode()
+    columns = {"image": [{"bytes": b"x", "path": "a"}] * 2, "label": [0, 1]}
+    dataset = whole(written(tmp_path / "a.parquet", columns, {b"huggingface": info}))
+    assert dataset.classes == ("\ud800", "b")
+    assert list(dataset.labels) == [0, 1]

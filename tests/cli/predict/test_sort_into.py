@@ -298,3 +298,16 @@ def test_a_link_beside_a_file_of_its_name(mixer, cat: Path, tmp_path: Path) -> N
     run = mixer("predict", cat, "-m", "cifar10", "--link", "--sort-into", tmp_path / "out")
     assert run.code == 0
     assert os.readlink(there / "cat-2.png") == str(cat.resolve())
+
+
+def test_two_images_of_the_longest_name(tmp_path: Path) -> None:
+    name = "y" * 251 + ".png"
+    sorter = Sorter(tmp_path / "out", ["a"], quiet=True)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(folder)
+        sorter.add(Result(tmp_path / folder / name, (Prediction(0, "a", 1.0),)))
+    sorted_into = {path.name: path.read_text() for path in (tmp_path / "out" / "a").iterdir()}
+    assert sorted_into.pop(name) == "one"
+    (other,) = sorted_into
+    assert (other[-6:], len(other), sorted_into[other]) == ("-2.png", 255, "two")

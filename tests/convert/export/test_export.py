@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from reference import numpy_mixer
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from mixer_mlx import (
@@ -43,6 +43,16 @@ def test_missing_folders_are_made(tmp_path: Path, format: str) -> None:
     out = tmp_path / "a" / "b" / ("out.npz" if format == "jax" else "out")
     export("cifar10", out, format=format)
     assert out.exists()
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(timm, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"out can.t be written: .* No space left on device"):
+        export("cifar10", tmp_path / "out", format="timm")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["jax_tiny", "jax_from_timm"])

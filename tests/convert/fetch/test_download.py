@@ -431,6 +431,18 @@ def test_wrong_size_without_a_length(hub: HubServer, url: str, tmp_path: Path) -
     assert download(url, tmp_path, size=3_000_000).read_bytes() == DATA
 
 
+@pytest.mark.parametrize("length", ["", None])
+def test_a_body_of_unknown_size_is_bounded(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: str | None
+) -> None:
+    """Also without a length, which a server may leave out to fill the disk."""
+    monkeypatch.setattr(module, "MAX_BYTES", 2_000_000)
+    if length is not None:
+        hub.faults[PATH] = Fault(headers={"Content-Length": length})
+    refused(url, tmp_path, "has more than the expected 2,000,000 bytes")
+    assert left(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("headers", "sentence"),
     [
