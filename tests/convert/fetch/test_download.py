@@ -468,6 +468,17 @@ def test_stated_md5(hub: HubServer, url: str, tmp_path: Path) -> None:
     assert download(url, tmp_path).read_bytes() == b"hello"
 
 
+@pytest.mark.parametrize(
+    "stated", ["", "md5=", "md5=XUFA", "md5=" + "\xff" * 22 + "==", "sha9=" * 10**4]
+)
+def test_stated_hashes_of_other_kinds_are_passed_over(
+    hub: HubServer, url: str, tmp_path: Path, stated: str
+) -> None:
+    hub.files[PATH] = b"hello"
+    hub.faults[PATH] = Fault(headers={"x-goog-hash": stated})
+    assert download(url, tmp_path).read_bytes() == b"hello"
+
+
 @pytest.mark.parametrize(("reached", "waits"), [(0, []), (1, [0.0] * 4)])
 def test_no_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: int, waits: list[float]
