@@ -125,7 +125,11 @@ def evaluate(
         entries = readable(images)
         maps = maps_of_mistakes(classifier, entries, outcomes, exact=exact)
         labels = distinct(classifier.labels)
-        write(report, Report(model, facts, labels, entries, outcomes, maps=maps))
+        calibration = classifier.info.calibration
+        write(
+            report,
+            Report(model, facts, labels, entries, outcomes, maps=maps, calibration=calibration),
+        )
     record = {
         "model": model,
         "data": data,

@@ -20,11 +20,12 @@ from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
 from mixer_mlx.images.preprocess import Preprocess
-from mixer_mlx.runtime.atomic import replacing_folder, sync
+from mixer_mlx.runtime.atomic import replacing_file, replacing_folder, sync
 from mixer_mlx.runtime.documents import parse_json, read_json
 from mixer_mlx.runtime.files import open_regular
 from mixer_mlx.runtime.macos import entries
 
+from .calibration import Calibration
 from .checks import check_choice
 from .choices import ModelType
 from .config import MixerConfig
@@ -48,6 +49,7 @@ class ModelInfo:
 
     `labels` is empty or has one name per class, in NFC. `source` is free-form provenance: name,
     layout, sha256, revision, licence. `quantization` is how the weights are quantised, or None.
+    `calibration` is the temperature that probabilities need.
     """
 
     config: MixerConfig
@@ -55,6 +57,7 @@ class ModelInfo:
     labels: tuple[str, ...] = ()
     source: Mapping[str, object] = field(default_factory=dict)
     quantization: Quantization | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(map(canonical, self.labels)))
@@ -92,7 +95,13 @@ class ModelInfo:
             "id2label": {str(index): label for index, label in enumerate(self.labels)},
             "source": dict(self.source),
             **({"quantization": self.quantization.to_dict()} if self.quantization else {}),
+            **({"calibration": self.calibration.to_dict()} if self.calibration else {}),
         }
+
+    @property
+    def temperature(self) -> float:
+        """What the head's outputs are divided by; 1 without calibration."""
+        return self.calibration.temperature if self.calibration else 1.0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "ModelInfo":
@@ -103,12 +112,14 @@ class ModelInfo:
             _table(rest, key) for key in ("preprocess", "id2label", "source")
         )
         quantized = _table(rest, "quantization") if "quantization" in rest else None
+        calibration = rest.pop("calibration", None)
         return cls(
             config=MixerConfig.from_dict(rest),
             preprocess=Preprocess.from_dict(preprocess),
             labels=_labels(id2label),
             source=source,
             quantization=None if quantized is None else Quantization.from_dict(quantized),
+            calibration=None if calibration is None else Calibration.from_dict(calibration),
         )
 
 
@@ -121,6 +132,16 @@ def read_info(folder: str | os.PathLike[str]) -> ModelInfo:
         return ModelInfo.from_dict(read_json(path))
     except ConfigError as error:
         raise CheckpointError(f"{path} can't be used: {error}") from error
+
+
+def write_info(folder: str | os.PathLike[str], info: ModelInfo) -> None:
+    """Replace `config.json` of a native folder alone. Raises CheckpointError."""
+    path = Path(folder) / CONFIG_FILE
+    try:
+        with replacing_file(path) as temporary:
+            temporary.write_text(_json(info), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be written: {error.strerror}.") from error
 
 
 def is_native(path: Path) -> bool:
@@ -313,9 +334,12 @@ def write(folder: Path, model: MlpMixer, info: ModelInfo) -> None:
     """Write a model's two files into a folder. Raises OSError, or RuntimeError from MLX."""
     weights = str(folder / WEIGHTS_FILE)
     mx.save_safetensors(weights, _parameters(model), metadata={"format": "mlx"})
+    (folder / CONFIG_FILE).write_text(_json(info), encoding="utf-8")
+
+
+def _json(info: ModelInfo) -> str:
     # ASCII, since names may contain lone surrogates, which UTF-8 can't encode.
-    text = json.dumps(info.to_dict(), indent=2, allow_nan=False)
-    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    return json.dumps(info.to_dict(), indent=2, allow_nan=False) + "\n"
 
 
 def check_target(folder: str | os.PathLike[str], *, force: bool = False) -> None:

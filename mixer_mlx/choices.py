@@ -36,6 +36,8 @@ HeadStart = Literal["zeros", "ridge"]
 """How a new head starts: as zeros, or as the ridge regression on the frozen features."""
 Shuffle = Literal["patches", "pixels"]
 """A fixed order of pixels: patches and the pixels inside them permuted, or all pixels."""
+BestBy = Literal["top1", "both"]
+"""Which weights are a run's best: by top-1, then loss; or those better by neither's decline."""
 WeightsName = Literal["raw", "ema"]
 """A run's weights, and their exponential moving average."""
 RecipeName = Literal[

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from functools import cache
+from functools import cache, partial
 from typing import Any, overload
 
 import mlx.core as mx
@@ -40,7 +40,8 @@ class Classifier(LoadedModel):
                 "features, or give it a head by with_head."
             )
         super().__init__(model, info, device)
-        self._network = Forward(model, info.preprocess, self.device, _logits, "logits")
+        logits = partial(_logits, temperature=info.temperature)
+        self._network = Forward(model, info.preprocess, self.device, logits, "logits")
         self._embedders: dict[Features, Embedder] = {}
 
     def __repr__(self) -> str:
@@ -123,6 +124,7 @@ class Classifier(LoadedModel):
     def forward(self, pixels: NDArray[np.uint8]) -> mx.array:
         """Pixels, uint8 (N, H, W, in) from `preprocess`, -> float32 logits (N, classes), computed.
 
+        They are divided by the temperature of the model's calibration, if it has one.
         Logits that aren't finite are recomputed in float32, with a RuntimeWarning. Raises
         CheckpointError if they still aren't, and ConfigError for other pixels.
         """
@@ -131,7 +133,7 @@ class Classifier(LoadedModel):
     def logits(
         self, images: ImagesInput, *, batch_size: int = 32, exact: bool = False
     ) -> NDArray[np.float32]:
-        """Logits of several images, (N, classes), or of one, (classes,).
+        """Logits of several images, (N, classes), or of one, (classes,), as `forward` gives them.
 
         `images` are those of a call. Raises ImageError for the first that can't be read.
         """
@@ -171,7 +173,10 @@ class Classifier(LoadedModel):
         count = classes if isinstance(classes, int) else len(labels)
         check_whole("classes", count, 1, 10**6)
         model = self.model.with_head(count)
-        return self.replace(model=model, info=self.info.replace(config=model.config, labels=labels))
+        return self.replace(
+            model=model,
+            info=self.info.replace(config=model.config, labels=labels, calibration=None),
+        )
 
     def with_channels(self, in_channels: int) -> "Classifier":
         """A Classifier for grey images (1), or `forward` with any number of channels, from RGB.
@@ -265,14 +270,14 @@ def _checked(k: int) -> int:
     return k
 
 
-def _logits(model: MlpMixer, x: mx.array) -> mx.array:
+def _logits(model: MlpMixer, x: mx.array, temperature: float) -> mx.array:
     logits = lean_form(model, x) if backend.gpu_is_default() else model(x)
     if logits.shape[-1] != model.config.num_classes:  # the head was replaced after all
         raise CheckpointError(
             f"The model gives {logits.shape[-1]} logits, and its config has "
             f"{model.config.num_classes} classes; change the head by with_head."
         )
-    return logits
+    return logits if temperature == 1 else logits / temperature
 
 
 def _softmax(logits: mx.array) -> tuple[mx.array, ...]:

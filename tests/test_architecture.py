@@ -23,7 +23,7 @@ LAYERS = [
     ["siblings", "shuffle"],
     ["labels", "model", "markup"],
     ["results"],
-    ["catalog", "inference", "quantization", "resolution"],
+    ["calibration", "catalog", "inference", "quantization", "resolution"],
     ["checkpoint"],
     ["channels", "loaded"],
     ["data"],

@@ -90,6 +90,7 @@ def classify(
         kept = Kept(names=Counter(ranks.broadcast(None)))
         deque(_results(asked, classifier, images, kept, ranks), maxlen=0)
         return Tally(0, 0)
+    reject_below = _reject_below(classifier) if asked.reject else 0.0
     extras = _extras(asked, classifier)
     with _writer(asked, classifier) as (writer, kept), _progress(asked) as tick:
         tally = Tally(kept.names.total(), kept.failed)
@@ -97,7 +98,7 @@ def classify(
         for result in _results(asked, classifier, images, kept, ranks):
             tally.found += 1
             tally.failed += result.error is not None
-            if shown := selected(result, asked.threshold, only):
+            if shown := selected(result, asked.threshold, only, reject_below):
                 # Extras first: --resume skips what is in the file, so it must have been there.
                 for extra in extras:
                     extra.add(shown)
@@ -152,7 +153,8 @@ def _writer(asked: PredictOptions, classifier: "Classifier") -> Iterator[tuple[W
 def _lines(asked: PredictOptions) -> Lines:
     if asked.style == "json":
         return json_lines(asked.model)
-    return csv_lines if asked.style == "csv" else table_lines(asked.threshold)
+    nothing = "unsure" if asked.reject else f"nothing above {asked.threshold:.1%}"
+    return csv_lines if asked.style == "csv" else table_lines(nothing)
 
 
 def _settings(asked: PredictOptions, classifier: "Classifier") -> dict[str, object]:
@@ -168,6 +170,7 @@ def _settings(asked: PredictOptions, classifier: "Classifier") -> dict[str, obje
         "k": asked.k,
         "batch size": asked.batch_size,
         "threshold": asked.threshold,
+        **({"reject": True} if asked.reject else {}),
         "exact": asked.exact,
     }
 
@@ -208,13 +211,30 @@ def _find(text: str, labels: Sequence[str]) -> list[int]:
     )
 
 
-def selected(result: "Result", threshold: float, only: frozenset[int]) -> "Result | None":
+def _reject_below(classifier: "Classifier") -> float:
+    """The threshold that the model's calibration stored. Raises ConfigError without one."""
+    calibration = classifier.info.calibration
+    if calibration is None or calibration.reject_below is None:
+        why = "isn't calibrated" if calibration is None else "is never 95 % certain"
+        raise ConfigError(
+            f"The model {why}, so there is no threshold; use --threshold, or fine-tune it with "
+            "more validation images."
+        )
+    return calibration.reject_below
+
+
+def selected(
+    result: "Result", threshold: float, only: frozenset[int], reject_below: float = 0.0
+) -> "Result | None":
     """The result without predictions below `threshold`; None if its class isn't in `only`.
 
-    An image that can't be read is always kept.
+    If its most probable class is below `reject_below`, it has no predictions. An image that can't
+    be read is always kept.
     """
     if result.error is not None:
         return result
+    if result.predictions and result.predictions[0].probability < reject_below:
+        result = dataclasses.replace(result, predictions=())
     shown = tuple(entry for entry in result.predictions if entry.probability >= threshold)
     if only and (not shown or shown[0].index not in only):
         return None

@@ -45,8 +45,11 @@ def error_lines(result: "Result") -> Iterator[str]:
     yield from ()
 
 
-def table_lines(threshold: float) -> Lines:
-    """A block per image for people; images that can't be read are reported on stderr."""
+def table_lines(nothing: str) -> Lines:
+    """A block per image for people, with `nothing` for one without predictions.
+
+    Images that can't be read are reported on stderr.
+    """
 
     def lines(result: "Result") -> Iterator[str]:
         if result.error is not None:
@@ -54,7 +57,7 @@ def table_lines(threshold: float) -> Lines:
             return
         yield output.printable(result.image) + "\n"
         if not result.predictions:
-            yield f"  nothing above {threshold:.1%}\n"
+            yield f"  {nothing}\n"
         labels = [output.printable(prediction.label) for prediction in result.predictions]
         width = max(map(len, labels), default=0)
         for label, prediction in zip(labels, result.predictions, strict=True):

@@ -33,6 +33,14 @@ class PredictOptions:
         float,
         typer.Option("--threshold", min=0, max=1, help="Hide predictions below this probability."),
     ] = 0
+    reject: Annotated[
+        bool,
+        typer.Option(
+            "--reject",
+            help="Call an image unsure below the probability that fine-tune stored: above it 95 % "
+            "were right.",
+        ),
+    ] = False
     only: Annotated[
         list[str] | None,
         typer.Option(

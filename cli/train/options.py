@@ -239,6 +239,13 @@ class TrainingOptions:
             help="Write report.html at the end, after one more pass over the validation images.",
         ),
     ] = True
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="Fit the best model's probabilities to its validation accuracy.",
+        ),
+    ] = True
     quiet: options.Quiet = False
 
     def check_usage(self) -> None:

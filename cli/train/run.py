@@ -136,7 +136,9 @@ def _run(
     """Begin the run or resume it, on all `ranks`."""
     from mixer_mlx.training.run import Run
 
-    run = Run(asked.out or _free_folder(asked.data), start, report=asked.report)
+    run = Run(
+        asked.out or _free_folder(asked.data), start, report=asked.report, calibrate=asked.calibrate
+    )
     with run.locked() if ranks.rank == 0 else nullcontext():
         _run_locked(run, asked, model, batches, validate, ranks)
 

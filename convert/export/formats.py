@@ -100,6 +100,17 @@ def _write_coreml(path: Path, model: MlpMixer, info: ModelInfo, options: ExportO
     coreml.write(path, network, options.compute_precision, options.minimum_target)
 
 
+def _calibrated(model: MlpMixer, info: ModelInfo) -> MlpMixer:
+    """A model whose own logits are those that the calibration gives: others know no temperature."""
+    if info.temperature == 1:
+        return model
+    made = MlpMixer(model.config)
+    made.update(model.parameters())
+    made.head.weight = model.head.weight / info.temperature
+    made.head.bias = model.head.bias / info.temperature
+    return made
+
+
 FORMATS: dict[ExportFormat, Format] = {
     "timm": Format(None, lambda p, m, i, _: timm.write(p, m, i), notes=timm.notes, folder=True),
     "jax": Format(
@@ -151,7 +162,7 @@ def export(
     notes, model = _notes(model, kind.notes(info)), dequantize(model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kind.write(path, model, info, options)
+        kind.write(path, _calibrated(model, info), info, options)
     except OSError as error:
         raise CheckpointError(f"{path} can't be written: {error}.") from error
     return Exported(info, notes)

@@ -237,9 +237,10 @@ def gradient(explainer: Explainer, pixels: NDArray[np.uint8], index: int) -> NDA
     """
     classifier, steps = explainer.classifier, explainer.steps
     model, preprocess = _in_float32(classifier.model), classifier.preprocess
+    temperature = classifier.info.temperature
 
     def probability(images: mx.array) -> mx.array:
-        return mx.softmax(model(images), axis=-1)[:, index].sum()
+        return mx.softmax(model(images) / temperature, axis=-1)[:, index].sum()
 
     with mx.stream(classifier.device):
         mean, std = mx.array(preprocess.mean), mx.array(preprocess.std)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from mixer_mlx.calibration import Calibration
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import Entry
@@ -19,6 +20,7 @@ from mixer_mlx.markup import text
 from mixer_mlx.runtime.atomic import written_file
 from mixer_mlx.runtime.threads import in_threads, workers
 
+from .certainty import classes_advice, confusion_advice, reliability_section
 from .evaluate import Metrics, Outcome
 from .interval import with_interval
 
@@ -51,6 +53,11 @@ thead th { color: var(--faint); vertical-align: bottom; border-bottom: 1px solid
 .classes .bar { position: relative; width: 14rem; text-align: left; }
 .bar i { position: absolute; left: 0; top: 15%; height: 70%; background: var(--bar); }
 .bar b { position: relative; font-weight: normal; }
+.reliability { width: 18rem; max-width: 100%; font-size: 11px; }
+.reliability rect { fill: none; stroke: var(--line); }
+.reliability line { stroke: var(--faint); stroke-dasharray: 4 4; }
+.reliability circle { fill: var(--bar); stroke: var(--ink); }
+.reliability text { fill: var(--faint); }
 .wrong { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 1rem; }
 figure { margin: 0; }
 figure img { display: block; width: 160px; height: 160px; object-fit: contain; }
@@ -76,7 +83,8 @@ class Report:
 
     `facts` are rows of the summary, `details` longer texts with their own headings. `labels` names
     the model's outputs. `outcomes[i]` is the outcome for the image `entries[i]`. `curves` is a PNG.
-    `maps[i]` is an image shown beside that image: why the model chose its answer.
+    `maps[i]` is an image shown beside that image: why the model chose its answer. `calibration` is
+    the model's, `fitted_here` whether these images decided it.
     """
 
     title: str
@@ -87,6 +95,8 @@ class Report:
     curves: bytes | None = None
     details: Sequence[tuple[str, str]] = ()
     maps: Mapping[int, Image.Image] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    fitted_here: bool = False
 
 
 def describe(info: ModelInfo, metrics: Metrics, images: DecodedImages) -> list[tuple[str, str]]:
@@ -127,7 +137,10 @@ def page(report: Report, folder: Path) -> str:
         _section("Summary", _facts(report.facts)),
         _section("Curves", _curves(report.curves)) if report.curves else "",
         _confusion(report),
-        _section("Accuracy by class", _classes(report)),
+        _section(
+            "Accuracy by class", classes_advice(report.labels, report.outcomes) + _classes(report)
+        ),
+        _section("Reliability", _reliability(report)),
         _section("Worst mistakes", _most_wrong(report, folder)),
         *(
             f"<details><summary>{text(k)}</summary><pre>{text(v)}</pre></details>"
@@ -171,9 +184,14 @@ def _confusion(report: Report) -> str:
     seen = sorted({outcome.target for outcome in report.outcomes})
     shown = list(range(len(report.labels))) if len(report.labels) <= MATRIX_CLASSES else seen
     counts = Counter((outcome.target, outcome.predicted) for outcome in report.outcomes)
+    advice = confusion_advice(report.labels, report.outcomes)
     if len(shown) <= MATRIX_CLASSES:
-        return _section("Confusion matrix", _matrix(report.labels, shown, counts))
-    return _section("Most confused classes", _pairs(report.labels, counts))
+        return _section("Confusion matrix", advice + _matrix(report.labels, shown, counts))
+    return _section("Most confused classes", advice + _pairs(report.labels, counts))
+
+
+def _reliability(report: Report) -> str:
+    return reliability_section(report.outcomes, report.calibration, fitted=report.fitted_here)
 
 
 def _matrix(labels: Sequence[str], shown: Sequence[int], counts: Counter[tuple[int, int]]) -> str:

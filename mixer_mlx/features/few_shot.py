@@ -125,4 +125,5 @@ def with_head(
     made.load_weights(list(weights.items()), strict=True)
     mx.eval(made.parameters())
     source = {**info.source, "head": f"few-shot ridge, l2 {head.l2:g}"}
-    return made, replace(info, config=config, labels=tuple(classes), source=source)
+    labels = tuple(classes)
+    return made, replace(info, config=config, labels=labels, source=source, calibration=None)

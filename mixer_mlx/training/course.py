@@ -84,8 +84,10 @@ class Course:
         Raises ConfigError if there is no metric `score`.
         """
         quality = {name: _quality(metrics, score) for name, metrics in found.items()}
-        best = max(quality, key=lambda name: quality[name], default=None)
-        if best and (progress.best is None or quality[best] > progress.best):
+        both = score == "top1" and self.recipe.best_by == "both"
+        key = (lambda pair: pair[::-1]) if both else (lambda pair: pair)
+        best = max(quality, key=lambda name: key(quality[name]), default=None)
+        if best and _is_better(quality[best], progress.best, both=both):
             progress = dataclasses.replace(
                 progress, best=quality[best], best_epoch=progress.epoch, best_weights=best
             )
@@ -131,6 +133,12 @@ def _quality(metrics: Metrics, score: str) -> tuple[float, float]:
     if not math.isfinite(known[name]):
         return -1e9, second
     return _bounded(known[name]) * (-1 if score.startswith("-") else 1), second
+
+
+def _is_better(found: tuple[float, float], best: tuple[float, float] | None, *, both: bool) -> bool:
+    if best is None or not both:
+        return best is None or found > best
+    return found != best and found[0] >= best[0] and found[1] >= best[1]
 
 
 def _bounded(value: float) -> float:

@@ -6,15 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
+
 from mixer_mlx import checkpoint
-from mixer_mlx.analysis.evaluate import Outcome, evaluate_images
+from mixer_mlx.analysis.evaluate import Outcome, evaluate
 from mixer_mlx.analysis.heatmap import maps_of_mistakes
 from mixer_mlx.analysis.report import Report, describe, readable
 from mixer_mlx.analysis.report import write as write_page
+from mixer_mlx.calibration import calibrate
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.dataset import Dataset
-from mixer_mlx.data.loader import DecodedImages
+from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
+from mixer_mlx.errors import ConfigError
 from mixer_mlx.labels import distinct
 
 from .recipe import Recipe
@@ -73,19 +78,42 @@ def _one_line(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text)
 
 
-def write_report(
-    folder: Path, val: Dataset, recipe: Recipe, facts: Sequence[tuple[str, str]]
-) -> None:
-    """Validate `folder`/best once more, for its result on each image, and write the page.
+class Judged:
+    """A run's best model and its logits for all validation images, which are decoded again.
 
-    Images are decoded again. Raises MixerError.
+    `logits` (N, classes), float32, without a temperature, and `labels` (N,). Raises MixerError.
     """
-    info = checkpoint.read_info(folder / "best")
-    classifier = Classifier(checkpoint.load(folder / "best", info=info), info)
-    # Unreadable images were reported during validation.
-    images = DecodedImages(val, lambda *_: None, memory_bytes=0)
+
+    def __init__(self, folder: Path, val: Dataset, batch_size: int) -> None:
+        self.folder = folder
+        self.info = checkpoint.read_info(folder).replace(calibration=None)
+        self.model = checkpoint.load(folder, info=self.info)
+        # Unreadable images were reported during validation.
+        self.images = DecodedImages(val, lambda *_: None, memory_bytes=0)
+        forward = Classifier(self.model, self.info).forward
+        batches = EvaluationBatches(self.images, self.info.preprocess, batch_size)
+        found = [(np.array(forward(pixels)), labels) for pixels, labels in batches]
+        if not found:
+            raise ConfigError("None of the validation images can be read; run `mixer check`.")
+        self.logits, self.labels = map(np.concatenate, zip(*found, strict=True))
+
+    def calibrate(self) -> None:
+        """Store the temperature that these logits need in the model's config.json."""
+        self.info = self.info.replace(calibration=calibrate(self.logits, self.labels))
+        checkpoint.write_info(self.folder, self.info)
+
+
+def write_report(
+    folder: Path, judged: Judged, recipe: Recipe, facts: Sequence[tuple[str, str]]
+) -> None:
+    """Write the page about the best model's result on each validation image. Raises MixerError."""
+    info, images = judged.info, judged.images
+    classifier = Classifier(judged.model, info)
     outcomes: list[Outcome] = []
-    metrics = evaluate_images(classifier, images, recipe.batch_size, outcomes=outcomes)
+    logits = mx.array(judged.logits)
+    batch = np.zeros((len(logits), 1, 1, 1), np.uint8), judged.labels  # stands for those images
+    metrics = evaluate(lambda _: logits, [batch])  # as in the log
+    evaluate(lambda _: logits / info.temperature, [batch], outcomes=outcomes)
     curves = folder / "curves.png"
     entries = readable(images)
     page = Report(
@@ -97,5 +125,7 @@ def write_report(
         curves=curves.read_bytes() if curves.exists() else None,
         details=[("Recipe", json.dumps(recipe.to_dict(), indent=2))],
         maps=maps_of_mistakes(classifier, entries, outcomes),
+        calibration=info.calibration,
+        fitted_here=True,
     )
     write_page(folder / REPORT_FILE, page)

@@ -18,6 +18,7 @@ from mixer_mlx.checks import (
 from mixer_mlx.choices import (
     AugmentationName,
     Balance,
+    BestBy,
     DType,
     Freeze,
     HeadStart,
@@ -39,6 +40,7 @@ _CHOICES = {
     "augmentation": AugmentationName,
     "balance": Balance,
     "shuffle": Shuffle,
+    "best_by": BestBy,
 }
 # Lowest and highest allowed, both included.
 _WHOLE = {
@@ -88,10 +90,11 @@ class Recipe:
     the steps that `epochs` gives. A step is one update from `batch_size` images, computed in
     `accumulation` parts to save memory. `batch_fraction` limits the batch to a fraction of the
     training set, see `batch_size_for`. Validation comes after each epoch, or if that is shorter,
-    after as many epochs as have `validate_every` steps. `patience` ends the run after N validations
-    without a better result: at once, or with `cooldown` after that fraction of its steps so far,
-    while the rate falls to `end_lr`. The state is saved after validation, and every `save_every`
-    steps.
+    after as many epochs as have `validate_every` steps. `best_by` "top1" takes the weights with the
+    highest top-1 for the best; "both" those with a lower loss and no lower top-1, as few images
+    measure the loss better. `patience` ends the run after N validations without a better result: at
+    once, or with `cooldown` after that fraction of its steps so far, while the rate falls to
+    `end_lr`. The state is saved after validation, and every `save_every` steps.
 
     Optimiser: "muon" is Muon for the kernels in the blocks and AdamW for all other parameters, with
     one `lr`; `momentum` is Muon's or SGD's, `betas` are AdamW's. `weight_decay` applies to kernels
@@ -154,6 +157,7 @@ class Recipe:
     mixup: float = 0.0
     cutmix: float = 0.0
     balance: Balance = "none"
+    best_by: BestBy = "top1"
     patience: int | None = None
     cooldown: float = 0.0
     validate_every: int | None = None

@@ -43,6 +43,7 @@ RECIPES = {
             label_smoothing=0.1,
             ema_decay=0.99,
             head="ridge",
+            best_by="both",
             patience=5,
             cooldown=0.2,
             validate_every=20,

@@ -36,7 +36,7 @@ from mixer_mlx.runtime.macos import entries
 from . import trackers
 from .fingerprint import fingerprint
 from .loop import Done, EpochDone, Event
-from .pages import REPORT_FILE, card, write_report
+from .pages import REPORT_FILE, Judged, card, write_report
 from .recipe import Recipe
 from .run_log import LOG_FILE, Best, Log
 from .state import STATE_FILE, State
@@ -94,10 +94,17 @@ class Start:
 
 
 class Run:
-    """The folder of a run in progress; with `report` it gets a report.html at the end."""
+    """The folder of a run in progress.
 
-    def __init__(self, folder: Path, start: Start, *, report: bool = True) -> None:
-        self.folder, self.start, self.report = folder, start, report
+    At the end it gets a report.html with `report`, and its best model a temperature with
+    `calibrate`.
+    """
+
+    def __init__(
+        self, folder: Path, start: Start, *, report: bool = True, calibrate: bool = True
+    ) -> None:
+        self.folder, self.start = folder, start
+        self.report, self.calibrate = report, calibrate
         self.log = Log(folder / LOG_FILE)
 
     @property
@@ -223,10 +230,17 @@ class Run:
             event.state.fill(model)
             self._save_model("last", model)
             self._write("README.md", self.card())
-            best = self.log.best()
-            if best and self.report:
-                start = self.start
-                write_report(self.folder, start.val, start.recipe, self._facts(best))
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """Calibrate the best model, and write the report."""
+        best, start = self.log.best(), self.start
+        if best and (self.report or self.calibrate):
+            judged = Judged(self.folder / "best", start.val, start.recipe.batch_size)
+            if self.calibrate:
+                judged.calibrate()
+            if self.report:
+                write_report(self.folder, judged, start.recipe, self._facts(best))
 
     def _save_model(self, name: str, model: MlpMixer) -> None:
         start = self.start

@@ -91,6 +91,8 @@ def test_a_run_ends_with_a_report(mixer, labelled: Path, tmp_path: Path) -> None
     assert f"{metrics['loss']:.4f} nats" in page.facts
     assert f"{metrics['images']}" in page.facts
     assert "mixer fine-tune, recipe quick" in page.facts
+    calibration = json.loads((tmp_path / "run/best/config.json").read_text())["calibration"]
+    assert calibration["images"] == metrics["images"]
     _, *rows = page.tables["matrix"]
     counts = [int(cell) for row in rows for cell in row[1:] if cell != "·"]
     assert sum(counts) == metrics["images"]

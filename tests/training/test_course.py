@@ -52,6 +52,22 @@ def test_a_run_that_cools_down_resumes_bit_for_bit(stop: int, tmp_path: Path) ->
     assert_same(events(resume=state)[-1].state, expected)
 
 
+@pytest.mark.parametrize(
+    ("best_by", "expected"),
+    [("both", ["raw", "raw", None, None]), ("top1", ["raw", "raw", "raw", None])],
+)
+def test_better_by_loss_is_no_worse_in_top1(best_by: str, expected: list[str | None]) -> None:
+    pairs = iter([(0.5, 1.2), (0.5, 1.1), (0.6, 1.3), (0.4, 1.0)])
+
+    def validate(model: MlpMixer) -> Metrics:
+        top1, loss = next(pairs)
+        return Metrics(top1, 1.0, loss, 10, 1.0)
+
+    recipe = Recipe(epochs=4, lr=0.01).replace(best_by=best_by)
+    run = fit(tiny_model(), Synthetic(), validate, recipe, preprocess=PREPROCESS)
+    assert [event.best for event in run if isinstance(event, EpochDone)] == expected
+
+
 def test_a_stopped_run_can_be_extended() -> None:
     stopped = events()[-1].state
     done = events(resume=stopped, extend=1)[-1]
