@@ -70,7 +70,8 @@ class EmbedOptions:
 
     def check(self) -> None:
         """Raises BadParameter for wrong usage, and MixerError for what is bound to fail."""
-        from mixer_mlx.features.store import SUFFIXES, check_pyarrow, names_path
+        from mixer_mlx.features.pack import SUFFIXES, check_pyarrow
+        from mixer_mlx.features.store import names_path
 
         if self.out is None:
             if self.resume:
@@ -144,7 +145,8 @@ def _writer(asked: EmbedOptions, embedder: "Embedder") -> Iterator[_Writer]:
 @contextmanager
 def _to_file(asked: EmbedOptions, out: Path, embedder: "Embedder") -> Iterator[_Writer]:
     from mixer_mlx.features.log import Log
-    from mixer_mlx.features.store import WITH_ERRORS, origin_of, pack
+    from mixer_mlx.features.pack import WITH_ERRORS, pack
+    from mixer_mlx.features.store import origin_of
 
     origin = origin_of(embedder, asked.model, exact=asked.exact)
     shape = embedder.features.shape(embedder.info.config)
@@ -166,7 +168,7 @@ def _to_file(asked: EmbedOptions, out: Path, embedder: "Embedder") -> Iterator[_
 
 
 def _print(found: "Embedding") -> None:
-    from mixer_mlx.features.store import json_record
+    from mixer_mlx.features.pack import json_record
 
     error = None if found.error is None else str(found.error)
     sys.stdout.write(output.json_line(json_record(str(found.image), found.vector, error)))

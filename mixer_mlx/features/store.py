@@ -1,18 +1,14 @@
-"""Files of vectors: made of a log in bounded memory, and read without loading them.
+"""Files of vectors: written in bounded memory, and read without loading them.
 
 .npz      `vectors` (N, ...), `names` (N,) and `origin` (JSON); of an index `stat` and `folder`, too
 .npy      the vectors; names and origin are in FILE.npy.json
-.jsonl    `{"image": name, "vector": [...]}` or `{"image": name, "error": sentence}` in each line
-.parquet  the columns image, vector and error
-
-An image that couldn't be read has no row in the first two.
 """
 
 import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,17 +20,13 @@ from numpy.typing import NDArray
 
 from mixer_mlx.checks import check_keys
 from mixer_mlx.errors import ConfigError
-from mixer_mlx.runtime.atomic import replacing_file
 from mixer_mlx.runtime.documents import as_table, parse_json, read_text
 from mixer_mlx.runtime.files import open_regular
 from mixer_mlx.runtime.unzip import MemberFile
 
 from .embed import Embedder, fingerprint
-from .log import FloatName, Log, Record
+from .log import FloatName
 
-SUFFIXES = (".npz", ".npy", ".jsonl", ".parquet")
-WITH_ERRORS = (".jsonl", ".parquet")
-"""Formats in which an image that can't be read has a row."""
 Item = TypeVar("Item")
 _BLOCK = 2**12
 _MAX_NAME = 2**16
@@ -59,31 +51,9 @@ def origin_of(embedder: Embedder, model: str, *, exact: bool = False) -> Origin:
     return Origin(model, print_, **asdict(embedder.features), exact=exact)
 
 
-def pack(log: Log, target: Path, path: Path, origin: Origin) -> None:
-    """Write a complete log to `target`, which will be called `path`: its suffix is the format.
-
-    Raises OSError.
-    """
-    writers: dict[str, Callable[..., None]] = {
-        ".npz": _write_npz,
-        ".npy": _write_npy,
-        ".jsonl": _write_jsonl,
-        ".parquet": _write_parquet,
-    }
-    if path.suffix.lower() == ".npy":
-        with replacing_file(names_path(path)) as names:
-            _write_names(log, names, origin)
-    writers[path.suffix.lower()](log, target, origin)
-
-
 def names_path(path: Path) -> Path:
     """Where the names of a .npy file are."""
     return path.with_name(f"{path.name}.json")
-
-
-def _write_npz(log: Log, target: Path, origin: Origin) -> None:
-    names = [record.name for record in _good(log, vectors=False)]
-    write_npz(target, names, (r.vector for r in _good(log)), log.shape, log.dtype, origin)
 
 
 def write_npz(
@@ -100,12 +70,12 @@ def write_npz(
     width = max(map(len, names), default=1) or 1
     with zipfile.ZipFile(target, "w", allowZip64=True) as archive:
         with _member(archive, "vectors") as file:
-            _header(file, np.dtype(dtype), (len(names), *shape))
+            write_header(file, np.dtype(dtype), (len(names), *shape))
             for vector in vectors:
                 file.write(np.ascontiguousarray(vector, dtype).tobytes())
         with _member(archive, "names", zipfile.ZIP_DEFLATED) as file:
-            _header(file, np.dtype(f"<U{width}"), (len(names),))
-            for some in _groups(names, _BLOCK):
+            write_header(file, np.dtype(f"<U{width}"), (len(names),))
+            for some in groups(names, _BLOCK):
                 file.write(np.array(some, f"<U{width}").tobytes())
         with _member(archive, "origin") as file:
             npy.write_array(file, np.array(json.dumps(asdict(origin))))
@@ -123,88 +93,17 @@ def _member(archive: zipfile.ZipFile, name: str, compression: int = zipfile.ZIP_
     return archive.open(info, "w", force_zip64=True)
 
 
-def _header(file: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def write_header(file: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """The start of a .npy file, which the numbers follow."""
     values = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     npy.write_array_header_1_0(file, values)
 
 
-def _write_npy(log: Log, target: Path, origin: Origin) -> None:
-    count = sum(1 for _ in _good(log, vectors=False))
-    with target.open("wb") as file:
-        _header(file, np.dtype(log.dtype), (count, *log.shape))
-        for record in _good(log):
-            file.write(np.ascontiguousarray(record.vector).tobytes())
-
-
-def _write_names(log: Log, target: Path, origin: Origin) -> None:
-    with target.open("w", encoding="ascii") as file:
-        file.write(json.dumps({"origin": asdict(origin)})[:-1] + ', "images": [')
-        for number, record in enumerate(_good(log, vectors=False)):
-            file.write((",\n" if number else "\n") + json.dumps(record.name))
-        file.write("\n]}\n")
-
-
-def _write_jsonl(log: Log, target: Path, origin: Origin) -> None:
-    with target.open("w", encoding="ascii") as file:
-        for record in log.records():
-            file.write(json.dumps(json_record(record.name, record.vector, record.error)) + "\n")
-
-
-def json_record(name: str, vector: Any, error: str | None) -> dict[str, object]:
-    """An image of a .jsonl file; numbers have the digits that give back the same float."""
-    if error is not None:
-        return {"image": name, "error": error}
-    shortest = [float(str(number)) for number in vector.ravel()]
-    return {"image": name, "vector": np.reshape(shortest, vector.shape).tolist()}
-
-
-def check_pyarrow() -> None:
-    """Raise ConfigError if pyarrow is missing."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "Parquet needs the extra `parquet`: pip install 'mixer-mlx[parquet]'; .npz needs no "
-            "extra."
-        ) from error
-
-
-def _write_parquet(log: Log, target: Path, origin: Origin) -> None:
-    import pyarrow
-    from pyarrow.parquet import ParquetWriter
-
-    kind = pyarrow.from_numpy_dtype(np.dtype(log.dtype))
-    for side in reversed(log.shape):
-        kind = pyarrow.list_(kind, side)
-    text = pyarrow.string()
-    schema = pyarrow.schema([("image", text), ("vector", kind), ("error", text)])
-    schema = schema.with_metadata({"mixer_mlx": json.dumps(asdict(origin))})
-    rows = max(1, 2**24 // (int(np.prod(log.shape)) * np.dtype(log.dtype).itemsize))
-    with ParquetWriter(target, schema) as writer:
-        for some in _groups(log.records(), rows):
-            columns = [
-                pyarrow.array([_utf8(record.name) for record in some], text),
-                pyarrow.array(
-                    [None if r.vector is None else r.vector.tolist() for r in some], kind
-                ),
-                pyarrow.array([r.error and _utf8(r.error) for r in some], text),
-            ]
-            writer.write_batch(pyarrow.record_batch(columns, schema=schema))
-
-
-def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items, `size` at a time."""
     iterator = iter(items)
     while some := list(islice(iterator, size)):
         yield some
-
-
-def _utf8(text: str) -> str:
-    """Bytes that aren't UTF-8, which Parquet can't hold, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _good(log: Log, *, vectors: bool = True) -> Iterator[Record]:
-    return (record for record in log.records(vectors=vectors) if record.error is None)
 
 
 @dataclass(frozen=True)

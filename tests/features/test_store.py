@@ -10,7 +10,8 @@ import pytest
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.features.embed import Embedding
 from mixer_mlx.features.log import Log
-from mixer_mlx.features.store import Origin, Vectors, pack, read
+from mixer_mlx.features.pack import pack
+from mixer_mlx.features.store import Origin, Vectors, read
 
 ORIGIN = Origin("m", "0" * 16, "pre-logits", "mean", normalize=False)
 
