@@ -16,7 +16,7 @@ def lines(cases: Sequence[Row], reasons: dict[str, str]) -> list[str]:
     """Exponents, reasons for steep ones, the plot, and the points."""
     found = list(exponents(cases))
     return [
-        "![time and memory](results/scaling.png)",
+        "![time and memory](scaling.png)",
         "",
         "Exponents on the upper half of the points:",
         "",
