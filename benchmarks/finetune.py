@@ -180,11 +180,7 @@ def table(rows: list[Row]) -> list[str]:
     """Mean top-1 and spread by task, CPU time, and the average rank where all were measured."""
     tasks = [name for name in TASKS if any(row["task"] == name for row in rows)]
     names = list(dict.fromkeys(row["contender"] for row in rows))
-    found = {
-        (t, c): [r for r in rows if (r["task"], r["contender"]) == (t, c)]
-        for t in tasks
-        for c in names
-    }
+    found = {(task, name): compared(rows, task, name) for task in tasks for name in names}
     lines = [
         [task, *(cell([row["top1"] for row in found[task, name]]) for name in names)]
         for task in tasks
@@ -200,6 +196,17 @@ def table(rows: list[Row]) -> list[str]:
         times = [mean(r["cpu"] for task in full for r in found[task, name]) for name in names]
         lines.append(["CPU seconds", *(f"{seconds:.0f}" for seconds in times)])
     return markdown_table.table(["task", *names], lines)
+
+
+def compared(rows: list[Row], task: str, name: str) -> list[Row]:
+    """A contender's results on a task, with the seeds that all who were tried on it have."""
+    seeds: dict[str, set[int]] = {}
+    for row in rows:
+        if row["task"] == task:
+            seeds.setdefault(row["contender"], set()).add(row["seed"])
+    common = set.intersection(*seeds.values())
+    mine = [row for row in rows if (row["task"], row["contender"]) == (task, name)]
+    return [row for row in mine if row["seed"] in common]
 
 
 def cell(values: list[float]) -> str:

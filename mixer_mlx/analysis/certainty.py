@@ -15,7 +15,7 @@ WELL_CALIBRATED = 0.05
 FEW = 100
 """With fewer images, an expected calibration error is mostly chance."""
 
-_SIZE, _LEFT, _TOP = 220, 34, 8
+_SIZE, _LEFT, _TOP = 220, 34, 12
 
 
 def reliability_section(
@@ -103,8 +103,8 @@ def confusion_advice(labels: Sequence[str], outcomes: Sequence[Outcome]) -> str:
     images = "1 image" if count == 1 else f"{count} images"
     return (
         f"<p>{images} of <em>{text(labels[true])}</em> {'was' if count == 1 else 'were'} taken for "
-        f"<em>{text(labels[predicted])}</em>, more than of any other pair: check their labels, or "
-        "add images of both.</p>"
+        f"<em>{text(labels[predicted])}</em>, the most for a pair of classes: check their labels, "
+        "or add images of both.</p>"
     )
 
 

@@ -82,23 +82,35 @@ def adapted(
     return model, ModelInfo(config, preprocess, classes, {"fine_tuned_from": source})
 
 
+RIDGE_IMAGES = 20_000
+RIDGE_SCORES = 20_000_000
+"""Images x classes: the regression has several arrays of that many float64."""
+
+
 def with_ridge_head(
     model: MlpMixer, info: ModelInfo, images: DecodedImages, batch_size: int
 ) -> None:
     """Start a new head, in place, as the ridge regression on the features of the training images.
 
     Training then begins at the few-shot probe's accuracy, and changes the features less than from
-    a head of zeros (LP-FT: Kumar et al., arXiv 2202.10054). A head that isn't all zeros is kept.
+    a head of zeros (LP-FT: Kumar et al., arXiv 2202.10054). A head that isn't all zeros is kept. Of
+    many images or classes, as many images are used as RIDGE_IMAGES and RIDGE_SCORES allow; if
+    these are fewer than the classes, the head stays as it is.
     """
-    if model.head.weight.any().item():
+    classes = len(info.labels)
+    most = min(RIDGE_IMAGES, RIDGE_SCORES // classes)
+    if model.head.weight.any().item() or most < classes:
         return
+    if most < len(images.dataset):
+        rows = np.random.default_rng(0).permutation(len(images.dataset))[:most]
+        images = DecodedImages(images.dataset.take(np.sort(rows)), lambda *_: None, memory_bytes=0)
     embedder = Embedder(model, info)
     batches = EvaluationBatches(images, info.preprocess, batch_size)
     found = [(embedder.pixels(pixels), labels) for pixels, labels in batches]
     if not found:
         return  # the first training step says so
     features, labels = map(np.concatenate, zip(*found, strict=True))
-    head = probe.calibrated(features, labels, len(info.labels))
+    head = probe.calibrated(features, labels, classes)
     model.head.weight = mx.array(head.weight.astype(np.float32))
     model.head.bias = mx.array(head.bias.astype(np.float32))
     mx.eval(model.head.parameters())

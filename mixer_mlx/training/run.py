@@ -256,6 +256,7 @@ class Run:
             ("trained on", f"{images:,} images of {classes:,} classes"),
             ("made by", f"mixer {start.command}, recipe {start.recipe_name}"),
             ("started from", start.origin),
+            ("cost", self.log.cost(start.recipe.batch_size)),
         ]
 
     def card(self) -> str:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
@@ -82,6 +83,14 @@ class Log:
     def epochs(self) -> int:
         """How many epochs were begun."""
         return max((int(str(line["epoch"])) + 1 for line in self.lines), default=0)
+
+    def cost(self, batch_size: int) -> str:
+        """Steps, the time that they took, without validation, and the peak memory, in words."""
+        steps = self.lines_of("step")
+        seconds = sum(batch_size / float(str(line["images_per_second"])) for line in steps)
+        peak = max((int(str(line["peak_memory"])) for line in steps), default=0)
+        time = timedelta(seconds=round(seconds))
+        return f"{len(steps):,} steps in {time}, peak memory {peak / 2**30:.2f} GiB"
 
     def best(self) -> Best | None:
         """The model in `best/`."""

@@ -13,7 +13,9 @@ from mixer_mlx import MlpMixer, Recipe
 from mixer_mlx.analysis.evaluate import Metrics
 from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.errors import TrainingError
+from mixer_mlx.training import prepare
 from mixer_mlx.training.loop import Done, EpochDone, Event, StepDone, fit
+from mixer_mlx.training.prepare import with_ridge_head
 from mixer_mlx.training.state import State
 
 # Five steps an epoch: validation after every second one; the first validation is the best.
@@ -117,8 +119,6 @@ class Images:
 
 def test_the_fitted_head_is_the_ridge_solution_on_the_features() -> None:
     """Up to the factor that scales it, by least squares."""
-    from mixer_mlx.training.prepare import with_ridge_head
-
     images, model = Images(), tiny_model()
     info = ModelInfo(CONFIG, PREPROCESS, tuple("abcde"))
     trained = weights(model)["head.weight"]
@@ -141,6 +141,16 @@ def test_the_fitted_head_is_the_ridge_solution_on_the_features() -> None:
     scale = (logits * scores).sum() / (scores * scores).sum()
     assert 1 <= scale <= 64
     assert np.abs(logits - scale * scores).max() < 1e-3
+
+
+def test_a_head_for_more_classes_than_images_can_tell_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prepare, "RIDGE_SCORES", 24)  # five classes, so four images
+    images, model = Images(), tiny_model()
+    model.head.weight = mx.zeros_like(model.head.weight)
+    prepare.with_ridge_head(model, ModelInfo(CONFIG, PREPROCESS, tuple("abcde")), images, 7)  # type: ignore[arg-type]
+    assert not weights(model)["head.weight"].any()
 
 
 def _blocks(model: MlpMixer, x: mx.array) -> mx.array:
