@@ -22,8 +22,9 @@ from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.errors import ConfigError, ImageError, SourceError
 from mixer_mlx.images import tars
 from mixer_mlx.images.archives import all_images_in
-from mixer_mlx.images.decode import LazyImage, decode, open_image
+from mixer_mlx.images.decode import LazyImage, decode
 from mixer_mlx.images.find import find_images
+from mixer_mlx.images.formats import open_image
 from mixer_mlx.images.names import SPECIAL, Skipped
 
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
@@ -201,7 +202,7 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
 
 
 def test_scans_of_a_large_jpeg_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixer_mlx.images.decode.MAX_SCAN_PIXELS", 20 * 64 * 64 + 100)
+    monkeypatch.setattr("mixer_mlx.images.formats.MAX_SCAN_PIXELS", 20 * 64 * 64 + 100)
     assert decode(io.BytesIO(progressive(20))).size == (64, 64)
     with pytest.raises(ImageError, match="a JPEG of over 20 scans"):
         decode(io.BytesIO(progressive(21)))

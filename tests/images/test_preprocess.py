@@ -23,10 +23,11 @@ from PIL import Image, ImageOps
 
 from mixer_mlx.errors import ConfigError, ImageError
 from mixer_mlx.images import decode as decode_module
-from mixer_mlx.images import decode as formats_module
+from mixer_mlx.images import formats as formats_module
 from mixer_mlx.images import pillow as quiet_module
 from mixer_mlx.images import preprocess as image_module
-from mixer_mlx.images.decode import MAX_PIXELS, decode, to_rgb
+from mixer_mlx.images.decode import decode, to_rgb
+from mixer_mlx.images.formats import MAX_PIXELS
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.runtime.tuning import decode_bytes
 
