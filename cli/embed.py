@@ -11,9 +11,9 @@ import typer
 
 from mixer_mlx.choices import DEFAULT_MODEL, Pool
 
-from .predict.resume import Kept, PartFile, whole_batches, without
 from .terminal import files, options, output
 from .terminal.images import found_images, no_images
+from .terminal.part_file import Kept, PartFile, whole_batches, without
 from .terminal.progress import progress
 from .terminal.ranks import refuse_several
 

@@ -18,12 +18,12 @@ from mixer_mlx.errors import ConfigError, SourceError
 from ..terminal import output, sheet
 from ..terminal.images import found_images, no_images
 from ..terminal.options import with_options
+from ..terminal.part_file import Kept, without
 from ..terminal.progress import Tick, progress
 from ..terminal.ranks import joined, refuse_several
 from .gather import gathered
 from .lines import Lines, csv_lines, error_lines, json_lines, table_lines
 from .options import PredictOptions
-from .resume import Kept, without
 from .sort_into import Sorter, folder_names
 from .write import Writer, to_file, to_stdout
 

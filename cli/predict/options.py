@@ -11,8 +11,8 @@ from mixer_mlx.choices import DEFAULT_MODEL
 from mixer_mlx.errors import ConfigError
 
 from ..terminal import options, sheet
+from ..terminal.part_file import PartFile
 from .lines import PredictFormat, chosen_format
-from .resume import PartFile
 from .write import check_pyarrow
 
 _RESUMABLE = ("json", "csv")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from mixer_mlx.errors import MixerError
 
+from ..terminal.part_file import Kept, PartFile
 from .lines import COLUMNS, CSV_HEADER, Lines, PredictFormat, PredictionRow, rows
-from .resume import Kept, PartFile, read_kept
+from .resume import read_kept
 
 if TYPE_CHECKING:
     from mixer_mlx import Result

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mixer_mlx import Classifier
-from mixer_mlx.cli.predict.resume import PartFile
+from mixer_mlx.cli.terminal.part_file import PartFile
 from mixer_mlx.errors import CheckpointError, MixerError
 
 COMMAND = [sys.executable, "-m", "mixer_mlx", "predict", "-m", "cifar10", "--dtype", "float32"]
