@@ -8,8 +8,14 @@ Z95 = 1.959963984540054
 
 def with_interval(fraction: float, images: float, digits: int = 1) -> str:
     """An accuracy (0 to 1) with its interval in per cent, e.g. "83.3% (64.1-93.3% at 95%)"."""
-    low, high = wilson(fraction * images, round(images))
-    return f"{fraction:.{digits}%} ({100 * low:.1f}-{high:.1%} at 95%)"
+    interval = in_per_cent(fraction * images, round(images))
+    return f"{fraction:.{digits}%} ({interval} at 95%)"
+
+
+def in_per_cent(right: float, total: int) -> str:
+    """The interval of `wilson`, e.g. "64.1-93.3%"."""
+    low, high = wilson(right, total)
+    return f"{100 * low:.1f}-{high:.1%}"
 
 
 def wilson(right: float, total: int, z: float = Z95) -> tuple[float, float]:

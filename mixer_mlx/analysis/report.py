@@ -22,7 +22,7 @@ from mixer_mlx.runtime.threads import in_threads, workers
 
 from .certainty import classes_advice, confusion_advice, reliability_section
 from .evaluate import Metrics, Outcome
-from .interval import with_interval
+from .interval import in_per_cent, with_interval
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --paper: #fff; --faint: #6f6f6b; --line: #d9d9d5;
@@ -241,10 +241,10 @@ def _classes(report: Report) -> str:
     rows = [
         f'<th scope="row">{text(report.labels[i])}</th><td>{total[i]}</td><td>{right[i]}</td>'
         f'<td class="bar"><i style="width:{100 * right[i] / total[i]:.1f}%"></i>'
-        f"<b>{right[i] / total[i]:.1%}</b></td>"
+        f"<b>{right[i] / total[i]:.1%}</b></td><td>{in_per_cent(right[i], total[i])}</td>"
         for i in order
     ]
-    return _table("classes", ["class", "images", "right", "accuracy"], rows)
+    return _table("classes", ["class", "images", "right", "accuracy", "95 % interval"], rows)
 
 
 def worst_mistakes(outcomes: Sequence[Outcome]) -> list[int]:

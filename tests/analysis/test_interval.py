@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixer_mlx.analysis.interval import wilson
+from mixer_mlx.analysis.interval import wilson, with_interval
 
 # R 4: binom::binom.confint(x, n, methods = "wilson"), and Newcombe (1998), table I.
 KNOWN = {
@@ -25,3 +25,8 @@ def test_wilson(counts: tuple[int, int], expected: tuple[float, float]) -> None:
 
 def test_no_images_mean_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_an_accuracy_in_words() -> None:
+    assert with_interval(0.8, 10) == "80.0% (49.0-94.3% at 95%)"
+    assert with_interval(0.5, 100, digits=2) == "50.00% (40.4-59.6% at 95%)"

@@ -14,6 +14,7 @@ from PIL import Image
 
 from mixer_mlx import MixerError
 from mixer_mlx.analysis.evaluate import Outcome
+from mixer_mlx.analysis.interval import wilson
 from mixer_mlx.analysis.report import MAX_PAIRS, MAX_WRONG, Report, page, write
 
 
@@ -48,10 +49,12 @@ def test_the_matrix_counts_as_numpy_does(tmp_path: Path) -> None:
     _, *classes = found.tables["classes"]
     accuracies = [float(row[3].rstrip("%")) for row in classes]
     assert accuracies == sorted(accuracies)
-    for name, total, right, accuracy in classes:
+    for name, total, right, accuracy, interval in classes:
         i = int(name[1:])
         assert (int(total), int(right)) == (expected[i].sum(), expected[i, i])
         assert accuracy == f"{expected[i, i] / expected[i].sum():.1%}"
+        low, high = wilson(expected[i, i], int(total))
+        assert interval == f"{100 * low:.1f}-{high:.1%}"
 
 
 def test_the_most_wrong_come_first_with_their_images(tmp_path: Path) -> None:
