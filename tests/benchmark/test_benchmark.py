@@ -96,9 +96,9 @@ def test_a_batch_that_mlx_cant_compute_is_one_sentence() -> None:
 
 def test_a_batch_larger_than_the_memory_is_refused_before_it_crashes() -> None:
     classifier = jobs.random_classifier(CONFIG)
-    with pytest.raises(ConfigError, match=r"more than .* GiB.*-b"):
+    with pytest.raises(ConfigError, match=r"more than .* GiB.*batch_sizes"):
         jobs.forward_jobs(classifier, [1, 10**10], ["float32"])
-    with pytest.raises(ConfigError, match=r"more than .* GiB.*-b"):
+    with pytest.raises(ConfigError, match=r"more than .* GiB.*batch_sizes"):
         training_jobs(classifier, PLAIN, [10**10], ["float32"])
 
 
@@ -142,7 +142,7 @@ def test_a_record_compares_with_its_file(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"benchmark_format": 2}, "Expected format 1 in .*, not 2"),
-        ({"benchmark_format": None}, "wasn't written by `mixer benchmark -o`"),
+        ({"benchmark_format": None}, "wasn't written by `benchmark.report.to_json`"),
         ({"results": 5}, "damaged"),
         ({"results": [{"dtype": "float32", "batch_size": 1}]}, "damaged.*images_per_second"),
         ({"results": [{"images_per_second": 0, "dtype": "x", "batch_size": 1}]}, "damaged"),
