@@ -8,7 +8,7 @@ from mlx import nn
 from serve import Case, Plain
 
 from mixer_mlx import Classifier, MixerConfig, MlpMixer, Preprocess
-from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime import backend
 
 HEAD_DIM = 64

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
-from mixer_mlx.checkpoint import ModelInfo, read_info, read_json
+from mixer_mlx.checkpoint import read_info, read_json
 from mixer_mlx.convert.export.tensors import foreign_tensors
 from mixer_mlx.convert.export.timm import model_args
 from mixer_mlx.convert.names import TIMM
 from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
 from mixer_mlx.data.read import read_splits
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.training.optimizer import learning_rate
 from mixer_mlx.training.prepare import new_model, training_batches
 from mixer_mlx.training.recipe import Recipe

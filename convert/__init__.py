@@ -7,10 +7,10 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mixer_mlx import channels, checkpoint, resolution
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.choices import Device, DType, ExportFormat
 from mixer_mlx.classify import Classifier
 from mixer_mlx.features.embed import Embedder, Features
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.quantization import Quantization, cast, quantize
 from mixer_mlx.runtime import backend
 

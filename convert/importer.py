@@ -10,11 +10,11 @@ import mlx.core as mx
 
 from mixer_mlx import checkpoint
 from mixer_mlx.catalog import IMAGENET_MEAN, IMAGENET_STD
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConversionError, SourceError
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime import worker
 
 from .plan import Plan, make_plan

@@ -17,9 +17,9 @@ import mlx.core as mx
 
 from mixer_mlx import catalog, checkpoint
 from mixer_mlx.catalog import CatalogEntry
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import find_variant
 from mixer_mlx.errors import ConversionError, SourceError
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime import backend
 
 from .fetch import hub_address

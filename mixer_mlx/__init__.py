@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # `as` exports a name to type checkers
     from .analysis.evaluate import evaluate as evaluate
     from .catalog import CATALOG as CATALOG
     from .catalog import CatalogEntry as CatalogEntry
-    from .checkpoint import ModelInfo as ModelInfo
     from .checkpoint import save as save
     from .classify import Classifier as Classifier
     from .config import VARIANTS as VARIANTS
@@ -42,6 +41,7 @@ if TYPE_CHECKING:  # `as` exports a name to type checkers
     from .images.preprocess import Preprocess as Preprocess
     from .model import Intermediates as Intermediates
     from .model import MlpMixer as MlpMixer
+    from .model_info import ModelInfo as ModelInfo
     from .results import Prediction as Prediction
     from .results import Result as Result
     from .results import Results as Results
@@ -60,7 +60,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "analysis.evaluate": "Metrics evaluate",
     "catalog": "CATALOG CatalogEntry",
-    "checkpoint": "ModelInfo save",
+    "checkpoint": "save",
     "classify": "Classifier",
     "config": "VARIANTS MixerConfig",
     "convert": "load load_embedder",
@@ -71,6 +71,7 @@ _HOMES = {
     "images.find": "find_images",
     "images.preprocess": "Preprocess",
     "model": "Intermediates MlpMixer",
+    "model_info": "ModelInfo",
     "results": "Prediction Result Results",
     "training.loop": "Done EpochDone Event Saved StepDone fit",
     "training.recipe": "Recipe",

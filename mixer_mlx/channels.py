@@ -4,10 +4,10 @@ import mlx.core as mx
 
 from mixer_mlx.images.preprocess import Preprocess
 
-from .checkpoint import ModelInfo
 from .checks import check_whole
 from .errors import ConfigError
 from .model import MlpMixer
+from .model_info import ModelInfo
 
 
 def with_channels(model: MlpMixer, in_channels: int) -> MlpMixer:

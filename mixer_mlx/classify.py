@@ -15,13 +15,13 @@ from mixer_mlx.features.embed import PRE_LOGITS, Embedder, Embedding, Features
 from mixer_mlx.images.inputs import ImageInput, ImagesInput, one_image
 
 from . import channels, checkpoint
-from .checkpoint import ModelInfo
 from .checks import check_whole
 from .errors import CheckpointError, ImageError
 from .forward import Finish, Forward, described, everything
 from .inference import lean_form
 from .loaded import LoadedModel
 from .model import MlpMixer
+from .model_info import ModelInfo
 from .results import Prediction, Result
 from .runtime import backend
 

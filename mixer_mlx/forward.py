@@ -24,9 +24,9 @@ from mixer_mlx.runtime.streams import Part, one_core_each, rounds, streams
 from mixer_mlx.runtime.threads import in_threads, workers
 from mixer_mlx.runtime.tuning import COMPILE_FORWARD_AFTER, COMPILE_FORWARD_FROM
 
-from .checkpoint import ModelInfo
 from .errors import CheckpointError, ImageError
 from .model import MlpMixer
+from .model_info import ModelInfo
 from .quantization import cast
 from .runtime import backend
 

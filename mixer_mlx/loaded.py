@@ -7,9 +7,10 @@ import mlx.core as mx
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.runtime import backend, worker
 
-from .checkpoint import ModelInfo, check_agreement
+from .checkpoint import check_agreement
 from .config import MixerConfig
 from .model import MlpMixer
+from .model_info import ModelInfo
 
 
 class LoadedModel:

@@ -24,6 +24,7 @@ LAYERS = [
     ["labels", "model", "markup"],
     ["results"],
     ["calibration", "catalog", "inference", "quantization", "resolution"],
+    ["model_info"],
     ["checkpoint"],
     ["channels", "loaded"],
     ["data"],

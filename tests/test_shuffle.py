@@ -8,8 +8,8 @@ import pytest
 
 import mixer_mlx
 from mixer_mlx import Classifier, ConfigError, MixerConfig, MlpMixer, Preprocess, Recipe
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.convert.export.formats import export
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.resolution import resize
 from mixer_mlx.shuffle import pixel_order
 from mixer_mlx.training.prepare import adapted, new_model

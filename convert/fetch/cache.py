@@ -18,10 +18,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from mixer_mlx import checkpoint
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.errors import CheckpointError, ConfigError, SourceError
 from mixer_mlx.features.store import folder_of
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime import macos
 from mixer_mlx.runtime.atomic import replacing_folder
 from mixer_mlx.runtime.documents import read_text

@@ -12,11 +12,11 @@ from pathlib import Path
 from PIL import Image
 
 from mixer_mlx.calibration import Calibration
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import Entry
 from mixer_mlx.images.thumbnail import data_url, image_url, open_thumbnail
 from mixer_mlx.markup import text
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime.atomic import written_file
 from mixer_mlx.runtime.threads import in_threads, workers
 

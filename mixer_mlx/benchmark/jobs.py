@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 import numpy as np
 
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.loader import noise
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.quantization import cast
 from mixer_mlx.runtime import backend
 from mixer_mlx.training.recipe import Recipe

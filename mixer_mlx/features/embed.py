@@ -16,7 +16,6 @@ import numpy as np
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.checks import check_choice
 from mixer_mlx.choices import Pool
 from mixer_mlx.config import MixerConfig
@@ -25,6 +24,7 @@ from mixer_mlx.forward import Forward, described, everything
 from mixer_mlx.images.inputs import ImageInput, ImagesInput
 from mixer_mlx.loaded import LoadedModel
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.quantization import dequantize
 
 PRE_LOGITS = "pre-logits"

@@ -8,9 +8,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 
 from . import probe
 from .dataset import Labelled

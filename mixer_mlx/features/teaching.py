@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.data.album import Album
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.inputs import ImageInput
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 
 from . import probe
 from .dataset import Labelled

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from mixer_mlx import checkpoint, load
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.read import read_split
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.labels import read_list, read_synsets
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 
 CLASSES = [0, 134, 517, 999, 638, 639]  # two called crane, two maillot
 NAMES = [f"ILSVRC2012_val_{i:08}.JPEG" for i in range(1, 7)]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.cli.predict.command import find_classes
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.read import match_classes, read_split, read_splits
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.training.fingerprint import fingerprint
 
 COMPOSED, DECOMPOSED = "Caf\u00e9", "Cafe\u0301"

@@ -15,11 +15,11 @@ from fuzz.weights import run_safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MAX_PARAMETERS, MixerConfig
 from mixer_mlx.convert.weights import npz
 from mixer_mlx.errors import ConfigError, MixerError, SourceError
 from mixer_mlx.images.preprocess import Preprocess
+from mixer_mlx.model_info import ModelInfo
 
 # Nothing is kept between runs, and every run tries the same.
 tried = settings(

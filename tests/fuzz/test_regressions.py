@@ -11,13 +11,13 @@ import pytest
 from fuzz.weights import TINY, safetensors_sample
 
 from mixer_mlx import checkpoint
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.convert import convert, importer
 from mixer_mlx.convert.timm_config import Settings
 from mixer_mlx.convert.weights import npz
 from mixer_mlx.errors import CheckpointError, ConversionError, SourceError
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 
 
 def npy(header: bytes, values: bytes = b"\0" * 48) -> bytes:

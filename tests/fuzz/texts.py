@@ -11,11 +11,11 @@ from fuzz.target import Target, written
 from fuzz.weights import TINY, safetensors_sample
 
 from mixer_mlx import checkpoint, labels
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.convert import importer
 from mixer_mlx.convert.fetch.download import Record
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime import documents
 
 TINY_INFO = ModelInfo(TINY, Preprocess((4, 4)), ("cat", "dog"), {"name": "tiny"})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mixer_mlx import Classifier, MixerConfig, MlpMixer, Preprocess
-from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime import openblas, worker
 from mixer_mlx.runtime.streams import one_core_each, rounds, streams
 from mixer_mlx.runtime.tuning import MAX_PART
