@@ -33,6 +33,7 @@ from .serve.command import serve, teach
 from .terminal import mlx_errors, output, signals
 from .terminal.arguments import as_options
 from .train.command import fine_tune, train
+from .upload import upload
 from .visualize import visualize
 
 app = typer.Typer(
@@ -51,6 +52,7 @@ _COMMANDS: dict[str, tuple[Callable[..., object], str]] = {
     "serve": (serve, "Classify images on a page in the browser."),
     "convert": (convert, "Convert published weights to a model folder."),
     "export": (export, "Export a model to timm, JAX, ONNX or Core ML."),
+    "upload": (upload, "Upload a model to the Hugging Face Hub."),
     "resize": (resize, "Make a trained model take larger images."),
     "check": (check, "Find problems in a dataset before training."),
     "train": (train, "Train a model from scratch."),

@@ -88,6 +88,11 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "mixer export my-model back/ --format timm",
             "mixer export my-model My.mlpackage --format coreml",
         ),
+        "upload": (
+            "share on the Hugging Face Hub",
+            "mixer upload my-run user/repo --dry-run",
+            "mixer upload my-run user/repo",
+        ),
         "resize": (
             "take larger images",
             "mixer resize my-model large --image-size 448",

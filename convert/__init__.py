@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -21,6 +23,9 @@ from .fetch.listener import SILENT, Listener
 from .importer import NOTHING, Imported, import_model, read_info
 from .timm_config import Settings
 
+if TYPE_CHECKING:
+    from .export.upload import Uploaded
+
 __all__ = [
     "ExportOptions",
     "Exported",
@@ -35,6 +40,7 @@ __all__ = [
     "load",
     "load_embedder",
     "resize",
+    "upload",
     "weights_bytes",
 ]
 
@@ -186,6 +192,41 @@ def resize(
     )
     checkpoint.save(out, large, info, force=force)
     return Imported(large, info, trained.assumed)
+
+
+def upload(
+    model: ModelName,
+    repo: str,
+    *,
+    public: bool = False,
+    licence: str | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    listener: Listener = SILENT,
+) -> "Uploaded":
+    """Send a model to the repository `repo` ("user/repo") on the Hub, in one commit, with a card.
+
+    In timm's layout if timm can build the model, else in ours. The accuracy on the card is that of
+    the run whose folder `model` is, or of a published model. Makes the repository if there is none,
+    private unless `public`; replaces a model only with `force`. `licence` is a name as the Hub has
+    it (None: that of the original weights). With `dry_run` nothing is sent. Raises MixerError.
+    """
+    from .export import upload as hub  # which imports the Hub's library
+    from .export.card import published_figures, run_figures
+
+    if not dry_run:
+        hub.check(repo, force=force)
+    imported = _import(model, None, NOTHING, listener)
+    return hub.upload(
+        imported.model,
+        imported.info,
+        repo,
+        figures=run_figures(Path(model)) or published_figures(imported.info),
+        public=public,
+        licence=licence,
+        dry_run=dry_run,
+        listener=listener,
+    )
 
 
 def weights_bytes(model: ModelName) -> int | None:

@@ -1,8 +1,12 @@
 """A server on 127.0.0.1 that answers as the Hugging Face Hub and as Google's bucket do.
 
+It also takes uploads, by the requests of huggingface_hub 2.4: repos/create, validate-yaml,
+preupload, the LFS batch with its PUT, and commit. (Not by Xet, which set_hub turns off.)
+
 A conftest.py makes a fixture of it with `hub = pytest.fixture(serving)`.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -14,13 +18,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from huggingface_hub import constants
 
 TOKEN = "hf_right"  # noqa: S105  # what opens private and gated repositories
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+USER = "me"  # whom the token belongs to, who may write only to repositories of that name
 
 
 @dataclass
@@ -52,7 +59,10 @@ class Fault:
 
 
 class HubServer(ThreadingHTTPServer):
-    """`repos` by name, `files` of the bucket and `faults` by path; `requests` as they came."""
+    """`repos` by name, `files` of the bucket and `faults` by path; `requests` as they came.
+
+    `commits` are uploads: (repository, message, names of files); `blobs` what LFS got, by SHA-256.
+    """
 
     daemon_threads = True
 
@@ -64,6 +74,8 @@ class HubServer(ThreadingHTTPServer):
         self.faults: dict[str, Fault] = {}
         self.ranges = True  # False: `Range` is ignored, as it may be
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.commits: list[tuple[str, str, tuple[str, ...]]] = []
+        self.blobs: dict[str, bytes] = {}
         self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
     def count(self, path: str = "", method: str = "") -> int:
@@ -116,6 +128,8 @@ def set_hub(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     fresh = runpy.run_path(constants.__file__)
     for name in ("ENDPOINT", "HUGGINGFACE_CO_URL_TEMPLATE", "HF_HUB_CACHE", "HF_HUB_OFFLINE"):
         monkeypatch.setattr(constants, name, fresh[name])
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", f"{fresh['HF_HOME']}/token")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -140,6 +154,125 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
 
     do_HEAD = do_GET  # noqa: N815  # the name that http.server looks for
+
+    # Uploads
+
+    def do_POST(self) -> None:
+        path = unquote(self.path.partition("?")[0])
+        self.server.requests.append((self.command, path, dict(self.headers)))
+        self.fault = self.server.take_fault(path)
+        data = self.body()
+        if self.fault.status:
+            self.answer(self.fault.status, b'{"error": "as the test wants"}')
+        elif self.headers["Authorization"] != f"Bearer {TOKEN}":
+            message = "Invalid credentials in Authorization header"
+            self.answer(401, b"{}", {"X-Error-Message": message})
+        elif path == "/api/repos/create":
+            self.create(json.loads(data))
+        elif path == "/api/validate-yaml":
+            self.validate(json.loads(data)["content"])
+        elif match := re.fullmatch(r"/api/models/(.+?/.+?)/(preupload|commit)/main", path):
+            if match[1] not in self.server.repos:
+                self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            elif not match[1].startswith(f"{USER}/"):
+                self.answer(403, b"{}", {"X-Error-Message": "you may not write here"})
+            elif match[2] == "preupload":
+                self.preupload(json.loads(data))
+            else:
+                self.commit(match[1], [json.loads(line) for line in data.splitlines()])
+        elif match := re.fullmatch(r"/(.+/.+)\.git/info/lfs/objects/batch", path):
+            self.lfs_batch(json.loads(data))
+        else:
+            self.answer(404, b"{}")
+
+    def do_PUT(self) -> None:
+        """An object of LFS, whose content must have the name that the batch gave it."""
+        self.server.requests.append((self.command, self.path, dict(self.headers)))
+        self.fault = self.server.take_fault("/lfs")
+        if self.fault.cut is not None:
+            self.rfile.read(self.fault.cut)
+            self.close_connection = True
+            return
+        data, oid = self.body(), self.path.rpartition("/")[2]
+        assert hashlib.sha256(data).hexdigest() == oid
+        self.server.blobs[oid] = data
+        self.answer(200, b"")
+
+    def body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def json(self, value: object, status: int = 200) -> None:
+        self.answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def create(self, asked: dict[str, Any]) -> None:
+        owner = asked.get("organization") or USER
+        name = f"{owner}/{asked['name']}"
+        if owner != USER:
+            self.json({"error": f"You don't have the rights to create a model under {owner}"}, 403)
+        elif name in self.server.repos:
+            url = f"{self.server.url}/{name}"
+            self.json({"error": "You already created this model repo", "url": url}, 409)
+        else:
+            private = asked.get("visibility") == "private" or bool(asked.get("private"))
+            self.server.repos[name] = Repo({".gitattributes": b""}, private=private)
+            self.json({"url": f"{self.server.url}/{name}", "name": name})
+
+    def validate(self, content: str) -> None:
+        """What the Hub checks of a card, of which the form of `model-index` is part."""
+        try:
+            _, head, _ = content.split("---\n", 2)
+            for model in yaml.safe_load(head).get("model-index", []):
+                for result in model["results"]:
+                    assert {"type", "name"} <= set(result["dataset"])
+                    assert all({"type", "value"} <= set(metric) for metric in result["metrics"])
+        except (ValueError, KeyError, AssertionError, yaml.YAMLError) as error:
+            self.json({"warnings": [], "errors": [{"message": str(error)}]}, 400)
+        else:
+            self.json({"warnings": [], "errors": []})
+
+    def preupload(self, asked: dict[str, Any]) -> None:
+        modes = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                "shouldIgnore": False,
+            }
+            for file in asked["files"]
+        ]
+        self.json({"files": modes, "commitOid": COMMIT})
+
+    def lfs_batch(self, asked: dict[str, Any]) -> None:
+        objects = [
+            {**thing, "actions": {"upload": {"href": f"{self.server.url}/lfs/{thing['oid']}"}}}
+            for thing in asked["objects"]
+        ]
+        self.json({"transfer": "basic", "objects": objects})
+
+    def commit(self, name: str, lines: list[dict[str, Any]]) -> None:
+        files: dict[str, bytes] = {}
+        message = ""
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                message = value["summary"]
+            elif line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.server.blobs[value["oid"]]
+                assert len(files[value["path"]]) == value["size"]
+        self.server.repos[name].files |= files
+        self.server.commits.append((name, message, tuple(sorted(files))))
+        url = f"{self.server.url}/{name}/commit/{COMMIT}"
+        self.json({"commitUrl": url, "commitOid": COMMIT, "success": True})
+
+    # Downloads
 
     def repo(self, name: str, revision: str) -> Repo | None:
         """The repository, or None after an answer that says why not, as the Hub words it."""
@@ -192,7 +325,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(206, data[int(span[1]) :], headers)
 
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        sends_body = self.command == "GET"
+        sends_body = self.command != "HEAD"
         length = len(body) + (self.fault.longer if sends_body else 0)
         headers = {"Content-Length": str(length)} | (headers or {}) | self.fault.headers
         self.send_response(status)

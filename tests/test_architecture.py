@@ -42,7 +42,7 @@ ONLY = {
     "PIL": {"mixer_mlx.images", "mixer_mlx.data", "mixer_mlx.analysis"},
     "pillow_heif": {"mixer_mlx.images.formats"},
     "pi_heif": {"mixer_mlx.images.formats"},
-    "huggingface_hub": {"convert.fetch"},
+    "huggingface_hub": {"convert.fetch", "convert.export.upload"},
     "coremltools": {"convert.export.coreml"},
     "onnx": {"convert.export.onnx"},
     "pyarrow": {"mixer_mlx.data", "mixer_mlx.features", "cli"},

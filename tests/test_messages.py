@@ -14,6 +14,7 @@ from mixer_mlx.cli.terminal.arguments import _SPELLINGS, as_options
 ROOT = Path(__file__).parents[1]
 # A style sheet, and pages and descriptions that quote a command on purpose.
 NOT_MESSAGES = {
+    "convert/export/card.py",
     "mixer_mlx/analysis/report.py",
     "mixer_mlx/training/pages.py",
     "mixer_mlx/training/recipes.py",

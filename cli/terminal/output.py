@@ -121,6 +121,11 @@ def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:
         sys.stdout.write(table(rows))
 
 
+def write_text(text: str) -> None:
+    """Write lines to stdout."""
+    sys.stdout.writelines(f"{printable(line)}\n" for line in text.splitlines())
+
+
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Lines with aligned columns: numbers right-aligned, with the same decimals in all rows."""
     shown = []

@@ -33,11 +33,11 @@ TIMEOUT = 10.0
 _CONFIG = "config.json"
 _BEST = "model.safetensors"
 _PICKLE = "pytorch_model.bin"
-_ODD_ANSWERS = (
+ODD_ANSWERS = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError),
     *(OverflowError, RecursionError, MemoryError),
 )
-_HTTP_ERROR: Any = errors.HTTPError  # type: ignore[attr-defined]  # that of the library's client
+HTTP_ERROR: Any = errors.HTTPError  # type: ignore[attr-defined]  # that of the library's client
 
 
 def fetch(
@@ -230,15 +230,15 @@ def _remember(folder: Path, revision: str) -> None:
 def in_sentences(address: HubAddress) -> Iterator[None]:
     """Turn what the Hub's library raises into SourceErrors about `address`, and mute its log."""
     check_url(constants.ENDPOINT)
-    with _quiet():
+    with quiet():
         try:
             yield
-        except (_HTTP_ERROR, *_ODD_ANSWERS) as error:
+        except (HTTP_ERROR, *ODD_ANSWERS) as error:
             raise SourceError(_sentence(address, error)) from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep retries and advice off stderr, unless the user asked for the Hub library's log."""
     level = hub_logging.get_verbosity()
     if not os.environ.get("HF_HUB_VERBOSITY") and not constants.HF_DEBUG:
@@ -253,7 +253,7 @@ def may_pass(error: Exception) -> bool:
     """Whether the Hub wasn't reached, or could answer otherwise another time."""
     if isinstance(error, errors.HfHubHTTPError):
         return error.response.status_code == 429 or error.response.status_code >= 500
-    return isinstance(error, (errors.OfflineModeIsEnabled, _HTTP_ERROR))
+    return isinstance(error, (errors.OfflineModeIsEnabled, HTTP_ERROR))
 
 
 def _sentence(address: HubAddress, error: BaseException) -> str:
@@ -274,7 +274,7 @@ def _sentence(address: HubAddress, error: BaseException) -> str:
         return f"{repo} has no file {address.file!r}; choose one listed at {page}/tree/main."
     if isinstance(error, errors.HfHubHTTPError):
         return _http_sentence(repo, error)
-    if isinstance(error, _HTTP_ERROR):
+    if isinstance(error, HTTP_ERROR):
         detail = str(error).partition("\n")[0] or type(error).__name__
         return (
             f"The connection to {constants.ENDPOINT} failed ({detail}); check the network and try "

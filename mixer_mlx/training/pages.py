@@ -44,7 +44,7 @@ def card(
     results = f"top-1 {best.accuracy}; `{json.dumps(best.metrics)}`" if best else "none"
     classes = "\n".join(f"- {code(label)}: {count}" for label, count in counts.items())
     return (
-        f"# {plain(name)}\n\n{_A_MODEL[config.model_type]} made by `mixer {command}`: images of "
+        f"# {plain(name)}\n\n{A_MODEL[config.model_type]} made by `mixer {command}`: images of "
         f"{config.image_size[0]} x {config.image_size[1]}, patches of {config.patch_size}, "
         f"{config.num_parameters:,} parameters. It started from {plain(origin)}.\n\nOn the "
         f"{validation_images} validation images, in `best/`: {results} (fractions; loss in "
@@ -53,7 +53,7 @@ def card(
     )
 
 
-_A_MODEL = {
+A_MODEL = {
     "mlp_mixer": "An MLP-Mixer (arXiv 2105.01601)",
     "resmlp": "A ResMLP (arXiv 2105.03404)",
     "gmlp": "A gMLP (arXiv 2105.08050)",

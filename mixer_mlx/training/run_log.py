@@ -121,6 +121,13 @@ class Log:
             image.save(temporary, "PNG")
 
 
+def best_of(path: Path) -> Best | None:
+    """The best weights of the run that wrote a log, or None. Raises TrainingError."""
+    log = Log(path)
+    log.lines = _read(path)
+    return log.best()
+
+
 def _read(path: Path) -> list[dict[str, object]]:
     """The lines of a log, without one that a crash cut off."""
     lines = []
