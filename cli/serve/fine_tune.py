@@ -27,11 +27,12 @@ class FineTune:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the server
         self._stopping = False
+        self._folder: Path | None = None
 
     @property
     def folder(self) -> Path | None:
-        """The newest run."""
-        return self._outputs.newest("run")
+        """The run of this session, or else the newest."""
+        return self._folder or self._outputs.newest("run")
 
     @property
     def running(self) -> bool:
@@ -56,7 +57,7 @@ class FineTune:
             command += ["--epochs", str(epochs)]
         self._errors.truncate(0)
         self._errors.seek(0)
-        self._stopping = False
+        self._stopping, self._folder = False, folder
         # In a session of its own, so that Ctrl-C in the terminal comes from us alone: a second
         # signal would end it without saving.
         self._process = subprocess.Popen(  # noqa: S603  # our own command
@@ -82,20 +83,20 @@ class FineTune:
         self._errors.close()
 
     def state(self) -> dict[str, Any] | None:
-        """What the page shows of the newest run."""
+        """What the page shows of the run."""
         folder = self.folder
-        if folder is None and self._process is None:
+        if folder is None:
             return None
         return {
-            "name": folder.name if folder else "",
+            "name": folder.name,
             "running": self.running,
             "stopping": self.running and self._stopping,
             "sentence": "" if self.running or self._process is None else self._last_words(),
-            "finished": bool(folder and (folder / REPORT_FILE).is_file()),
+            "finished": (folder / REPORT_FILE).is_file(),
         }
 
     def log(self) -> list[dict[str, Any]]:
-        """Steps and epochs of the newest run so far."""
+        """Its steps and epochs so far."""
         found: list[dict[str, Any]] = []
         if self.folder is None:
             return found
@@ -105,7 +106,7 @@ class FineTune:
         return found
 
     def report(self) -> bytes:
-        """The newest run's report. Raises TrainingError."""
+        """Its report. Raises TrainingError."""
         try:
             return (self.folder or self._data).joinpath(REPORT_FILE).read_bytes()
         except OSError as error:

@@ -33,6 +33,7 @@ class TeachSite(Site):
         super().__init__(model)
         self._teaching, self._outputs, self._keep = teaching, outputs, keep
         self._runs = FineTune(teaching.album.folder, model, outputs)
+        self._seen = self._look()
 
     def close(self) -> None:
         """Save what is in memory only: a run's state, and the features of images."""
@@ -68,14 +69,11 @@ class TeachSite(Site):
         return [Route(REPORT, self.report)]
 
     def now(self) -> dict[str, Any]:
-        album = self._teaching.album
         return {
             "model": self.model,
             "teach": True,
-            "folder": str(album.folder),
-            "classes": [{"name": n, "images": i} for n, i in self._teaching.counts().items()],
-            "changes": self._teaching.changes,
-            "undo": album.can_undo,
+            "folder": str(self._teaching.album.folder),
+            **self._seen,
             "out": str(self._outputs.folder),
             "models": self._outputs.models(),
             "run": self._runs.state(),
@@ -114,12 +112,15 @@ class TeachSite(Site):
 
     async def images(self, request: Request) -> Response:
         """Numbers of a class's images, newest first."""
-        return JSONResponse(self._teaching.numbers(request.query_params.get("class", ""))[::-1])
+        name = request.query_params.get("class", "")
+        return JSONResponse((await self.desk.run(self._teaching.numbers, name))[::-1])
 
     async def image(self, request: Request) -> Response:
         """A small copy of an image."""
-        path = self._teaching.example(request.path_params["number"]).path
-        return await run_in_threadpool(thumbnail_response, str(path))
+        return await self.desk.run(self._image, request.path_params["number"])
+
+    def _image(self, number: int) -> Response:
+        return thumbnail_response(str(self._teaching.example(number).path))
 
     async def review(self, request: Request) -> Response:
         """The images that a probe doubts most."""
@@ -180,7 +181,22 @@ class TeachSite(Site):
         return Response(await run_in_threadpool(self._runs.report), media_type="text/html")
 
     async def _change(self, change: Callable[..., object], *arguments: object) -> Response:
-        return await self._changed(await self.desk.run(change, *arguments))
+        return await self._changed(await self.desk.run(self._do, change, *arguments))
+
+    def _do(self, change: Callable[..., object], *arguments: object) -> object:
+        try:
+            return change(*arguments)
+        finally:
+            self._seen = self._look()
+
+    def _look(self) -> dict[str, Any]:
+        """What other threads may see of the session, between two changes."""
+        counts = self._teaching.counts()
+        return {
+            "classes": [{"name": name, "images": count} for name, count in counts.items()],
+            "changes": self._teaching.changes,
+            "undo": self._teaching.album.can_undo,
+        }
 
     async def _changed(self, result: object = None) -> Response:
         state = await run_in_threadpool(self.now)

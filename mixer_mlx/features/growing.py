@@ -46,7 +46,7 @@ class GrowingProbe:
         if self._origin is None:  # near the mean, so that the products lose no digits below
             self._origin = x.mean(axis=0)
         x = x - self._origin
-        self._products += sign * (x.T @ x)
+        self._products += (sign * x).T @ x
         self._sums[label] = self._sums.get(label, 0) + sign * x.sum(axis=0)
         self._counts[label] = self._counts.get(label, 0) + sign * len(x)
 
@@ -67,10 +67,11 @@ class GrowingProbe:
         counts = np.array([self._counts.get(name, 0) for name in classes])
         sums = np.stack([self._sums.get(name, nothing) for name in classes], axis=1)  # (C, K)
         mean = sums.sum(axis=1) / total
-        matrix = self._products - total * np.outer(mean, mean)
+        matrix = np.outer(-total * mean, mean)
+        matrix += self._products
         std = np.sqrt(np.maximum(np.diag(matrix), 0) / total) + EPS
-        matrix /= std[:, None]
-        matrix /= std
+        matrix *= 1 / std[:, None]
+        matrix *= 1 / std
         matrix[np.diag_indices_from(matrix)] += self._l2
         # Targets are +1 and -1; the -1 of all examples cancels, as their mean is 0.
         weight = np.linalg.solve(matrix, 2 * (sums - np.outer(mean, counts)) / std[:, None])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mixer_mlx.data.album import Album
+from mixer_mlx.data.album import MAX_IMAGES, Album
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.images.inputs import ImageInput
@@ -78,7 +78,7 @@ class Teaching:
 
     def numbers(self, name: str) -> list[int]:
         """The numbers of a class's examples, in the order in which they came."""
-        return [number for number, one in list(self.examples.items()) if one.label == name]
+        return [number for number, one in self.examples.items() if one.label == name]
 
     def counts(self) -> dict[str, int]:
         """Number of examples by class, including classes without any."""
@@ -111,6 +111,8 @@ class Teaching:
 
         Raises ImageError, and ConfigError.
         """
+        if len(self.examples) >= MAX_IMAGES:
+            raise ConfigError(f"There are {MAX_IMAGES:,} images already; the page takes no more.")
         vector = self.embed(data)
         path = self.album.add(name, data)
         if path is None:
@@ -214,7 +216,7 @@ class Teaching:
         return {str(example.path): example.vector for example in self._all()}
 
     def _all(self) -> list[Example]:
-        return list(self.examples.values())  # a copy: others may count while one is added
+        return list(self.examples.values())
 
     def _matrix(self, examples: Iterable[Example]) -> NDArray[np.float32]:
         rows = [example.vector for example in examples]

@@ -12,7 +12,7 @@ from mixer_mlx.convert import load_embedder
 from mixer_mlx.data.album import Album
 from mixer_mlx.data.read import read_split
 from mixer_mlx.errors import ConfigError, ImageError
-from mixer_mlx.features import few_shot, index, probe
+from mixer_mlx.features import few_shot, index, probe, teaching
 from mixer_mlx.features.dataset import embedded
 from mixer_mlx.features.embed import Embedder
 from mixer_mlx.features.teaching import Teaching
@@ -110,11 +110,16 @@ def test_changes_and_their_undo_give_the_same_probe(taught: Teaching) -> None:
     assert taught.counts() == {"boat": 10, "frog": 11}
 
 
-def test_what_cant_be_read_changes_nothing(taught: Teaching) -> None:
+def test_what_cant_be_added_changes_nothing(
+    taught: Teaching, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ImageError):
         taught.add("frog", _image("frog", 12)[:400])
     with pytest.raises(ConfigError, match="no class"):
         taught.add("toad", _image("frog", 12))
+    monkeypatch.setattr(teaching, "MAX_IMAGES", 21)
+    with pytest.raises(ConfigError, match="21 images already"):
+        taught.add("frog", _image("frog", 12))
     assert len(taught.examples) == len(list(taught.album.images())) == 21
 
 

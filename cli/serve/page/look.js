@@ -35,6 +35,7 @@ async function explain(file, column, button) {
 
 async function look(file) {
   const photo = h("img", { className: "photo", alt: "", src: URL.createObjectURL(file) });
+  photo.onload = () => URL.revokeObjectURL(photo.src);
   const column = h("div", {}, photo);
   const list = h("ol", { className: "bars" });
   const body = h("div", {}, h("p", { className: "name" }, file.name || "pasted image"), list);

@@ -93,7 +93,7 @@ function thumbnail(number) {
     (button.nextElementSibling ?? button.previousElementSibling)?.focus();
     say("Taken back; Undo returns it.");
   });
-  attempt(() => showImage(image, `images/${number}`));
+  showImage(image, `images/${number}`).catch(() => {}); // it may be gone already
   return button;
 }
 

@@ -1,6 +1,7 @@
 """The two commands' own refusals, and a start and an end as a user has them."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from mixer_mlx.cli.serve import server
 from mixer_mlx.errors import ConfigError, MixerError
 
 from .conftest import photos_of_two
+
+PAGE = Path(server.__file__).parent / "page"
 
 
 def _refusal(*arguments: str) -> str:
@@ -60,6 +63,20 @@ def test_models_dont_go_among_the_classes(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     text = _refusal("teach", str(folder), "-m", "cifar10", "-o", str(folder / "out"))
     assert "whose folders are classes" in text
+
+
+def test_page_is_small_and_whole() -> None:
+    """Files as they are served, which load each other alone, and no code but in modules."""
+    files = {path.name: path.read_text("utf-8") for path in PAGE.iterdir()}
+    assert sum(len(text.splitlines()) for text in files.values()) < 700
+    named = set(re.findall(r"[\"'](?:/page/|\./)([\w.]+)[\"']", "".join(files.values())))
+    assert named == set(files) - {"index.html"}
+    elsewhere = r"https?://(?!www\.w3\.org/2000/svg)"
+    markup = r"innerHTML|outerHTML|AdjacentHTML|eval\("
+    for name, text in files.items():
+        assert not re.findall(f"{elsewhere}|{markup}", text), name
+    inline = r"\son\w+=|\sstyle=|<style|<script(?! type=\"module\" src=)"
+    assert not re.findall(inline, files["index.html"])
 
 
 def test_start_answer_and_end(tmp_path: Path) -> None:
