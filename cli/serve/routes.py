@@ -127,7 +127,9 @@ class LookSite(Site):
         return {"explain": self.explain, **more}
 
     def now(self) -> dict[str, Any]:
-        return {**super().now(), "index": self._index is not None}
+        calibration = self._classifier.info.calibration
+        unsure = calibration.reject_below if calibration else None
+        return {**super().now(), "index": self._index is not None, "unsure_below": unsure}
 
     def answer(self, data: bytes) -> list[dict[str, Any]]:
         pixels = self._classifier.preprocess(data)

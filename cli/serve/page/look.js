@@ -7,7 +7,7 @@ import { imagesIn, onChoose, onDrop } from "./files.js";
 const SHOWN = 200;
 let can = {};
 
-export const show = (state) => { can = { index: state.index, explain: !state.teach }; };
+export const show = (state) => { can = { index: state.index, explain: !state.teach, unsure: state.unsure_below }; };
 
 export function bars(list, predictions) {
   list.replaceChildren(...predictions.map(({ label, probability }) => {
@@ -16,6 +16,7 @@ export function bars(list, predictions) {
     return h("li", {}, h("span", {}, label), h("span", {}, percent(probability)),
       h("i", { "aria-hidden": "true" }, bar));
   }));
+  if (predictions[0]?.probability < can.unsure) list.prepend(h("li", { className: "other" }, "unsure"));
 }
 
 async function neighbours(file, item) {

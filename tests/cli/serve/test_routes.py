@@ -40,6 +40,18 @@ def test_answers_are_those_of_mixer_predict(looking: Server, cat: Path) -> None:
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
+def test_a_calibrated_model_says_when_it_is_unsure(looking: Server) -> None:
+    from mixer_mlx.calibration import Calibration
+    from mixer_mlx.cli.serve.routes import LookSite
+
+    assert looking.get("/api/state").json()["unsure_below"] is None
+    classifier = load("cifar10", device="cpu")
+    info = classifier.info.replace(calibration=Calibration(1.5, 0.1, 0.01, 100, 0.625))
+    site = LookSite("cifar10", classifier.replace(info=info))
+    assert site.now()["unsure_below"] == 0.625
+    site.close()
+
+
 def test_heat_map_is_the_librarys(looking: Server, cat: Path) -> None:
     answer = looking.send("/api/explain", cat.read_bytes())
     assert "content-type: image/png" in answer.head.lower()
