@@ -140,10 +140,13 @@ def scale_for(scores: Scores, labels: Labels) -> float:
     """The factor, 1 to 64, for which the softmax of held-out scores has the least mean loss.
 
     Ridge scores end near -1 and 1, so their softmax is almost uniform: with the factor
-    probabilities mean something, and the predicted classes stay the same.
+    probabilities mean something, and the predicted classes stay the same. N examples don't support
+    a loss below 1 / (N + 2), the rate of errors that Laplace's rule of succession expects after N
+    right answers, so that classes which can be separated don't become certain.
     """
     means = [losses(scores * scale, labels).mean() for scale in _SCALES]
-    return float(_SCALES[int(np.argmin(means))])
+    supported = np.maximum(means, 1 / (len(labels) + 2))
+    return float(_SCALES[int(np.argmin(supported))])
 
 
 def calibrated(features: Features, labels: Labels, classes: int, *, l2: float = L2) -> Probe:

@@ -100,7 +100,7 @@ def test_features_from_a_file(cifar: Labelled, tmp_path: Path) -> None:
     assert np.array_equal(found.features, cifar.features)
     for wrong, says in (
         (Vectors(names[1:], cifar.features[::-1][1:]), "lacks 1 of 500 images, e.g. truck/"),
-        (Vectors(names, cifar.features[:, None]), "--pool mean"),
+        (Vectors(names, cifar.features[:, None]), "pool='mean'"),
     ):
         with pytest.raises(ConfigError, match=says):
             looked_up(cifar.dataset, wrong, tmp_path / "f.npz")

@@ -58,6 +58,13 @@ def test_losses_and_scale() -> None:
     assert probe.scale_for(scores / 8, labels) == pytest.approx(4 * np.log(3), rel=0.1)
 
 
+def test_few_examples_do_not_make_certain() -> None:
+    labels = np.arange(38) % 2
+    scores = np.where(labels[:, None] == np.arange(2), 1.0, -1.0)
+    # log(1 + exp(-2 s)) is 1 / 40 for s = 1.84, and the next of the powers of 2 ** 0.25 is 2.
+    assert probe.scale_for(scores, labels) == 2
+
+
 def test_a_scaled_probe_predicts_the_same(theirs: Golden) -> None:
     ours = probe.fit(theirs["features"][:300], theirs["labels"][:300], 3)
     scores = ours.scores(theirs["features"][300:])
