@@ -22,7 +22,7 @@ def export(
     out: Annotated[
         Path,
         typer.Argument(
-            help="Folder (timm), .npz file (jax), .onnx file or .mlpackage (coreml) to write.",
+            help="Folder (timm), .npz (jax), .onnx, .mlpackage (coreml) or .html file to write.",
             metavar="OUT",
         ),
     ],
@@ -31,7 +31,7 @@ def export(
         typer.Option(
             "--format",
             help="timm: a repository as on the Hub; jax: official JAX weights; onnx: a network for "
-            "ONNX Runtime; coreml: an image classifier for Xcode.",
+            "ONNX Runtime; coreml: an image classifier for Xcode; html: a page that works offline.",
         ),
     ],
     input: Annotated[
@@ -44,7 +44,7 @@ def export(
     ] = "image",
     weights: Annotated[
         ExportWeights,
-        typer.Option("--weights", help="Number format to store matrices in (onnx)."),
+        typer.Option("--weights", help="Number format to store matrices in (onnx, html)."),
     ] = "float32",
     softmax: Annotated[
         bool, typer.Option("--softmax", help="Give probabilities in place of logits (onnx).")
@@ -60,10 +60,19 @@ def export(
             help="Oldest system that opens the package (coreml); iOS15 means macOS 12, too.",
         ),
     ] = "iOS15",
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            "--runtime",
+            help="Folder of the npm package onnxruntime-web, which the page will contain (html). "
+            "Default: node_modules/onnxruntime-web.",
+            metavar="DIR",
+        ),
+    ] = None,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Export a model to timm, the official JAX code, ONNX or Core ML.
+    """Export a model to timm, the official JAX code, ONNX, Core ML or a page.
 
     timm and jax are in float32; weights that came from there are written back bit for bit.
     """
@@ -77,6 +86,7 @@ def export(
         softmax=softmax,
         compute_precision=compute_precision,
         minimum_target=minimum_target,
+        runtime=runtime,
     )
     try:
         check_options(format, chosen)

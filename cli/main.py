@@ -51,7 +51,7 @@ _COMMANDS: dict[str, tuple[Callable[..., object], str]] = {
     "few-shot": (few_shot, "Measure how well a few images per class suffice."),
     "serve": (serve, "Classify images on a page in the browser."),
     "convert": (convert, "Convert published weights to a model folder."),
-    "export": (export, "Export a model to timm, JAX, ONNX or Core ML."),
+    "export": (export, "Export a model to timm, JAX, ONNX, Core ML or a page."),
     "upload": (upload, "Upload a model to the Hugging Face Hub."),
     "resize": (resize, "Make a trained model take larger images."),
     "check": (check, "Find problems in a dataset before training."),

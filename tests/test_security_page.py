@@ -22,6 +22,8 @@ OTHER = {
     "runtime.tuning.MAX_STREAMS",
     "runtime.tuning.MAX_TRAINING_PART",
     "analysis.report.MAX_PAIRS",
+    "convert.export.card.MAX_CLASSES",
+    "convert.export.webpage.MAX_BYTES",
     "analysis.report.MAX_WRONG",
     "data.loader.MEMORY_BYTES",  # what is kept decoded, else decoded again
 }

@@ -19,7 +19,7 @@ from mixer_mlx.errors import CheckpointError, ConfigError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.quantization import dequantize
 
-from . import coreml, graph, jax, onnx, timm
+from . import coreml, graph, jax, onnx, timm, webpage
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class ExportOptions:
     `input` "image": the file takes uint8 pixels and normalises them; "array": float32 that the
     caller has normalised. `weights`: what matrices are stored as. `softmax`: the file gives
     probabilities in place of logits. `compute_precision` and `minimum_target` (the oldest system)
-    are those of a Core ML package.
+    are those of a Core ML package. `runtime` is the folder of the npm package onnxruntime-web,
+    which a page contains (None: `node_modules/onnxruntime-web`).
     """
 
     input: ExportInput = "image"
@@ -37,6 +38,7 @@ class ExportOptions:
     softmax: bool = False
     compute_precision: ExportPrecision = "float16"
     minimum_target: CoreMLTarget = "iOS15"
+    runtime: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,12 @@ def _check_onnx(info: ModelInfo, options: ExportOptions) -> None:
         )
 
 
+def _check_html(info: ModelInfo, options: ExportOptions) -> None:
+    if not info.config.num_classes or info.config.in_channels not in (1, 3):
+        raise ConfigError("A page needs a model with classes, for images in colour or grey.")
+    webpage.find_runtime(options.runtime)
+
+
 def _check_coreml(info: ModelInfo, options: ExportOptions) -> None:
     channels = info.config.in_channels
     if options.input == "image" and channels not in (1, 3):
@@ -111,6 +119,11 @@ def _calibrated(model: MlpMixer, info: ModelInfo) -> MlpMixer:
     return made
 
 
+def _write_html(path: Path, model: MlpMixer, info: ModelInfo, options: ExportOptions) -> None:
+    network = graph.describe(model, info, input="image", softmax=True)
+    webpage.write(path, network, options.weights, options.runtime)
+
+
 FORMATS: dict[ExportFormat, Format] = {
     "timm": Format(None, lambda p, m, i, _: timm.write(p, m, i), notes=timm.notes, folder=True),
     "jax": Format(
@@ -131,6 +144,13 @@ FORMATS: dict[ExportFormat, Format] = {
         folder=True,
         check_model=_check_coreml,
     ),
+    "html": Format(
+        ".html",
+        _write_html,
+        ("weights", "runtime"),
+        require=onnx.require,
+        check_model=_check_html,
+    ),
 }
 
 
@@ -148,6 +168,7 @@ def export(
     "timm": the folder `out`, with `model.safetensors` and `config.json` as a timm repository on the
     Hub has them. "jax": the file `out`, an `.npz` as google-research/vision_transformer reads it.
     "onnx": the file `out`, for ONNX Runtime and others. "coreml": the package `out`, for Xcode.
+    "html": the file `out`, a page that classifies images in a browser, without a network.
     Raises ConfigError for another format, an option that it doesn't take or a model that it
     can't express, CheckpointError if `out` exists or can't be written.
     """
