@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import PATIENCE, browsing
 from typer.testing import CliRunner
 
 from mixer_mlx.cli.main import app
@@ -21,30 +21,8 @@ from .conftest import FILES, Server, photos_of_two, running, teach_site
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-FLAGS = (
-    "--no-sandbox",  # for root, as in CI; the pages are ours
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-)
-PATIENCE = 60_000
-"""Milliseconds, for a loaded machine."""
-
+chromium = pytest.fixture(scope="module")(browsing)
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """The browser."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="NOT RUN: needs Playwright (pip install playwright)"
-    )
-    if CHROMIUM is None:
-        pytest.skip("NOT RUN: needs Chromium (apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
