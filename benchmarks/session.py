@@ -26,6 +26,7 @@ CONTENDERS = {
     "timm": ("worker_torch.py", []),
     "timm compiled": ("worker_torch.py", ["--compile"]),
     "flax": ("worker_jax.py", []),
+    "onnx runtime": ("worker_onnx.py", []),
 }
 """Name -> script and arguments."""
 PEERS = ["mixer-mlx", "timm", "timm compiled", "flax"]
@@ -34,6 +35,7 @@ PYTHONS = {
     "worker_mlx.py": None,
     "worker_torch.py": "--torch-python",
     "worker_jax.py": "--jax-python",
+    "worker_onnx.py": None,
 }
 """Script -> the option that names its python; None: this one."""
 

@@ -24,6 +24,7 @@ BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->"
 
 TITLES = {
     "inference": "Forward passes",
+    "onnx_runtime": "Exported to ONNX",
     "training": "Training steps",
     "input": "Files to batches",
     "predict": "End to end",
