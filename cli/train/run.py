@@ -75,7 +75,7 @@ def _train(
     on_unreadable = _refuse if asked.strict else _say_bad
     batches = prepare.training_batches(train, recipe, info.preprocess, on_unreadable, ranks)
     if asked.is_dry_run:
-        _dry_run(command, asked, model, info, recipe, batches)
+        _dry_run(asked, model, info, recipe, batches)
         return
     start = Start(command, recipe, asked.recipe, info, train, val, origin, asked.val_fraction)
     validate = prepare.validation(val, info, recipe.batch_size, on_unreadable, ranks)
@@ -103,7 +103,6 @@ def _bounded(recipe: "Recipe", examples: int, ranks: "Ranks") -> "Recipe":
 
 
 def _dry_run(
-    command: str,
     asked: TrainingOptions,
     model: "MlpMixer",
     info: "ModelInfo",
@@ -116,8 +115,7 @@ def _dry_run(
 
     if asked.preview:
         write_preview(asked.preview, batches, info.labels, quiet=asked.quiet)
-    elif asked.find_lr:
-        _start_head(command, recipe, model, info, batches, quiet=asked.quiet)
+    elif asked.find_lr:  # from a head of zeros: the loss of a fitted one has no room to fall
         trials = try_rates(model, batches, recipe, info.preprocess)
         find_rate(asked.find_lr, trials, bar(quiet=asked.quiet, total=STEPS), quiet=asked.quiet)
     else:
