@@ -55,7 +55,7 @@ if TYPE_CHECKING:  # `as` exports a name to type checkers
     from .training.recipes import RECIPES as RECIPES
     from .training.state import State as State
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "analysis.evaluate": "Metrics evaluate",
