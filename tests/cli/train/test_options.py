@@ -47,7 +47,8 @@ def test_shuffled_images_in_training_evaluation_and_resume(  # type: ignore[no-u
             (data / split / name).mkdir(parents=True)
             for number in numbers:
                 (photos / name / f"{number}.png").rename(data / split / name / f"{number}.png")
-    args = ("train", data, "--like", SMALL, "-o", out, "--steps", 3, "-b", 4, "--no-report", "--no-calibrate", "-q")
+    plain = ("--no-report", "--no-calibrate", "-q")
+    args = ("train", data, "--like", SMALL, "-o", out, "--steps", 3, "-b", 4, *plain)
     assert mixer(*args, "--shuffle", "pixels").code == 0
     assert json.loads((out / "run.json").read_text())["recipe"]["shuffle"] == "pixels"
     losses = _losses(out / "log.jsonl")
