@@ -22,7 +22,8 @@ def export(
     out: Annotated[
         Path,
         typer.Argument(
-            help="Folder (timm), .npz (jax), .onnx, .mlpackage (coreml) or .html file to write.",
+            help="Folder (timm), .npz (jax), .onnx, .mlpackage (coreml), .aimodel (coreai) or "
+            ".html file (html) to write.",
             metavar="OUT",
         ),
     ],
@@ -31,15 +32,16 @@ def export(
         typer.Option(
             "--format",
             help="timm: a repository as on the Hub; jax: official JAX weights; onnx: a network for "
-            "ONNX Runtime; coreml: an image classifier for Xcode; html: a page that works offline.",
+            "ONNX Runtime; coreml: an image classifier for Xcode; coreai: for Apple's Core AI, "
+            "experimental; html: a page that works offline.",
         ),
     ],
     input: Annotated[
         ExportInput,
         typer.Option(
             "--input",
-            help="What the network takes (onnx, coreml): image, uint8 pixels; array, float32 "
-            "pixels normalised by the caller.",
+            help="What the network takes (onnx, coreml, coreai): image, uint8 pixels; array, "
+            "float32 pixels normalised by the caller.",
         ),
     ] = "image",
     weights: Annotated[
@@ -47,7 +49,8 @@ def export(
         typer.Option("--weights", help="Number format to store matrices in (onnx, html)."),
     ] = "float32",
     softmax: Annotated[
-        bool, typer.Option("--softmax", help="Give probabilities in place of logits (onnx).")
+        bool,
+        typer.Option("--softmax", help="Give probabilities in place of logits (onnx, coreai)."),
     ] = False,
     compute_precision: Annotated[
         ExportPrecision,

@@ -54,7 +54,7 @@ QuantizationMode = Literal["affine", "mxfp4", "mxfp8"]
 """How quantised weights are stored: as integers, or in a Microscaling format."""
 
 Format = Literal["table", "json", "csv"]
-ExportFormat = Literal["timm", "jax", "onnx", "coreml", "html"]
+ExportFormat = Literal["timm", "jax", "onnx", "coreml", "coreai", "html"]
 ExportInput = Literal["image", "array"]
 """What an exported network takes: pixels as they are, or normalised by the caller."""
 ExportWeights = Literal["float32", "float16", "int8"]

@@ -9,6 +9,7 @@ the interpreter in tests/reference.
 """
 
 import argparse
+import asyncio
 import sys
 import tempfile
 import time
@@ -65,13 +66,31 @@ def _coreml(precision: str) -> Row:
     return Row("coreml", flags, options, ".mlpackage", numpy, "NumPy")
 
 
+def core_ai(path: Path, images: np.ndarray) -> np.ndarray:
+    """By Apple's runtime, which takes one image at a time."""
+    from coreai.authoring import AIModelAsset
+    from coreai.runtime import NDArray
+
+    async def logits() -> np.ndarray:
+        async with AIModelAsset.load(path).executable() as model:
+            function = model.load_function("main")
+            found = [await function({"image": NDArray(image[None])}) for image in images]
+            return np.concatenate([values["logits"].numpy() for values in found])
+
+    return asyncio.run(logits())
+
+
 def _onnx(weights: str) -> Row:
     options = ExportOptions(weights=weights)  # type: ignore[arg-type]
     flags = "" if weights == "float32" else f"`--weights {weights}`"
     return Row("onnx", flags, options, ".onnx", onnx_runtime, "ONNX Runtime")
 
 
-ROWS = [_onnx("float32"), _onnx("float16"), _onnx("int8"), _coreml("float16"), _coreml("float32")]
+ROWS = [
+    *map(_onnx, ("float32", "float16", "int8")),
+    *map(_coreml, ("float16", "float32")),
+    Row("coreai", "", ExportOptions(), ".aimodel", core_ai, "Core AI"),
+]
 MODELS = ("cifar10", "B/16")
 
 

@@ -44,6 +44,7 @@ ONLY = {
     "pi_heif": {"mixer_mlx.images.formats"},
     "huggingface_hub": {"convert.fetch", "convert.export.upload"},
     "coremltools": {"convert.export.coreml"},
+    "coreai": {"convert.export.coreai"},
     "onnx": {"convert.export.onnx"},
     "pyarrow": {"mixer_mlx.data", "mixer_mlx.features", "cli"},
     "sklearn": {"mixer_mlx.sklearn"},

@@ -8,6 +8,7 @@ has the size before the centre crop, and the program cuts its centre, so that Vi
 import contextlib
 import io
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -52,13 +53,21 @@ def write(path: Path, graph: Graph, precision: ExportPrecision, target: CoreMLTa
         with _silence():
             model = build(graph, precision, target)
             inner = temporary / "model.mlpackage"
-            model.save(str(inner))
+            _save(model, inner)
         for entry in list(inner.iterdir()):
             entry.rename(temporary / entry.name)
         inner.rmdir()
         mode = temporary.stat().st_mode  # coremltools makes files for their owner alone
         for entry in temporary.rglob("*"):
             entry.chmod(mode if entry.is_dir() else mode & 0o666)
+
+
+def _save(model: Any, path: Path) -> None:
+    """Save the package; of the faults of several files, the first is raised."""
+    try:
+        model.save(str(path))
+    except shutil.Error as error:
+        raise OSError(error.args[0][0][-1].partition(": '")[0]) from error
 
 
 def build(graph: Graph, precision: ExportPrecision, target: CoreMLTarget) -> Any:

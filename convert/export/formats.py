@@ -19,7 +19,7 @@ from mixer_mlx.errors import CheckpointError, ConfigError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.quantization import dequantize
 
-from . import coreml, graph, jax, onnx, timm, webpage
+from . import coreai, coreml, graph, jax, onnx, timm, webpage
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _check_jax(info: ModelInfo, options: ExportOptions) -> None:
         )
 
 
-def _check_onnx(info: ModelInfo, options: ExportOptions) -> None:
+def _check_softmax(info: ModelInfo, options: ExportOptions) -> None:
     if options.softmax and not info.config.num_classes:
         raise ConfigError(
             "The model has no classes, so it has no probabilities; leave out softmax."
@@ -119,6 +119,11 @@ def _calibrated(model: MlpMixer, info: ModelInfo) -> MlpMixer:
     return made
 
 
+def _write_coreai(path: Path, model: MlpMixer, info: ModelInfo, options: ExportOptions) -> None:
+    network = graph.describe(model, info, input=options.input, softmax=options.softmax)
+    coreai.write(path, network)
+
+
 def _write_html(path: Path, model: MlpMixer, info: ModelInfo, options: ExportOptions) -> None:
     network = graph.describe(model, info, input="image", softmax=True)
     webpage.write(path, network, options.weights, options.runtime)
@@ -134,7 +139,7 @@ FORMATS: dict[ExportFormat, Format] = {
         _write_onnx,
         ("input", "weights", "softmax"),
         require=onnx.require,
-        check_model=_check_onnx,
+        check_model=_check_softmax,
     ),
     "coreml": Format(
         ".mlpackage",
@@ -143,6 +148,14 @@ FORMATS: dict[ExportFormat, Format] = {
         require=coreml.require,
         folder=True,
         check_model=_check_coreml,
+    ),
+    "coreai": Format(
+        ".aimodel",
+        _write_coreai,
+        ("input", "softmax"),
+        require=coreai.require,
+        folder=True,
+        check_model=_check_softmax,
     ),
     "html": Format(
         ".html",
@@ -168,6 +181,7 @@ def export(
     "timm": the folder `out`, with `model.safetensors` and `config.json` as a timm repository on the
     Hub has them. "jax": the file `out`, an `.npz` as google-research/vision_transformer reads it.
     "onnx": the file `out`, for ONNX Runtime and others. "coreml": the package `out`, for Xcode.
+    "coreai": the asset `out`, in Apple's newer format; experimental.
     "html": the file `out`, a page that classifies images in a browser, without a network.
     Raises ConfigError for another format, an option that it doesn't take or a model that it
     can't express, CheckpointError if `out` exists or can't be written.
@@ -235,12 +249,16 @@ def _check_package(path: Path, force: bool) -> None:
     """Raise unless `path` is free, or with `force` a package of the same kind."""
     if not path.is_symlink() and not path.exists():
         return
-    if force and (not path.is_dir() or path.is_symlink() or not (path / "Manifest.json").is_file()):
+    if force and (not path.is_dir() or path.is_symlink() or not _is_package(path)):
         raise CheckpointError(f"{path} isn't a package, so it isn't replaced; choose another name.")
     if not force:
         raise CheckpointError(
             f"{path} already exists; choose another name, or overwrite it with `force=True`."
         )
+
+
+def _is_package(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("Manifest.json", coreai.PROGRAM_FILE))
 
 
 def _check_file(path: Path, force: bool) -> None:

@@ -1,6 +1,7 @@
 """Core ML packages as saved, computed by NumPy from Apple's definitions; on a Mac by Core ML."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -180,6 +181,20 @@ def test_packages_are_replaced_only_when_asked(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"call it .*other\.mlpackage"):
         export("cifar10", tmp_path / "other", format="coreml")
     assert {entry.name for entry in tmp_path.iterdir()} == {"m.mlpackage", "album.mlpackage"}
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """coremltools copies from a temporary folder, and reports every file at once."""
+    faults = [("a", "b", f"[Errno 28] No space left on device: '{name}'") for name in "ab"]
+
+    def full(*_: object, **__: object) -> None:
+        raise shutil.Error(faults)
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    monkeypatch.setattr(shutil, "move", full)
+    with pytest.raises(CheckpointError, match=r"written: \[Errno 28\] No space left on device\.$"):
+        formats.export(*random_model(SMALL), tmp_path / "m.mlpackage", format="coreml")
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

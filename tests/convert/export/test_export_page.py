@@ -18,7 +18,7 @@ script = importlib.util.module_from_spec(spec)
 sys.modules["export_table"] = script  # where its dataclass looks for itself
 spec.loader.exec_module(script)
 
-NEEDS = {"ONNX Runtime": ("onnx", "onnxruntime"), "NumPy": ("coremltools",)}
+NEEDS = {"ONNX Runtime": ("onnx", "onnxruntime"), "NumPy": ("coremltools",), "Core AI": ("coreai",)}
 
 
 @pytest.mark.parametrize(
