@@ -60,7 +60,11 @@ def listen(host: str, port: int | None) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in [DEFAULT_PORT, 0] if port is None else [port]:
         try:
-            return socket.create_server((host, number), family=family)
+            listening = socket.create_server((host, number), family=family)
+            # asyncio switches Nagle's algorithm off only where a socket names its protocol, unlike
+            # this one: an answer's body would wait 40 ms until its head is acknowledged.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return listening
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error
     raise ConfigError(f"Can't listen on {host}, port {number}: {reason}; choose another --port.")

@@ -46,6 +46,7 @@ def test_all_addresses_have_no_name_to_check(host: str) -> None:
 
 def test_names_of_the_server() -> None:
     with server.listen("127.0.0.1", None) as listening:
+        assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         port = listening.getsockname()[1]
         assert listening.getsockname()[0] == "127.0.0.1"
         ours = server.hosts_of(listening, "127.0.0.1")
