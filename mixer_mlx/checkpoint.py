@@ -25,7 +25,7 @@ from mixer_mlx.runtime.macos import entries
 from .choices import ModelType
 from .errors import CheckpointError, ConfigError
 from .model import MlpMixer
-from .model_info import ModelInfo as ModelInfo
+from .model_info import ModelInfo
 from .quantization import quantize_layers
 
 CONFIG_FILE = "config.json"

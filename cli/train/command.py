@@ -13,8 +13,8 @@ from . import run
 from .options import TrainingOptions
 
 if TYPE_CHECKING:
-    from mixer_mlx.checkpoint import ModelInfo
     from mixer_mlx.model import MlpMixer
+    from mixer_mlx.model_info import ModelInfo
     from mixer_mlx.training.recipe import Recipe
 
 

@@ -18,10 +18,10 @@ from .dry_run import check_plot, find_rate, write_preview
 from .options import TrainingOptions, show_recipe
 
 if TYPE_CHECKING:
-    from mixer_mlx.checkpoint import ModelInfo
     from mixer_mlx.data.loader import TrainingBatches
     from mixer_mlx.data.read import Dataset, Entry
     from mixer_mlx.model import MlpMixer
+    from mixer_mlx.model_info import ModelInfo
     from mixer_mlx.runtime.ranks import Ranks
     from mixer_mlx.training.loop import EpochDone, Event, Validate
     from mixer_mlx.training.prepare import Estimate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mixer_mlx import checkpoint
 from mixer_mlx.catalog import CATALOG
-from mixer_mlx.checkpoint import ModelInfo
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.training.pages import A_MODEL, code, plain
 from mixer_mlx.training.run_log import LOG_FILE, best_of
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.choices import CoreMLTarget, ExportPrecision
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime.atomic import replacing_folder
 
 from .graph import INPUT, Graph, Node

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixer_mlx import checkpoint
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.choices import (
     CoreMLTarget,
     ExportFormat,
@@ -17,6 +16,7 @@ from mixer_mlx.choices import (
 )
 from mixer_mlx.errors import CheckpointError, ConfigError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.quantization import dequantize
 
 from . import coreai, coreml, graph, jax, onnx, timm, webpage

@@ -12,10 +12,10 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.choices import ExportInput
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.siblings import GATE_NORM_EPS
 
 Op = Literal[

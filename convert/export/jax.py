@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime.atomic import replacing_file
 
 from ..names import JAX

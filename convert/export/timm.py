@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 
 from mixer_mlx import checkpoint
 from mixer_mlx.catalog import TIMM_NAMES
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime.atomic import replacing_folder
 
 from ..names import TIMM_LAYOUTS

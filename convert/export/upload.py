@@ -24,9 +24,9 @@ from huggingface_hub.utils.tqdm import (
 )
 
 from mixer_mlx import checkpoint
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.errors import CheckpointError, SourceError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 
 from ..fetch import hub
 from ..fetch.hub_address import HubAddress, check_address

@@ -14,9 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.choices import ExportWeights
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime.atomic import replacing_file
 
 from . import onnx

@@ -9,7 +9,6 @@ import numpy as np
 
 from mixer_mlx import resolution
 from mixer_mlx.analysis.evaluate import Metrics, evaluate_images
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.augment import augmentation
@@ -27,6 +26,7 @@ from mixer_mlx.features import probe
 from mixer_mlx.features.embed import Embedder
 from mixer_mlx.images.preprocess import Preprocess
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime.backend import gpu_is_default
 from mixer_mlx.runtime.ranks import ALONE, Ranks
 from mixer_mlx.runtime.streams import rounds

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from mixer_mlx import __version__, checkpoint
-from mixer_mlx.checkpoint import RUN_FILE, ModelInfo
+from mixer_mlx.checkpoint import RUN_FILE
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime.atomic import replacing_file
 from mixer_mlx.runtime.documents import read_json
 from mixer_mlx.runtime.files import locked_folder

@@ -11,8 +11,8 @@ from training.test_resume import assert_same
 
 from mixer_mlx import MlpMixer, Recipe
 from mixer_mlx.analysis.evaluate import Metrics
-from mixer_mlx.checkpoint import ModelInfo
 from mixer_mlx.errors import TrainingError
+from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.training import prepare
 from mixer_mlx.training.loop import Done, EpochDone, Event, StepDone, fit
 from mixer_mlx.training.prepare import with_ridge_head
