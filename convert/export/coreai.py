@@ -92,14 +92,14 @@ def _patches(ai: Any, graph: Graph, node: Node, x: Any) -> Any:
 
 
 def _linear(ai: Any, graph: Graph, node: Node, x: Any) -> Any:
-    weight, bias = _weights(graph, node)
+    weight, bias = graph.weight_and_bias(node)
     x = ai.reshape(x, _shape(1, -1, weight.shape[1]))
     y = ai.broadcasting_batch_matmul(x, np.ascontiguousarray(weight.T)[None])
     return ai.reshape(ai.broadcasting_add(y, bias), _shape(1, *node.shape))
 
 
 def _token_linear(ai: Any, graph: Graph, node: Node, x: Any) -> Any:
-    weight, bias = _weights(graph, node)
+    weight, bias = graph.weight_and_bias(node)
     return ai.broadcasting_add(ai.broadcasting_batch_matmul(weight[None], x), bias[:, None])
 
 
@@ -112,7 +112,7 @@ def _layer_norm(ai: Any, graph: Graph, node: Node, x: Any) -> Any:
 
 
 def _affine(ai: Any, graph: Graph, node: Node, x: Any) -> Any:
-    weight, bias = _weights(graph, node)
+    weight, bias = graph.weight_and_bias(node)
     return ai.broadcasting_add(ai.broadcasting_mul(x, weight), bias)
 
 
@@ -139,10 +139,6 @@ def _mean(ai: Any, graph: Graph, node: Node, x: Any) -> Any:
 
 def _shape(*sizes: int) -> np.ndarray:
     return np.array(sizes, np.int32)
-
-
-def _weights(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray]:
-    return graph.weights[f"{node.name}.weight"], graph.weights[f"{node.name}.bias"]
 
 
 _WRITERS: dict[str, Callable[..., Any]] = {

@@ -160,23 +160,23 @@ def _centre(mb: Any, graph: Graph, x: Any) -> Any:
 
 
 def _linear(mb: Any, graph: Graph, node: Node, inputs: list[Any], name: str) -> Any:
-    weight, bias = _weights(graph, node)
+    weight, bias = graph.weight_and_bias(node)
     return mb.linear(x=inputs[0], weight=weight, bias=bias, name=name)
 
 
 def _token_linear(mb: Any, graph: Graph, node: Node, inputs: list[Any], name: str) -> Any:
-    weight, bias = _weights(graph, node)
+    weight, bias = graph.weight_and_bias(node)
     return mb.add(x=mb.matmul(x=weight, y=inputs[0]), y=bias[:, None], name=name)
 
 
 def _layer_norm(mb: Any, graph: Graph, node: Node, inputs: list[Any], name: str) -> Any:
-    gamma, beta = _weights(graph, node)
+    gamma, beta = graph.weight_and_bias(node)
     eps = np.float32(node.eps)
     return mb.layer_norm(x=inputs[0], axes=[-1], gamma=gamma, beta=beta, epsilon=eps, name=name)
 
 
 def _affine(mb: Any, graph: Graph, node: Node, inputs: list[Any], name: str) -> Any:
-    weight, bias = _weights(graph, node)
+    weight, bias = graph.weight_and_bias(node)
     return mb.add(x=mb.mul(x=inputs[0], y=weight), y=bias, name=name)
 
 
@@ -196,10 +196,6 @@ def _half(mb: Any, graph: Graph, node: Node, inputs: list[Any], name: str) -> An
     width = node.shape[node.axis - 1]
     begin[node.axis], end[node.axis] = node.index * width, (node.index + 1) * width
     return mb.slice_by_index(x=inputs[0], begin=begin, end=end, name=name)
-
-
-def _weights(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray]:
-    return graph.weights[f"{node.name}.weight"], graph.weights[f"{node.name}.bias"]
 
 
 _WRITERS: dict[str, Callable[[Any, Graph, Node, list[Any], str], Any]] = {

@@ -70,6 +70,10 @@ class Graph:
         """The shape of the result, without the batch."""
         return self.nodes[-1].shape
 
+    def weight_and_bias(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
+        """Those of a node that has both."""
+        return self.weights[f"{node.name}.weight"], self.weights[f"{node.name}.bias"]
+
 
 INPUT = "input"
 """The name of the network's input among the `inputs` of nodes."""
