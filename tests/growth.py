@@ -7,9 +7,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from mixer_mlx.analysis import hashing
 from mixer_mlx.cli.predict.sort_into import Sorter
 from mixer_mlx.data.dataset import Dataset, hold_out
+from mixer_mlx.images import hashing
 from mixer_mlx.images.decode import LazyImage
 from mixer_mlx.results import Prediction, Result
 from mixer_mlx.training.run_log import Log

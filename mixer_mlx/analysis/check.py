@@ -21,11 +21,11 @@ from mixer_mlx.data.notes import Notes, Say, listed
 from mixer_mlx.data.read import Data, Dataset, Entry, find_splits
 from mixer_mlx.errors import ImageError
 from mixer_mlx.images.decode import LazyImage, opened, rgb
+from mixer_mlx.images.hashing import FLAT, NEAR, groups_alike, members, pixel_digest, reduced
 from mixer_mlx.images.pillow import quietly
 from mixer_mlx.images.thumbnail import open_thumbnail
 from mixer_mlx.runtime.threads import in_threads, workers
 
-from .hashing import FLAT, NEAR, groups_alike, members, pixel_digest, reduced
 from .sheets import Tile, grouped_sheet
 
 FEW = 10

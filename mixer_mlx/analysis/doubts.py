@@ -18,10 +18,10 @@ from mixer_mlx.features.embed import Embedder
 from mixer_mlx.features.few_shot import ShotResult, few_shot
 from mixer_mlx.features.layout import WithLayout, split
 from mixer_mlx.features.neighbours import pairs
+from mixer_mlx.images.hashing import FLAT, joined
 from mixer_mlx.loaded import LoadedModel
 
 from .check import Finding, ImageSummary, Scan, related
-from .hashing import FLAT, joined
 
 ALIKE = 0.75
 """Layouts of this cosine belong to one image. Of CIFAR-10's 10,000 test images 97 pairs have it;

@@ -17,7 +17,7 @@ from mixer_mlx.analysis.check import (
     read_all_splits,
     scan,
 )
-from mixer_mlx.analysis.hashing import dhashes, reduced
+from mixer_mlx.images.hashing import dhashes, reduced
 
 
 def photo(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mixer_mlx.analysis.doubts import ALIKE
-from mixer_mlx.analysis.hashing import NEAR
 from mixer_mlx.cli.check import CheckOptions
+from mixer_mlx.images.hashing import NEAR
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixer_mlx.analysis import hashing
-from mixer_mlx.analysis.hashing import ALIKE, NEAR, dhashes, groups_alike, pixel_digest, reduced
+from mixer_mlx.images import hashing
+from mixer_mlx.images.hashing import ALIKE, NEAR, dhashes, groups_alike, pixel_digest, reduced
 
 
 def photo(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
