@@ -15,6 +15,7 @@ from mixer_mlx.choices import Device, DType, Format, Variant
 from . import output
 
 if TYPE_CHECKING:
+    from mixer_mlx.data.dataset import Hold
     from mixer_mlx.data.read import Columns, Dataset
 
 MODEL_HELP = (
@@ -203,9 +204,11 @@ def read_splits(
     val_fraction: float | None,
     seed: int,
     quiet: bool,
+    hold: "Hold | None" = None,
 ) -> "tuple[Dataset, Dataset]":
-    """Training and validation images."""
+    """Training and validation images; `hold` replaces `held_out`."""
     from mixer_mlx.convert.fetch.datasets import read_splits as read
+    from mixer_mlx.data.dataset import held_out
 
     with output.fetching(quiet=quiet) as listener:
         return read(
@@ -215,6 +218,7 @@ def read_splits(
             train_split=train_split,
             val_split=val_split,
             columns=_columns(image, label),
+            hold=hold or held_out,
             listener=listener,
             say=listener.message,
         )

@@ -13,6 +13,7 @@ from mixer_mlx.choices import Balance, DType, Optimizer, RecipeName, Shuffle, Tr
 from ..terminal import options
 
 if TYPE_CHECKING:
+    from mixer_mlx.data.dataset import Hold
     from mixer_mlx.data.read import Dataset
     from mixer_mlx.training.recipe import Recipe
 
@@ -180,8 +181,8 @@ class TrainingOptions:
             "--val-fraction",
             min=0.01,
             max=0.9,
-            help="Hold back this fraction of each class for validation. Default: 0.2 if DATA has "
-            "no validation split.",
+            help="Hold back this fraction of each class for validation, near-duplicates together. "
+            "Default: 0.2 if DATA has no validation split.",
         ),
     ] = None
     workers: options.Workers = None
@@ -277,8 +278,8 @@ class TrainingOptions:
         given["patience"] = False if self.patience == 0 else self.patience
         return recipe.replace(**{k: v for k, v in given.items() if v is not None})
 
-    def datasets(self, seed: int) -> "tuple[Dataset, Dataset]":
-        """Training and validation images."""
+    def datasets(self, seed: int, hold: "Hold") -> "tuple[Dataset, Dataset]":
+        """Training and validation images; `hold` chooses the latter without a split for them."""
         return options.read_splits(
             self.data,
             self.train_split,
@@ -288,6 +289,7 @@ class TrainingOptions:
             val_fraction=self.val_fraction,
             seed=seed,
             quiet=self.quiet,
+            hold=hold,
         )
 
 

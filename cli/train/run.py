@@ -16,6 +16,7 @@ from ..terminal.progress import bar
 from ..terminal.ranks import joined, refuse_several
 from .dry_run import check_plot, find_rate, write_preview
 from .options import TrainingOptions, show_recipe
+from .split import Splitter
 
 if TYPE_CHECKING:
     from mixer_mlx.data.loader import TrainingBatches
@@ -65,7 +66,9 @@ def _train(
     from mixer_mlx.training.run import Start
 
     _check(asked)
-    train, val = asked.datasets(recipe.seed)
+    splitter = Splitter(asked, ranks)
+    train, val = asked.datasets(recipe.seed, splitter)
+    splitter.say()
     if not asked.quiet:
         _say_classes(train, recipe)
     recipe = _bounded(recipe, len(train), ranks)
@@ -77,7 +80,8 @@ def _train(
     if asked.is_dry_run:
         _dry_run(asked, model, info, recipe, batches)
         return
-    start = Start(command, recipe, asked.recipe, info, train, val, origin, asked.val_fraction)
+    fraction, part = asked.val_fraction, splitter.part
+    start = Start(command, recipe, asked.recipe, info, train, val, origin, fraction, part)
     validate = prepare.validation(val, info, recipe.batch_size, on_unreadable, ranks)
     _run(start, asked, model, batches, validate, ranks)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mixer_mlx.data import read
-from mixer_mlx.data.dataset import split_for_evaluation, splits_for_training
+from mixer_mlx.data.dataset import Hold, held_out, split_for_evaluation, splits_for_training
 from mixer_mlx.data.folders import METADATA
 from mixer_mlx.data.notes import Say
 from mixer_mlx.data.parquet import group_files
@@ -47,6 +47,7 @@ def read_splits(
     train_split: str | None = None,
     val_split: str | None = None,
     columns: read.Columns | None = None,
+    hold: Hold = held_out,
     listener: Listener = SILENT,
     say: Say = lambda _: None,
 ) -> tuple[Dataset, Dataset]:
@@ -63,6 +64,7 @@ def read_splits(
         train_split=train_split,
         val_split=val_split,
         columns=columns,
+        hold=hold,
         say=_as_asked(say, path, data),
     )
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from mixer_mlx.data.columns import Columns
@@ -21,7 +20,7 @@ from mixer_mlx.data.notes import Notes, Say, listed
 from mixer_mlx.data.read import Data, Dataset, Entry, find_splits
 from mixer_mlx.errors import ImageError
 from mixer_mlx.images.decode import LazyImage, opened, rgb
-from mixer_mlx.images.hashing import FLAT, NEAR, groups_alike, members, pixel_digest, reduced
+from mixer_mlx.images.hashing import NEAR, members, near_identical, pixel_digest, reduced
 from mixer_mlx.images.pillow import quietly
 from mixer_mlx.images.thumbnail import open_thumbnail
 from mixer_mlx.runtime.threads import in_threads, workers
@@ -234,18 +233,9 @@ def _repeated(scan: Scan) -> Iterator[Finding]:
 
 def _alike(scan: Scan, near: int) -> Iterator[Finding]:
     """Images with different pixels that look alike, each along with its identical copies."""
-    copies: dict[bytes, list[int]] = {}
-    greys: list[bytes] = []
-    for index, seen in scan.readable():
-        if max(seen.grey) - min(seen.grey) >= FLAT:
-            if seen.pixels not in copies:
-                greys.append(seen.grey)
-            copies.setdefault(seen.pixels, []).append(index)
-    distinct = list(copies.values())
-    stacked = np.frombuffer(b"".join(greys), np.uint8).reshape(-1, 8, 9)
-    for group in groups_alike(stacked, near):
-        together = sorted(index for number in group for index in distinct[number])
-        yield from related(scan, "near_", together)
+    readable = list(scan.readable())
+    for group in near_identical([(seen.pixels, seen.grey) for _, seen in readable], near):
+        yield from related(scan, "near_", [readable[number][0] for number in group])
 
 
 def related(

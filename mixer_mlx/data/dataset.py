@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -97,28 +97,48 @@ def relabelled(dataset: Dataset, classes: tuple[str, ...], what: str) -> Dataset
     return Dataset(classes, dataset.paths, table[dataset.labels])
 
 
+Hold: TypeAlias = Callable[["Dataset", float, int], NDArray[np.bool_]]
+"""(dataset, fraction, seed) -> which images are held out, (N,), as `held_out`."""
+
+
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """Hold out a random fraction of each class: the rest, and what was held out.
 
     Every class keeps at least one image, and gives one if it has two or more. Raises ConfigError
     for a fraction outside 0 to 1.
     """
-    held = held_out(dataset, fraction, seed)
+    return parted(dataset, held_out(dataset, fraction, seed))
+
+
+def parted(dataset: Dataset, held: NDArray[np.bool_]) -> tuple[Dataset, Dataset]:
+    """The images that aren't held out, and those that are."""
     return dataset.take(np.flatnonzero(~held)), dataset.take(np.flatnonzero(held))
 
 
 def held_out(dataset: Dataset, fraction: float, seed: int) -> NDArray[np.bool_]:
     """Which images `hold_out` holds out, (N,)."""
+    held = np.zeros(len(dataset), bool)
+    targets = held_counts(dataset, fraction)
+    for order, count in zip(shuffled(dataset, seed), targets.tolist(), strict=True):
+        held[order[:count]] = True
+    return held
+
+
+def held_counts(dataset: Dataset, fraction: float) -> NDArray[np.intp]:
+    """How many images of each class are to be held out, (K,). Raises ConfigError."""
     if not 0 < fraction < 1:
         raise ConfigError(f"Expected a validation fraction between 0 and 1, not {fraction}.")
-    held = np.zeros(len(dataset), bool)
+    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+    wanted = np.maximum(1, np.rint(fraction * counts).astype(int))
+    return np.maximum(0, np.minimum(wanted, counts - 1))
+
+
+def shuffled(dataset: Dataset, seed: int) -> Iterator[NDArray[np.intp]]:
+    """The indices of each class's images, in random order."""
     by_class = np.argsort(dataset.labels, kind="stable")
     ends = np.searchsorted(dataset.labels[by_class], range(1, len(dataset.classes)))
     for label, members in enumerate(np.split(by_class, ends)):
-        count = max(0, min(max(1, round(fraction * len(members))), len(members) - 1))
-        rng = np.random.default_rng([seed, label])
-        held[rng.permutation(members)[:count]] = True
-    return held
+        yield np.random.default_rng([seed, label]).permutation(members)
 
 
 def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:

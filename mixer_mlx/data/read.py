@@ -26,8 +26,11 @@ from .dataset import (
     UNSPLIT,
     Dataset,
     Entry,
+    Hold,
+    held_out,
     hold_out,
     match_classes,
+    parted,
     relabelled,
     split_for_evaluation,
     splits_for_training,
@@ -92,6 +95,7 @@ def read_splits(
     train_split: str | None = None,
     val_split: str | None = None,
     columns: Columns | None = None,
+    hold: Hold = held_out,
     say: Say = lambda _: None,
 ) -> tuple[Dataset, Dataset]:
     """Training and validation images, both with the classes of the former.
@@ -99,8 +103,8 @@ def read_splits(
     They come from the dataset's splits of these names (or synonyms, as `validation`), or from
     `train_split` and `val_split`. Without splits, or with a training split alone, a random fraction
     of each class, `val_fraction` (default VAL_FRACTION), is held out for validation; an explicit
-    `val_fraction` does that in any case. `say` gets how the dataset was read, and what was left
-    out. Raises ConfigError if there are other splits but none for
+    `val_fraction` does that in any case; `hold` chooses the images. `say` gets how the dataset was
+    read, and what was left out. Raises ConfigError if there are other splits but none for
     validation, for fewer than two classes, and for validation images of other classes.
     """
     train_split, val_split = (canonical(name or "") or None for name in (train_split, val_split))
@@ -113,7 +117,7 @@ def read_splits(
         fraction = VAL_FRACTION if val_fraction is None else val_fraction
         held = f"{fraction:.0%} of each class held out for validation"
         use = f"{f'training on {first}' if first else _classes(train)}, {held}"
-        train, val = hold_out(train, fraction, seed)
+        train, val = parted(train, hold(train, fraction, seed))
     else:
         what = f"The images of split {second} in {root}"
         val = relabelled(splits[second](), train.classes, what)
@@ -125,7 +129,9 @@ def read_splits(
             f"{root} has only the class {train.classes[present[0]]}; add a second one."
         )
     if not len(val):
-        raise ConfigError(f"{root} leaves no images for validation; give a class two or more.")
+        raise ConfigError(
+            f"{root} leaves no images for validation; give a class two or more that differ."
+        )
     return train, val
 
 

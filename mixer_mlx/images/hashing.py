@@ -7,12 +7,15 @@ so the grey values behind the bits must correlate too.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+Print = tuple[bytes, bytes]
+"""What identifies an image: `pixel_digest` or another key of its pixels, and `reduced` as bytes."""
 
 NEAR = 4
 """Hashes that differ in at most this many bits may belong to the same image."""
@@ -53,6 +56,26 @@ def pixel_digest(image: Image.Image) -> bytes:
         bottom = min(top + rows, image.height)
         digest.update(image.crop((0, top, image.width, bottom)).tobytes())
     return digest.digest()
+
+
+def near_identical(prints: Sequence[Print], near: int = NEAR) -> list[list[int]]:
+    """Groups of images with different pixels that look alike, each along with its identical copies.
+
+    Flat images are left out. See `groups_alike` for `near`.
+    """
+    copies: dict[bytes, list[int]] = {}
+    greys: list[bytes] = []
+    for index, (pixels, grey) in enumerate(prints):
+        if max(grey) - min(grey) >= FLAT:
+            if pixels not in copies:
+                greys.append(grey)
+            copies.setdefault(pixels, []).append(index)
+    distinct = list(copies.values())
+    stacked = np.frombuffer(b"".join(greys), np.uint8).reshape(-1, 8, 9)
+    return [
+        sorted(index for number in group for index in distinct[number])
+        for group in groups_alike(stacked, near)
+    ]
 
 
 def groups_alike(greys: NDArray[np.uint8], distance: int) -> list[list[int]]:

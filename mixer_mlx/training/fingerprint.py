@@ -5,11 +5,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mixer_mlx.checkpoint import RUN_FILE
-from mixer_mlx.data.dataset import Dataset, hold_out
+from mixer_mlx.data.dataset import Dataset, hold_out, parted
 from mixer_mlx.data.read import VAL_FRACTION
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.labels import canonical
 from mixer_mlx.runtime.documents import read_json
+
+from .split import read_split
 
 
 def fingerprint(dataset: Dataset) -> dict[str, object]:
@@ -42,6 +44,10 @@ def trained_on(folder: Path, dataset: Dataset) -> int:
     fraction, recipe = began.get("val_fraction") or VAL_FRACTION, began.get("recipe")
     if not isinstance(fraction, float) or not isinstance(recipe, dict):
         raise ConfigError(f"{folder / RUN_FILE} is damaged; use an intact copy.")
-    rest, _ = hold_out(dataset, fraction, recipe.get("seed", 0))
+    part = read_split(folder)
+    if part is not None and len(part) == len(dataset):
+        rest, _ = parted(dataset, part > 0)
+    else:
+        rest, _ = hold_out(dataset, fraction, recipe.get("seed", 0))
     same = [part for part in (dataset, rest) if fingerprint(part) == began.get("train")]
     return len(same[0]) if same else 0

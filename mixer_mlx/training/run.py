@@ -1,6 +1,7 @@
 """A run's folder: its settings, its log, and its models.
 
     run.json     what the run started with: data, recipe, classes, initial model
+    split.json   which images were held out, unless the dataset has a validation split
     log.jsonl    one line per step and per epoch
     curves.png   loss and accuracy by step
     best/        raw or EMA weights, whichever validated best
@@ -23,6 +24,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mixer_mlx import __version__, checkpoint
 from mixer_mlx.checkpoint import RUN_FILE
 from mixer_mlx.data.dataset import Dataset
@@ -40,10 +44,12 @@ from .loop import Done, EpochDone, Event
 from .pages import REPORT_FILE, Judged, card, write_report
 from .recipe import Recipe
 from .run_log import LOG_FILE, Best, Log
+from .split import SPLIT_FILE, write_split
 from .state import STATE_FILE, State
 
 _NAMES = {
-    *(RUN_FILE, LOG_FILE, REPORT_FILE, "README.md", "curves.png", "best", "last", "state"),
+    *(RUN_FILE, SPLIT_FILE, LOG_FILE, REPORT_FILE, "README.md", "curves.png"),
+    *("best", "last", "state"),
     *trackers.FILES,
 }
 
@@ -56,7 +62,8 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 class Start:
     """What a run starts with: `command` is "train" or "fine-tune", `origin` the model's source.
 
-    `val_fraction` is what was held out of each class, None for a validation split or the default.
+    `val_fraction` is what was held out of each class, None for a validation split or the default;
+    `part` says which images, see `split.write_split`.
     """
 
     command: str
@@ -67,6 +74,7 @@ class Start:
     val: Dataset
     origin: str
     val_fraction: float | None = None
+    part: NDArray[np.integer] | None = None
 
     def record(self) -> dict[str, object]:
         """The content of `run.json`: what must be the same to resume the run."""
@@ -152,6 +160,8 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _empty(self.folder)
+            if self.start.part is not None:
+                write_split(self.folder, self.start.part)
             self._write(RUN_FILE, json.dumps(self.start.record(), indent=2) + "\n")
         except OSError as error:
             raise TrainingError(f"{self.folder} can't be written: {error.strerror}.") from error
@@ -177,7 +187,7 @@ class Run:
 
         Raises TrainingError if the run started with other settings or data.
         """
-        if not (self.state_folder / STATE_FILE).is_file():
+        if not has_state(self.folder):
             return None
         try:
             began = read_json(self.folder / RUN_FILE)
@@ -279,6 +289,11 @@ class Run:
         # Names of files may hold lone surrogates, which UTF-8 can't encode.
         with replacing_file(self.folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def has_state(folder: Path) -> bool:
+    """Whether the folder holds a run that can be resumed."""
+    return (folder / "state" / STATE_FILE).is_file()
 
 
 def _first_difference(

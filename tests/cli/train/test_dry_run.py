@@ -9,12 +9,14 @@ from PIL import Image
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Four white and two black images."""
-    for name, count in (("white", 4), ("black", 2)):
+    """Four white and two black images, each with a pixel of its own."""
+    for name, count, level in (("white", 4, 252), ("black", 2, 0)):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(count):
             path = tmp_path / "photos" / name / f"{i}.png"
-            Image.new("RGB", (32, 32), name).save(path)
+            image = Image.new("RGB", (32, 32), name)
+            image.putpixel((0, 0), (level + i,) * 3)
+            image.save(path)
     return tmp_path / "photos"
 
 

@@ -48,6 +48,7 @@ def test_a_run_from_folder_to_model(mixer, photos: Path, tmp_path: Path) -> None
         "log.jsonl",
         "report.html",
         "run.json",
+        "split.json",
         "state",
     ]
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
