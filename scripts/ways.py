@@ -16,6 +16,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- ways -->", "<!-- end of ways -->"
@@ -71,7 +74,10 @@ def ways(folder: Path) -> dict[str, list[str]]:
         for i in range(3):
             target = folder / "photos" / name / f"{i}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(Path(CAT).read_bytes())
+            noise = np.random.default_rng([i, name == "cat"]).integers(
+                0, 256, (32, 32, 3), np.uint8
+            )
+            Image.fromarray(noise).save(target)
     fine_tune = ["fine-tune", "photos", "-m", "cifar10", "-o", "run", "--steps", "2"]
     commands = {
         "mixer predict cat.png": ["predict", CAT, "-m", "cifar10"],
