@@ -9,12 +9,12 @@ from mixer_mlx.errors import CheckpointError, SourceError
 
 from .terminal import options, output
 
-app = typer.Typer(
+cache = typer.Typer(
     help="List, verify or remove converted models and indexes on disk.", no_args_is_help=True
 )
 
 
-@app.command("list")
+@cache.command("list")
 def list_models(format: options.FormatOption = "table") -> None:
     """List converted models, and indexes of folders (`mixer nearest`), with their size on disk."""
     from mixer_mlx.convert.fetch import cache
@@ -47,7 +47,7 @@ def list_models(format: options.FormatOption = "table") -> None:
         output.say(f"The cache is empty ({cache.root()}).")
 
 
-@app.command("remove")
+@cache.command("remove")
 def remove(
     models: Annotated[
         list[str] | None,
@@ -101,7 +101,7 @@ def _kept_as(model: str, known: set[str], folders: set[str]) -> str:
         return model
 
 
-@app.command("verify")
+@cache.command("verify")
 def verify() -> None:
     """Verify checksums of all converted models."""
     from mixer_mlx.convert.fetch import cache

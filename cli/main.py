@@ -1,91 +1,19 @@
-"""The command `mixer`: its subcommands, and the one place where errors become sentences."""
+"""The command `mixer`: runs one subcommand, and is the one place where errors become sentences."""
 
 import errno
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, TextIO
+from typing import Any, TextIO
 
-import typer
-
-from mixer_mlx import __version__
 from mixer_mlx.errors import MixerError
 
-from . import cache
-from .benchmark import benchmark
-from .check import check
-from .convert import convert
-from .embed import embed
-from .env import env
-from .evaluate import evaluate
-from .explain import explain
-from .export import export
-from .few_shot import few_shot
-from .info import info, models
-from .nearest import nearest
-from .overview import epilog, overview
-from .predict.command import predict
-from .resize import resize
-from .serve.command import serve, teach
+from .commands import application
 from .terminal import mlx_errors, output, signals
 from .terminal.arguments import as_options
-from .train.command import fine_tune, train
-from .upload import upload
-from .visualize import visualize
-
-app = typer.Typer(
-    name="mixer",
-    help="MLP-Mixer on Apple silicon: classify images, convert published weights, train your own.",
-    invoke_without_command=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
-)
-_COMMANDS: dict[str, tuple[Callable[..., object], str]] = {
-    "predict": (predict, "Classify images."),
-    "embed": (embed, "Write the features of images as vectors."),
-    "nearest": (nearest, "Find the images that look most alike."),
-    "few-shot": (few_shot, "Measure how well a few images per class suffice."),
-    "serve": (serve, "Classify images on a page in the browser."),
-    "convert": (convert, "Convert published weights to a model folder."),
-    "export": (export, "Export a model to timm, JAX, ONNX, Core ML or a page."),
-    "upload": (upload, "Upload a model to the Hugging Face Hub."),
-    "resize": (resize, "Make a trained model take larger images."),
-    "check": (check, "Find problems in a dataset before training."),
-    "train": (train, "Train a model from scratch."),
-    "teach": (teach, "Teach a model your own classes on a page in the browser."),
-    "fine-tune": (fine_tune, "Fine-tune a model on your own photos."),
-    "evaluate": (evaluate, "Measure accuracy on labelled images."),
-    "explain": (explain, "Show which parts of an image speak for a class."),
-    "visualize": (visualize, "Draw what a model's units look like."),
-    "benchmark": (benchmark, "Measure speed and memory."),
-    "models": (models, "List the published models."),
-    "info": (info, "Show what is known of a model."),
-    "env": (env, "Show the environment and performance tips."),
-}
-for _name, (_function, _purpose) in _COMMANDS.items():
-    app.command(_name, short_help=_purpose, epilog=epilog(_name))(_function)
-app.add_typer(cache.app, name="cache", epilog=epilog("cache"))
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"mixer-mlx {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    if context.invoked_subcommand is None:
-        sys.stdout.write(overview())
 
 
 def main() -> None:
@@ -102,7 +30,8 @@ def main() -> None:
         getattr(sys, name).reconfigure(errors="backslashreplace")
     try:
         try:
-            code = app(list(renamed(sys.argv[1:])), standalone_mode=False)
+            arguments = list(renamed(sys.argv[1:]))
+            code = application(_named(arguments))(arguments, standalone_mode=False)
             sys.exit(code if isinstance(code, int) else 0)
         finally:
             sys.stdout.flush()
@@ -111,6 +40,13 @@ def main() -> None:
         if code is None:
             raise
         sys.exit(code)
+
+
+def _named(arguments: Sequence[str]) -> str | None:
+    """The command among the arguments; None if the shell asks for completions of any."""
+    if any(name.endswith("_COMPLETE") for name in os.environ):
+        return None
+    return next((argument for argument in arguments if not argument.startswith("-")), "")
 
 
 def _end(error: BaseException) -> int | None:

@@ -17,8 +17,7 @@ from mixer_mlx.quantization import Quantization, cast, quantize
 from mixer_mlx.runtime import backend
 
 from . import locate
-from .export import formats
-from .export.formats import Exported, ExportOptions
+from .export.options import Exported, ExportOptions
 from .fetch.listener import SILENT, Listener
 from .importer import NOTHING, Imported, import_model, read_info
 from .timm_config import Settings
@@ -159,6 +158,8 @@ def export(
     timm and jax files are in float32, bit for bit if the model came from float32. Raises
     MixerError; then nothing is written.
     """
+    from .export import formats
+
     formats.check(out, format, options, force=force)
     imported = _import(model, "float32", NOTHING, listener)
     return formats.export(

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -17,9 +18,11 @@ from mixer_mlx.model import MlpMixer
 from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime import worker
 
-from .plan import Plan, make_plan
 from .timm_config import Settings, read_settings
-from .weights.source import Source, open_source
+
+if TYPE_CHECKING:  # a native folder needs neither
+    from .plan import Plan
+    from .weights.source import Source
 
 NOTHING = Settings()
 
@@ -89,7 +92,10 @@ def _identity(path: Path) -> list[tuple[int, int, int]]:
     return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
 
 
-def _inspect(path: Path, settings: Settings) -> tuple[Source, Plan, ModelInfo, tuple[str, ...]]:
+def _inspect(path: Path, settings: Settings) -> "tuple[Source, Plan, ModelInfo, tuple[str, ...]]":
+    from .plan import make_plan
+    from .weights.source import open_source
+
     source = open_source(path)
     settings = read_settings(source.settings).updated(settings)
     plan = make_plan(source, settings)

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from mixer_mlx import __version__
 from mixer_mlx.catalog import CATALOG
-from mixer_mlx.cli.main import app
+from mixer_mlx.cli.commands import application
 
 ROOT = Path(__file__).parents[1]
 SETUP = [
@@ -100,7 +100,7 @@ def test_figures_of_the_built_in_model() -> None:
 
 def test_every_command_is_documented() -> None:
     page = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    for command in app.registered_commands:
+    for command in application().registered_commands:
         assert f"\n## mixer {command.name}\n" in page
 
 
@@ -173,7 +173,7 @@ def test_commands_are_what_the_parser_takes(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+    commands = get_command(application()).commands  # type: ignore[attr-defined]
     for line in commands_of(path.read_text("utf-8")):
         _, name, *arguments = shlex.split(line)
         for file in filter(Path.suffix.fget, map(Path, arguments)):  # type: ignore[attr-defined]

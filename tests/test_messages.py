@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from mixer_mlx.cli.main import app
+from mixer_mlx.cli.commands import application
 from mixer_mlx.cli.terminal.arguments import _SPELLINGS, as_options
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def test_every_argument_that_is_spelt_as_an_option_is_named_somewhere() -> None:
 
 
 def test_every_option_exists() -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(application()).commands  # type: ignore[attr-defined]
     options = {o for c in commands.values() for p in c.params for o in p.opts}
     for spelling in _SPELLINGS.values():
         for option in re.findall(r"(?<!\w)--?[a-z][\w-]*", spelling):

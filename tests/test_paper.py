@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mixer_mlx import MixerConfig, MlpMixer
-from mixer_mlx.cli.main import app
+from mixer_mlx.cli.commands import application
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,7 +97,7 @@ def test_the_page_holds_what_is_printed(
 
 def test_the_page_holds_the_drawn_units(paper: ModuleType, tmp_path: Path) -> None:
     args = ["visualize", "cifar10", "-o", str(tmp_path / "paper"), "--block", "0"]
-    shown = CliRunner().invoke(app, [*args, "--format", "json"]).output
+    shown = CliRunner().invoke(application(), [*args, "--format", "json"]).output
     page = paper.PAGE.read_text("utf-8")
     for line in shown.splitlines():
         row = json.loads(line)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from mixer_mlx.choices import DEFAULT_MODEL
-from mixer_mlx.errors import ConfigError, SourceError
+from mixer_mlx.errors import ConfigError, ImageError, SourceError
 
 from ..terminal import output, sheet
-from ..terminal.images import found_images, no_images
+from ..terminal.images import all_missing, found_images, no_images
 from ..terminal.options import with_options
 from ..terminal.part_file import Kept, without
 from ..terminal.progress import Tick, progress
@@ -29,7 +29,7 @@ from .write import Writer, to_file, to_stdout
 
 if TYPE_CHECKING:
     from mixer_mlx import Classifier, Result
-    from mixer_mlx.images.decode import ImageInput
+    from mixer_mlx.images.decode import ImageInput, LazyImage
     from mixer_mlx.runtime.ranks import Ranks
 
 
@@ -46,13 +46,35 @@ def predict(asked: PredictOptions) -> None:
         if ranks.rank == 0:
             asked.check_outputs()
         found = found_images(asked.images, null=asked.null)
-        tally = classify(asked, _load(asked), found, ranks)
+        look = asked.only_prints and ranks.size == 1
+        missing, found = all_missing(found) if look else (None, found)
+        if missing is None:
+            tally = classify(asked, _load(asked), found, ranks)
+        else:
+            tally = _report(asked, missing)
     if tally.failed:
         output.say(f"{tally.failed} of {tally.found} images can't be read.")
     if tally.unsorted:
         output.say(f"{tally.unsorted} of {tally.found} images can't be sorted.")
     if tally.failed or tally.unsorted:
         raise typer.Exit(1)
+
+
+def _report(asked: PredictOptions, missing: "Sequence[str | LazyImage]") -> "Tally":
+    """Write the errors of images that don't exist, for which no model needs to be loaded."""
+    from mixer_mlx.images.decode import opened
+    from mixer_mlx.results import Result
+
+    if not missing:
+        raise no_images()
+    with to_stdout(_lines(asked), asked.style) as writer:
+        for image in missing:
+            try:
+                with opened(image):
+                    pass
+            except ImageError as error:
+                writer.add(Result(image, error=error))
+    return Tally(len(missing), len(missing))
 
 
 def _load(asked: PredictOptions) -> "Classifier":

@@ -98,6 +98,11 @@ class PredictOptions:
         )
 
     @property
+    def only_prints(self) -> bool:
+        """Whether the images are named here, and all results go to stdout."""
+        return "-" not in self.images and not (self.out or self.sort_into or self.sheet)
+
+    @property
     def recovery(self) -> str:
         """What to do after an interrupted run."""
         resumable = self.target and self.target.resumable

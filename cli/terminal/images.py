@@ -1,5 +1,6 @@
 """The images that a command's arguments stand for."""
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +22,20 @@ def found_images(names: Sequence[str], *, null: bool = False) -> "Iterator[str |
 
     listed = read_names(sys.stdin.buffer, null=null) if sys.stdin else ()
     return find_images(names, listed=listed, fetch=fetch)
+
+
+def all_missing(
+    images: "Iterator[str | LazyImage]",
+) -> "tuple[list[str | LazyImage] | None, Iterator[str | LazyImage]]":
+    """The images, if none of them exists, else None; and an iterator over all of them."""
+    from mixer_mlx.images.find import is_missing
+
+    missing: list[str | LazyImage] = []
+    for image in images:
+        if not is_missing(image):
+            return None, itertools.chain(missing, [image], images)
+        missing.append(image)
+    return missing, iter(missing)
 
 
 def no_images() -> ImageError:

@@ -7,46 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixer_mlx import checkpoint
-from mixer_mlx.choices import (
-    CoreMLTarget,
-    ExportFormat,
-    ExportInput,
-    ExportPrecision,
-    ExportWeights,
-)
+from mixer_mlx.choices import ExportFormat
 from mixer_mlx.errors import CheckpointError, ConfigError
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.quantization import dequantize
 
 from . import coreai, coreml, graph, jax, onnx, timm, webpage
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How a file is written; each format takes some of these.
-
-    `input` "image": the file takes uint8 pixels and normalises them; "array": float32 that the
-    caller has normalised. `weights`: what matrices are stored as. `softmax`: the file gives
-    probabilities in place of logits. `compute_precision` and `minimum_target` (the oldest system)
-    are those of a Core ML package. `runtime` is the folder of the npm package onnxruntime-web,
-    which a page contains (None: `node_modules/onnxruntime-web`).
-    """
-
-    input: ExportInput = "image"
-    weights: ExportWeights = "float32"
-    softmax: bool = False
-    compute_precision: ExportPrecision = "float16"
-    minimum_target: CoreMLTarget = "iOS15"
-    runtime: Path | None = None
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What was exported, and what the user should know of the result, a phrase each."""
-
-    info: ModelInfo
-    notes: tuple[str, ...] = ()
+from .options import Exported, ExportOptions
 
 
 @dataclass(frozen=True)
@@ -173,7 +141,7 @@ def export(
     out: str | os.PathLike[str],
     *,
     format: ExportFormat,
-    options: ExportOptions = ExportOptions(),  # frozen
+    options: ExportOptions = ExportOptions(),  # noqa: B008  # frozen
     force: bool = False,
 ) -> Exported:
     """Write a model for other people's code, from float32 weights.

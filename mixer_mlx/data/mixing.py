@@ -7,10 +7,13 @@ from the exact mixture.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # numpy.random takes as long to import as the rest of NumPy's modules
+    from numpy.random import Generator
 
 
 class SoftLabels(NamedTuple):
@@ -44,7 +47,7 @@ class Mixing:
     cutmix: float = 0.0
 
     def __call__(
-        self, pixels: NDArray[np.uint8], labels: NDArray[np.int32], rng: np.random.Generator
+        self, pixels: NDArray[np.uint8], labels: NDArray[np.int32], rng: "Generator"
     ) -> tuple[NDArray[np.uint8], SoftLabels]:
         """Pixels (N, H, W, channels) and labels (N,) -> new ones."""
         if self.cutmix and (not self.mixup or rng.random() < 0.5):
@@ -115,7 +118,7 @@ def weighted(labels: Labels, weights: NDArray[np.float32]) -> SoftLabels:
     return SoftLabels(labels.labels, labels.weights * weights[labels.labels])
 
 
-def drawn_order(labels: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.intp]:
+def drawn_order(labels: NDArray[np.int32], rng: "Generator") -> NDArray[np.intp]:
     """N indices drawn with replacement, each class with equal probability."""
     weights = 1 / np.bincount(labels)[labels]
     return rng.choice(len(labels), len(labels), p=weights / weights.sum())

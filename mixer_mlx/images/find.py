@@ -24,7 +24,7 @@ from .names import (
     reason_to_skip,
 )
 
-__all__ = ["SUFFIXES", "Fetch", "find_images", "images_below", "read_names"]
+__all__ = ["SUFFIXES", "Fetch", "find_images", "images_below", "is_missing", "read_names"]
 
 Fetch = Callable[[str], bytes]
 """Downloads a URL; raises ImageError."""
@@ -135,6 +135,13 @@ def _visible(part: str) -> str:
 def _part(part: str) -> str:
     """One folder's or file's name: as `fnmatch`, without its end."""
     return fnmatch.translate(part).removeprefix("(?s:").removesuffix(r")\Z").removesuffix(r")\z")
+
+
+def is_missing(image: str | LazyImage) -> bool:
+    """Whether what `find_images` yields is a path without a file, or a pattern without matches."""
+    if isinstance(image, LazyImage):
+        return image.read is _no_match
+    return not os.path.lexists(image)
 
 
 def _no_match() -> bytes:

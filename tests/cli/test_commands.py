@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import mixer_mlx
-from mixer_mlx.cli.main import app
+from mixer_mlx.cli.commands import application
 
 
 def test_version(mixer) -> None:  # type: ignore[no-untyped-def]
@@ -21,7 +21,7 @@ def test_version(mixer) -> None:  # type: ignore[no-untyped-def]
 def test_help_names_every_command(mixer) -> None:  # type: ignore[no-untyped-def]
     run = mixer("--help")
     assert run.code == 0
-    for command in app.registered_commands:
+    for command in application().registered_commands:
         assert f"\n  {command.name} " in run.out
         assert mixer(command.name, "--help").code == 0
 
@@ -139,7 +139,7 @@ def test_interrupt_is_130() -> None:
     code = (
         "import sys, mixer_mlx.cli.main as m, mixer_mlx.convert as c\n"
         "def stop(*a, **k): raise KeyboardInterrupt\n"
-        "c.load = stop; sys.argv = ['mixer', 'predict', 'a.png', '-m', 'cifar10']; m.main()"
+        "c.load = stop; sys.argv = ['mixer', 'predict', '.', '-m', 'cifar10']; m.main()"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 130

@@ -181,7 +181,7 @@ def test_half_precision_agrees(mixer, cat: Path, dtype: str) -> None:  # type: i
         (["predict", "a.png", "-k", "0"], 2, "-k"),
         (["predict", "a.png", "--dtype", "int8"], 2, "int8"),
         (["predict", "a.png", "--format", "xml"], 2, "xml"),
-        (["predict", "a.png", "-m", "resnet50"], 1, "mixer models"),
+        (["predict", ".", "-m", "resnet50"], 1, "mixer models"),
         (["frobnicate"], 2, "frobnicate"),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 from browser import PATIENCE, browsing
 from typer.testing import CliRunner
 
-from mixer_mlx.cli.main import app
+from mixer_mlx.cli.commands import application
 
 from .conftest import FILES, Server, photos_of_two, running, teach_site
 
@@ -87,7 +87,9 @@ def _bars(item: Any) -> list[tuple[str, str]]:
 
 
 def _predicted(path: Path, model: str) -> list[tuple[str, str]]:
-    result = CliRunner().invoke(app, ["predict", str(path), "-m", model, "--format", "json"])
+    result = CliRunner().invoke(
+        application(), ["predict", str(path), "-m", model, "--format", "json"]
+    )
     found = json.loads(result.stdout)["predictions"]
     return [(one["label"], f"{one['probability']:.1%}") for one in found]
 

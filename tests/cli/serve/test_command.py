@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mixer_mlx.cli.main import app
+from mixer_mlx.cli.commands import application
 from mixer_mlx.cli.serve import server
 from mixer_mlx.errors import ConfigError, MixerError
 
@@ -21,7 +21,7 @@ PAGE = Path(server.__file__).parent / "page"
 
 
 def _refusal(*arguments: str) -> str:
-    result = CliRunner().invoke(app, [*arguments])
+    result = CliRunner().invoke(application(), [*arguments])
     assert isinstance(result.exception, MixerError)
     return str(result.exception)
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from mixer_mlx.analysis.explain import Explainer
 from mixer_mlx.analysis.heatmap import overlay
-from mixer_mlx.cli.main import app
+from mixer_mlx.cli.commands import application
 from mixer_mlx.cli.serve import fine_tune
 from mixer_mlx.convert import load
 
@@ -25,7 +25,7 @@ from .conftest import FILES, Server, photos_of_two, running, teach_site
 
 
 def _lines(*arguments: str) -> list[dict[str, object]]:
-    result = CliRunner().invoke(app, [*arguments, "--format", "json"])
+    result = CliRunner().invoke(application(), [*arguments, "--format", "json"])
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -70,7 +70,7 @@ def test_nearest_are_those_of_mixer_nearest(tmp_path: Path) -> None:
     file, query = tmp_path / "all.npz", FILES / "frog" / "0005.jpg"
     assert (
         not CliRunner()
-        .invoke(app, ["embed", str(FILES), "-m", "cifar10", "-o", str(file)])
+        .invoke(application(), ["embed", str(FILES), "-m", "cifar10", "-o", str(file)])
         .exit_code
     )
     expected = _lines("nearest", str(query), "--in", str(file), "-k", str(NEIGHBOURS))[0]

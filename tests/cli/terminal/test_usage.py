@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from mixer_mlx.cli.main import app, renamed
+from mixer_mlx.cli.commands import application
+from mixer_mlx.cli.main import renamed
 from mixer_mlx.cli.overview import GROUPS, overview
 
 
@@ -53,7 +54,7 @@ def test_former_names_work(mixer) -> None:  # type: ignore[no-untyped-def]
 def test_alone_it_shows_every_command(mixer) -> None:  # type: ignore[no-untyped-def]
     assert mixer() == (0, overview(), "")
     shown = {name for commands in GROUPS.values() for name in commands}
-    assert shown == set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert shown == set(get_command(application()).commands)  # type: ignore[attr-defined]
     assert max(map(len, overview().splitlines())) <= 80
 
 
@@ -79,7 +80,7 @@ def test_an_example_is_what_the_parser_takes(
         Path(file).touch()
     program, command, *arguments = shlex.split(example)
     assert (program, command) == ("mixer", name)
-    parser = get_command(app).commands[name]  # type: ignore[attr-defined]
+    parser = get_command(application()).commands[name]  # type: ignore[attr-defined]
     context = parser.make_context(name, arguments)
     assert not context.args
 
