@@ -39,4 +39,4 @@ def written(
         lines = "".join(f"    {line}".rstrip() + "\n" for line in run.stdout.splitlines())
         return f"    $ {command}\n{lines}"
 
-    return re.sub(r"^    \$ (.*)\n(?:    (?!\$ ).*\n)*", block, page, flags=re.M)
+    return re.sub(r"^    \$ (.*)\n(?:\n*    (?!\$ ).*\n)*", block, page, flags=re.M)

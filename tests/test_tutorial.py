@@ -22,6 +22,7 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     commands = [line for line in page.splitlines() if line.startswith("    $ ")]
     assert printed.count("\n    $ ") == len(commands) == 8
     assert "birds/07.jpg  birds/21.jpg (the same file)" in printed
+    assert printed.count("labels in doubt: ") == page.count("labels in doubt: ") == 1
     names = set(tutorial.images(page)) - {"report.png"}
     assert names == {path.name for path in tmp_path.rglob("*.png")}
     assert {path.name for path in (ROOT / "docs" / "tutorial").iterdir()} == {*names, "report.png"}
