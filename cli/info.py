@@ -57,8 +57,10 @@ def models(format: options.FormatOption = "table") -> None:
         for row in rows:
             row["note"] = str(row["note"] or "").split(":")[0]
             row["size"] = f"{row['mib']} MiB" if row["mib"] else "built-in"
-        rows = [{key: row[key] for key in _TABLE} for row in rows]
-    output.write_rows(rows, format)
+        shown = [{key: row[key] for key in _TABLE} for row in rows]
+        output.write_fitting(shown, least=("licence", "on_disk", "note", "real"))
+    else:
+        output.write_rows(rows, format)
 
 
 _TABLE = ("name", "variant", "classes", "size", "top1", "real", "licence", "on_disk", "note")

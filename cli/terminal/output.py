@@ -7,12 +7,14 @@ can't move the cursor, colour the screen, or change the direction of text.
 import csv
 import io
 import json
+import os
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from mixer_mlx.choices import Format
 
@@ -40,7 +42,25 @@ def _escape(code: int) -> str:
 def say(text: object) -> None:
     """Write a line to stderr."""
     if not _mute:
-        print(_speaker + printable(text), file=sys.stderr, flush=True)
+        print(_wrapped(_speaker + printable(text)), file=sys.stderr, flush=True)
+
+
+def _wrapped(text: str) -> str:
+    """Text broken between words, if stderr is a terminal that is narrower."""
+    width = _width(sys.stderr)
+    if width is None or len(text) <= width:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _width(stream: TextIO) -> int | None:
+    """The columns of a terminal; None for a pipe or a file."""
+    if not stream.isatty():
+        return None
+    wanted = os.environ.get("COLUMNS", "")
+    return (
+        int(wanted) if wanted.isdigit() else os.get_terminal_size(stream.fileno()).columns or None
+    )
 
 
 _speaker = ""
@@ -119,6 +139,18 @@ def write_rows(rows: Sequence[Mapping[str, object]], style: Format) -> None:
         sys.stdout.writelines(csv_line(row) for row in [rows[0].keys(), *map(_values, rows)])
     else:
         sys.stdout.write(table(rows))
+
+
+def write_fitting(rows: Sequence[Mapping[str, object]], least: Sequence[str]) -> None:
+    """Write a table; a narrow terminal shows fewer columns, without the `least` important ones."""
+    width, text, hidden = _width(sys.stdout), table(rows), 0
+    while width and max(map(len, text.splitlines())) > width and hidden < len(least):
+        hidden += 1
+        kept = [key for key in rows[0] if key not in least[:hidden]]
+        text = table([{key: row[key] for key in kept} for row in rows])
+    sys.stdout.write(text)
+    if hidden:
+        say(f"Hidden in {width} columns: {', '.join(least[:hidden])}; --format csv has all.")
 
 
 def write_text(text: str) -> None:

@@ -38,9 +38,11 @@ def bar(*, quiet: bool, total: int | None = None, keep: bool = False) -> Iterato
         def render(self, task: "Task") -> Text:
             if task.finished or task.time_remaining is None:
                 return Text("")
-            return Text.assemble(Remaining().render(task), " left")
+            return Text(f" {Remaining().render(task)} left")
 
-    columns = (BarColumn(20), TextColumn("{task.description}", markup=False), Left())
+    # The terminal's own colours, which its owner can read; rich's are made for black.
+    filled = BarColumn(20, "dim", "green", "green", "green")
+    columns = (filled, TextColumn("{task.description}", markup=False), Left())
     # The bar must not touch stdout, which may be a pipe or a file.
     console = Console(stderr=True)
     with Progress(*columns, console=console, redirect_stdout=False, transient=not keep) as bars:

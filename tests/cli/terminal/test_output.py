@@ -1,6 +1,24 @@
+import io
+import sys
+
 import pytest
 
-from mixer_mlx.cli.terminal.output import csv_line, printable, table
+from mixer_mlx.cli.info import models
+from mixer_mlx.cli.terminal.output import csv_line, printable, say, table
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal of 80 columns, for stdout and stderr."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "80")
+    return screen
 
 
 @pytest.mark.parametrize(
@@ -38,3 +56,35 @@ def test_a_table_shows_zero_and_leaves_out_what_is_empty() -> None:
         "a          0",
         "b      1,200  yes",
     ]
+
+
+def test_a_message_breaks_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = narrow(monkeypatch)
+    say("unbroken " * 8 + "photos/a-file-of-a-long-name.jpg  last")
+    first, second = terminal.getvalue().splitlines()
+    assert first == ("unbroken " * 8).strip()
+    assert second == "photos/a-file-of-a-long-name.jpg  last"
+    say("x" * 100)
+    assert terminal.getvalue().endswith("\n" + "x" * 100 + "\n")
+
+
+def test_models_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = narrow(monkeypatch)
+    models()
+    header, *lines, hidden = terminal.getvalue().splitlines()
+    assert header.split() == ["name", "variant", "classes", "size", "top1"]
+    assert max(map(len, lines)) <= 80
+    assert hidden.startswith("Hidden in 80 columns: licence, on_disk, note, real;")
+    monkeypatch.setenv("COLUMNS", "200")
+    models()
+    assert terminal.getvalue().splitlines()[len(lines) + 2].split()[-2:] == ["on_disk", "note"]
+
+
+def test_models_are_whole_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    models()
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].endswith("note")
+    assert not err
