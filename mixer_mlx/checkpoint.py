@@ -8,7 +8,7 @@ module paths, such as `blocks.0.token_mixing.fc1.weight`; linear weights are (ou
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
@@ -223,31 +223,54 @@ def save(
     Raises CheckpointError, before anything is written if `load` couldn't read the result.
     """
     check_savable(model, info)
+
+    def write_both(to: Path) -> None:
+        write(to, model, info)
+
+    put(folder, write_both, (CONFIG_FILE, WEIGHTS_FILE), force=force, beside=beside)
+
+
+def put(
+    folder: str | os.PathLike[str],
+    write: Callable[[Path], None],
+    names: Sequence[str],
+    *,
+    force: bool,
+    beside: bool,
+) -> None:
+    """Make a folder of what `write` writes, the files `names`, as `save` does.
+
+    Raises CheckpointError.
+    """
     path = Path(folder)
-    shared = beside and _is_shared(path)
+    shared = beside and _is_shared(path, names)
     if not shared:
-        check_target(folder, force=force)
+        _check_replaceable(path, names, force=force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=path) if shared else replacing_folder(path) as new:
-            write(Path(new), model, info)
-            for name in (CONFIG_FILE, WEIGHTS_FILE) if shared else ():
+            write(Path(new))
+            for name in names if shared else ():
                 sync(Path(new) / name)
                 (Path(new) / name).replace(path / name)
     except (OSError, RuntimeError) as error:  # MLX reports a failed write as RuntimeError
         raise CheckpointError(f"{path} can't be written: {error}.") from error
 
 
-def _is_shared(path: Path) -> bool:
-    """Whether a folder holds files that aren't a model's."""
-    ours = {CONFIG_FILE, WEIGHTS_FILE}
-    return path.is_dir() and any(entry.name not in ours for entry in entries(path))
+def _is_shared(path: Path, names: Sequence[str]) -> bool:
+    """Whether a folder holds other files."""
+    return path.is_dir() and any(entry.name not in names for entry in entries(path))
 
 
 def write(folder: Path, model: MlpMixer, info: ModelInfo) -> None:
     """Write a model's two files into a folder. Raises OSError, or RuntimeError from MLX."""
     weights = str(folder / WEIGHTS_FILE)
     mx.save_safetensors(weights, _parameters(model), metadata={"format": "mlx"})
+    write_config(folder, info)
+
+
+def write_config(folder: Path, info: ModelInfo) -> None:
+    """Write `config.json` into a new folder. Raises OSError."""
     (folder / CONFIG_FILE).write_text(_json(info), encoding="utf-8")
 
 
@@ -258,14 +281,17 @@ def _json(info: ModelInfo) -> str:
 
 def check_target(folder: str | os.PathLike[str], *, force: bool = False) -> None:
     """Raise CheckpointError if `save` would refuse `folder`; call it before long work."""
-    path = Path(folder)
+    _check_replaceable(Path(folder), (CONFIG_FILE, WEIGHTS_FILE), force=force)
+
+
+def _check_replaceable(path: Path, names: Sequence[str], *, force: bool) -> None:
     try:
-        _check_target(path, force)
+        _check_target(path, names, force)
     except OSError as error:
         raise CheckpointError(f"{path} can't be written: {error}.") from error
 
 
-def _check_target(path: Path, force: bool) -> None:
+def _check_target(path: Path, names: Sequence[str], force: bool) -> None:
     if not path.is_symlink() and not path.exists():
         return
     if not force and not _is_empty_folder(path):
@@ -274,9 +300,9 @@ def _check_target(path: Path, force: bool) -> None:
         )
     if path.is_symlink() or not path.is_dir():
         raise CheckpointError(f"{path} isn't a folder, so it isn't replaced; choose another name.")
-    names = {entry.name for entry in entries(path)}
-    if names and (CONFIG_FILE not in names or names - {CONFIG_FILE, WEIGHTS_FILE}):
-        other = min(names - {CONFIG_FILE, WEIGHTS_FILE} or names)
+    found = {entry.name for entry in entries(path)}
+    if found and (CONFIG_FILE not in found or found - {*names}):
+        other = min(found - {*names} or found)
         raise CheckpointError(
             f"{path} contains {other}, which isn't part of a model, so it isn't replaced; choose "
             "another name, or remove that file first."
