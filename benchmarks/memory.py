@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "checkpointing": {"gradient_checkpointing": True},
         "accumulation": {"accumulation": 4},
         "float16": {"dtype": "float16"},
+        "adapters": {"lora_rank": 8},
     },
 }
 """How a case is computed -> fields of the recipe. A batch of 1 can't be accumulated."""
@@ -49,6 +50,8 @@ PLANS = {
     "S/32, batch 16, accumulation 4": ("S/32", {"batch_size": 16, "accumulation": 4}),
     "B/16, batch 4": ("B/16", {"batch_size": 4}),
     "B/16, batch 4, checkpointing": ("B/16", {"batch_size": 4, "gradient_checkpointing": True}),
+    "B/16, batch 4, adapters": ("B/16", {"batch_size": 4, "lora_rank": 8}),
+    "L/16, batch 4, adapters": ("L/16", {"batch_size": 4, "lora_rank": 8}),
     "ResMLP-S12, batch 4": ("ResMLP-S12", {"batch_size": 4}),
     "gMLP-Ti/16, batch 4": ("gMLP-Ti/16", {"batch_size": 4}),
     "gMixer-12, batch 4": ("gMixer-12", {"batch_size": 4}),

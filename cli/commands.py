@@ -19,6 +19,7 @@ _COMMANDS = {
     "convert": ("convert", "Convert published weights to a model folder."),
     "export": ("export", "Export a model to timm, JAX, ONNX, Core ML or a page."),
     "upload": ("upload", "Upload a model to the Hugging Face Hub."),
+    "fuse": ("fuse", "Make a model of adapters and their base."),
     "resize": ("resize", "Make a trained model take larger images."),
     "check": ("check", "Find problems in a dataset before training."),
     "train": ("train.command", "Train a model from scratch."),

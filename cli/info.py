@@ -1,5 +1,6 @@
 """`mixer info` and `mixer models`: what is known of one model, and which are published."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from mixer_mlx.choices import DEFAULT_MODEL
@@ -18,10 +19,10 @@ def info(
 
     Nothing is downloaded: published models come from the catalogue.
     """
-    from mixer_mlx.convert import describe, weights_bytes
+    from mixer_mlx.convert import adapters_of, describe, weights_bytes
 
     known, assumed = describe(model)
-    size = weights_bytes(model)
+    size, own = weights_bytes(model), adapters_of(model)
     config = known.config
     record: dict[str, object] = {
         "model": model,
@@ -30,6 +31,7 @@ def info(
         "gmacs": round(config.num_macs / 1e9, 4),
         "tokens": config.num_tokens,
         "weights_mib": None if size is None else round(size / 2**20, 2),
+        **({"adapters": dataclasses.asdict(own)} if own else {}),
         **known.to_dict(),
         "assumed": list(assumed) or known.source.get("assumed", []),
     }

@@ -93,6 +93,10 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "mixer upload my-run user/repo --dry-run",
             "mixer upload my-run user/repo",
         ),
+        "fuse": (
+            "make LoRA adapters a model",
+            "mixer fuse my-run my-model",
+        ),
         "resize": (
             "take larger images",
             "mixer resize my-model large --image-size 448",

@@ -2,16 +2,19 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mixer_mlx import channels, checkpoint, resolution
+from mixer_mlx import adapters, channels, checkpoint, resolution
 from mixer_mlx.choices import Device, DType, ExportFormat
 from mixer_mlx.classify import Classifier
+from mixer_mlx.errors import CheckpointError, ConversionError, MixerError
 from mixer_mlx.features.embed import Embedder, Features
+from mixer_mlx.model import MlpMixer
 from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.quantization import Quantization, cast, quantize
 from mixer_mlx.runtime import backend
@@ -35,6 +38,7 @@ __all__ = [
     "convert",
     "describe",
     "export",
+    "fuse",
     "import_model",
     "load",
     "load_embedder",
@@ -91,10 +95,68 @@ def open_model(model: ModelName, *, dtype: DType, listener: Listener = SILENT) -
     """As `load`, but the model itself, which may have no head, and what is known of it."""
     address = locate.resolve(model)
     path = address.path or locate.ensure(address, dtype, listener=listener)
-    imported = import_model(path, dtype=backend.dtype(dtype, backend.device()))
+    imported = import_model(
+        path, dtype=backend.dtype(dtype, backend.device()), open_base=_base_opener(listener)
+    )
     for sentence in imported.assumed:
         listener.message(f"Assumed: {sentence}.")
     return imported
+
+
+def adapters_of(model: ModelName) -> adapters.Adapters | None:
+    """What is known of the adapters that a model consists of, or None. Raises MixerError."""
+    path = locate.resolve(model).path
+    return adapters.read(path) if path and adapters.is_adapters(path) else None
+
+
+def base_of(model: ModelName) -> str:
+    """How adapters that are trained from a model name it: a path is absolute.
+
+    Raises ConversionError if it has adapters itself.
+    """
+    address = locate.resolve(model)
+    if address.path is None or address.entry:
+        return address.entry.name if address.entry else address.text
+    if adapters.is_adapters(address.path):
+        raise ConversionError(
+            f"{model} holds adapters, which can't have others; make it a model first: "
+            f"`convert.fuse({os.fspath(model)!r})`."
+        )
+    return os.path.abspath(address.text)
+
+
+def _base_opener(listener: Listener) -> Callable[[Path], MlpMixer]:
+    """How `import_model` opens the model that a folder of adapters was trained from."""
+
+    def opened(folder: Path) -> MlpMixer:
+        name = adapters.read(folder).base.model
+        try:
+            return open_model(base_of(name), dtype="float32", listener=listener).model
+        except MixerError as error:
+            raise CheckpointError(
+                f"{folder} needs the model that it was trained from, {name}: {error}"
+            ) from error
+
+    return opened
+
+
+def fuse(
+    model: ModelName,
+    out: str | os.PathLike[str],
+    *,
+    dtype: DType = "float32",
+    force: bool = False,
+    listener: Listener = SILENT,
+) -> Imported:
+    """Write adapters, a run's or a folder's, and their base as the native folder `out`.
+
+    Raises MixerError; then nothing is written.
+    """
+    if adapters_of(model) is None:
+        raise ConversionError(
+            f"{model} has no adapters, so there is nothing to fuse; use it as it is."
+        )
+    return convert(model, out, dtype=dtype, force=force, listener=listener)
 
 
 def convert(
@@ -237,7 +299,8 @@ def weights_bytes(model: ModelName) -> int | None:
     if path is None:
         return address.entry.download_bytes if address.entry else None
     if path.is_dir():
-        path /= checkpoint.WEIGHTS_FILE
+        held = adapters.ADAPTERS_FILE if adapters.is_adapters(path) else checkpoint.WEIGHTS_FILE
+        path /= held
     return path.stat().st_size if path.is_file() else None
 
 
@@ -262,6 +325,8 @@ def _import(
     chosen = None if dtype is None else backend.dtype(dtype, backend.device())
     address = locate.resolve(model)
     if address.path is not None:
-        return import_model(address.path, dtype=chosen, settings=settings)
+        return import_model(
+            address.path, dtype=chosen, settings=settings, open_base=_base_opener(listener)
+        )
     fetched = locate.fetch(address, listener=listener)
     return locate.import_fetched(address, fetched, dtype=chosen, settings=settings)

@@ -1,6 +1,6 @@
 """A path -> a native model in memory, and what is known of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from mixer_mlx import checkpoint
+from mixer_mlx import adapters, checkpoint
 from mixer_mlx.catalog import IMAGENET_MEAN, IMAGENET_STD
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.errors import ConversionError, SourceError
@@ -38,15 +38,23 @@ class Imported:
 
 @worker.outlives_threads
 def import_model(
-    path: str | Path, *, dtype: mx.Dtype | None = None, settings: Settings = NOTHING
+    path: str | Path,
+    *,
+    dtype: mx.Dtype | None = None,
+    settings: Settings = NOTHING,
+    open_base: Callable[[Path], MlpMixer] | None = None,
 ) -> Imported:
     """Load a native folder, a foreign weights file, or a folder like a timm repository.
 
-    `dtype` None keeps the stored one. `settings` override those of the folder.
+    `dtype` None keeps the stored one. `settings` override those of the folder. `open_base` opens
+    the model that a folder of adapters was trained from; without it, that is an error.
     Raises SourceError, ConversionError or CheckpointError before memory is taken.
     """
     path = Path(path)
     with _reading(path), _unchanged(path):
+        if open_base and adapters.is_adapters(path):
+            info = _changed(checkpoint.read_info(path), settings)
+            return Imported(adapters.load(path, open_base(path), info, dtype), info)
         if checkpoint.is_native(path):
             info = _changed(checkpoint.read_info(path), settings)
             return Imported(checkpoint.load(path, dtype, info), info)
@@ -87,7 +95,8 @@ def _unchanged(path: Path) -> Iterator[None]:
 
 def _identity(path: Path) -> list[tuple[int, int, int]]:
     """What changes with the content of a file, or of a folder's config and weights."""
-    files = (path, path / checkpoint.CONFIG_FILE, path / checkpoint.WEIGHTS_FILE)
+    names = {checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE, *adapters.FILES}
+    files = (path, *(path / name for name in sorted(names)))
     found = [file.stat() for file in files if file.is_file()]
     return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
 

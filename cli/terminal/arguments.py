@@ -26,6 +26,7 @@ _SPELLINGS = {
     "info.labels": "`mixer info`",
     "load({})": "`mixer convert {} OUT`",
     "convert.resize": "`mixer resize`",
+    "convert.fuse({})": "`mixer fuse {} OUT`",
     "analysis.check": "`mixer check`",
     "benchmark.report.to_json": "`mixer benchmark -o`",
     "features.store.write_npz": "`mixer embed IMAGE... -o FILE.npz`",

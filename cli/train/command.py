@@ -81,6 +81,26 @@ def fine_tune(
             metavar="N",
         ),
     ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(
+            "--lora-rank",
+            min=1,
+            max=4096,
+            help="Train the head and adapters of rank R only (LoRA), e.g. 8: less memory for a "
+            "large model, and a small file.",
+            metavar="R",
+        ),
+    ] = None,
+    lora_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--lora-scale",
+            min=0,
+            help="With --lora-rank: factor of what adapters add.",
+            metavar="X",
+        ),
+    ] = None,
 ) -> None:
     """Fine-tune a model on your own photos, in one folder per class.
 
@@ -88,7 +108,10 @@ def fine_tune(
     saves the state, and --resume continues.
     """
     chosen = asked.chosen(
-        freeze="backbone" if freeze_backbone else None, unfreeze_last=unfreeze_last
+        freeze="backbone" if freeze_backbone else None,
+        unfreeze_last=unfreeze_last,
+        lora_rank=lora_rank,
+        lora_scale=lora_scale,
     )
     size = options.parse_image_size(asked.image_size) if asked.image_size else None
 

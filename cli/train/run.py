@@ -19,6 +19,7 @@ from .options import TrainingOptions, show_recipe
 from .split import Splitter
 
 if TYPE_CHECKING:
+    from mixer_mlx.adapters import Base
     from mixer_mlx.data.loader import TrainingBatches
     from mixer_mlx.data.read import Dataset, Entry
     from mixer_mlx.model import MlpMixer
@@ -81,9 +82,20 @@ def _train(
         _dry_run(asked, model, info, recipe, batches)
         return
     fraction, part = asked.val_fraction, splitter.part
-    start = Start(command, recipe, asked.recipe, info, train, val, origin, fraction, part)
+    base = _base(origin, model) if recipe.lora_rank else None
+    start = Start(command, recipe, asked.recipe, info, train, val, origin, fraction, part, base)
     validate = prepare.validation(val, info, recipe.batch_size, on_unreadable, ranks)
     _run(start, asked, model, batches, validate, ranks)
+
+
+def _base(origin: str, model: "MlpMixer") -> "Base":
+    """What identifies the model that adapters are trained from."""
+    if origin == "scratch":
+        raise ConfigError("lora_rank needs a trained model; use mixer fine-tune, or omit it.")
+    from mixer_mlx.adapters import Base, fingerprint
+    from mixer_mlx.convert import base_of
+
+    return Base(base_of(origin), fingerprint(model))
 
 
 def _check(asked: TrainingOptions) -> None:

@@ -40,9 +40,40 @@ def _(
     primals: tuple[mx.array, mx.array, mx.array], ct: mx.array, _: mx.array
 ) -> tuple[mx.array, mx.array, mx.array]:
     x, weight, _bias = primals
+    return weight.T @ ct, _sum_of_products(ct, x), _sum_of_tokens(ct)
+
+
+@mx.custom_function
+def _plus_channels(y: mx.array, x: mx.array, weight: mx.array) -> mx.array:
+    return mx.addmm(y, x, weight.T)
+
+
+@_plus_channels.vjp
+def _(
+    primals: tuple[mx.array, mx.array, mx.array], ct: mx.array, _: mx.array
+) -> tuple[mx.array, mx.array, mx.array]:
+    _y, x, weight = primals
+    gradient = ct.reshape(-1, ct.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+    return ct, ct @ weight, gradient
+
+
+@mx.custom_function
+def _plus_tokens(y: mx.array, x: mx.array, weight: mx.array) -> mx.array:
+    return mx.addmm(y, weight, x)
+
+
+@_plus_tokens.vjp
+def _(
+    primals: tuple[mx.array, mx.array, mx.array], ct: mx.array, _: mx.array
+) -> tuple[mx.array, mx.array, mx.array]:
+    _y, x, weight = primals
+    return ct, weight.T @ ct, _sum_of_products(ct, x)
+
+
+def _sum_of_products(ct: mx.array, x: mx.array) -> mx.array:
+    """ct (N, out, C), x (N, in, C) -> (out, in), summed over N and C."""
     products = ct @ x.swapaxes(-1, -2)  # (N, out, in)
-    gradient = _sum_of_rows(products.reshape(len(x), -1)).reshape(weight.shape)
-    return weight.T @ ct, gradient, _sum_of_tokens(ct)
+    return _sum_of_rows(products.reshape(len(x), -1)).reshape(products.shape[1:])
 
 
 def _sum_of_rows(rows: mx.array) -> mx.array:
@@ -79,7 +110,8 @@ def _per_channel(gradient: mx.array, parameter: mx.array) -> mx.array:
     return gradient.reshape(-1, gradient.shape[-1]).sum(axis=0).astype(parameter.dtype)
 
 
-_channels, _tokens, _affine_map = (cast(Linear, f) for f in (_over_channels, _over_tokens, _affine))
+_FUNCTIONS = (_over_channels, _over_tokens, _affine, _plus_channels, _plus_tokens)
+_channels, _tokens, _affine_map, plus_channels, plus_tokens = (cast(Linear, f) for f in _FUNCTIONS)
 
 
 def over_channels(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:

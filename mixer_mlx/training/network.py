@@ -9,6 +9,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mixer_mlx.config import MixerConfig
+from mixer_mlx.lora import add_adapters, has_adapters, is_thin
 from mixer_mlx.model import MlpMixer
 
 from .optimizer import Weights
@@ -16,6 +17,13 @@ from .recipe import Recipe
 
 Noise = dict[str, mx.array]
 """Random factors for a batch of N: "depth" (blocks, 2, N, 1, 1), "pre_logits" (N, C)."""
+
+
+def prepared(model: MlpMixer, recipe: Recipe) -> MlpMixer:
+    """The model, which gets the recipe's adapters in place unless it has some."""
+    if recipe.lora_rank and not has_adapters(model):
+        add_adapters(model, recipe.lora_rank, recipe.lora_scale, seed=recipe.seed)
+    return model
 
 
 def weights_of(model: MlpMixer) -> Weights:
@@ -31,6 +39,8 @@ def put(model: MlpMixer, weights: Weights) -> None:
 
 def trained_names(config: MixerConfig, recipe: Recipe, names: list[str]) -> set[str]:
     """Names of the parameters that the recipe doesn't freeze."""
+    if recipe.lora_rank:
+        return {name for name in names if is_thin(name) or name.startswith("head.")}
     if recipe.freeze is None:
         return set(names)
     parts = ["head."]

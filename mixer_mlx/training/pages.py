@@ -9,7 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mixer_mlx import checkpoint
+from mixer_mlx import adapters, checkpoint
 from mixer_mlx.analysis.evaluate import Outcome, evaluate
 from mixer_mlx.analysis.heatmap import maps_of_mistakes
 from mixer_mlx.analysis.report import Report, describe, readable
@@ -21,6 +21,7 @@ from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.labels import distinct
+from mixer_mlx.model import MlpMixer
 
 from .recipe import Recipe
 from .run_log import Best
@@ -81,13 +82,17 @@ def _one_line(text: str) -> str:
 class Judged:
     """A run's best model and its logits for all validation images, which are decoded again.
 
-    `logits` (N, classes), float32, without a temperature, and `labels` (N,). Raises MixerError.
+    `logits` (N, classes), float32, without a temperature, and `labels` (N,). `base` is the model
+    that adapters in `folder` were trained from. Raises MixerError.
     """
 
-    def __init__(self, folder: Path, val: Dataset, batch_size: int) -> None:
+    def __init__(self, folder: Path, val: Dataset, batch_size: int, base: MlpMixer) -> None:
         self.folder = folder
         self.info = checkpoint.read_info(folder).replace(calibration=None)
-        self.model = checkpoint.load(folder, info=self.info)
+        if adapters.is_adapters(folder):
+            self.model = adapters.load(folder, base, self.info)
+        else:
+            self.model = checkpoint.load(folder, info=self.info)
         # Unreadable images were reported during validation.
         self.images = DecodedImages(val, lambda *_: None, memory_bytes=0)
         forward = Classifier(self.model, self.info).forward

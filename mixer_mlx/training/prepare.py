@@ -1,6 +1,7 @@
 """A dataset and a model -> what `fit` needs: the model, batches, validation, and memory."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from mixer_mlx import resolution
 from mixer_mlx.analysis.evaluate import Metrics, evaluate_images
+from mixer_mlx.checkpoint import parameter_shapes
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.augment import augmentation
@@ -22,6 +24,7 @@ from mixer_mlx.data.loader import (
 )
 from mixer_mlx.data.mixing import Mixing
 from mixer_mlx.data.read import Dataset
+from mixer_mlx.errors import ConfigError
 from mixer_mlx.features import probe
 from mixer_mlx.features.embed import Embedder
 from mixer_mlx.images.preprocess import Preprocess
@@ -33,6 +36,7 @@ from mixer_mlx.runtime.streams import rounds
 from mixer_mlx.runtime.tuning import MAX_TRAINING_PART, TRAINING_MEMORY_FRACTION
 
 from .loop import StepDone, Validate, fit
+from .network import prepared, trained_names
 from .recipe import Recipe
 
 
@@ -63,6 +67,11 @@ def adapted(
     """
     trained.require_unquantized("be fine-tuned", info.origin)
     if image_size and image_size != info.config.image_size:
+        if recipe.lora_rank:
+            raise ConfigError(
+                "Adapters are for a model of the same image size; resize it first "
+                "(`convert.resize`), and fine-tune the result."
+            )
         trained = resolution.resize(trained, image_size)
     shuffle = recipe.shuffle or trained.config.shuffle
     config = trained.config.replace(num_classes=len(classes), shuffle=shuffle)
@@ -228,7 +237,14 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
     # Weights, gradients, moments, and new arrays while the old ones are still there.
     copies = 3 + moments + (recipe.ema_decay is not None) + 2 * (recipe.accumulation > 1)
     copies += gpu_is_default()  # gradients, in their packing
-    return activations + 4 * copies * config.num_parameters
+    frozen = 1 if recipe.dtype == "float32" else 1.5  # with a copy in half precision
+    trained = _trained_parameters(config, recipe)
+    return activations + 4 * (copies * trained + frozen * max(0, config.num_parameters - trained))
+
+
+def _trained_parameters(config: MixerConfig, recipe: Recipe) -> int:
+    shapes = parameter_shapes(prepared(MlpMixer(config), recipe))
+    return sum(math.prod(shapes[name]) for name in trained_names(config, recipe, list(shapes)))
 
 
 def _kept_inside(config: MixerConfig) -> int:

@@ -28,6 +28,7 @@ from mixer_mlx.choices import (
     Shuffle,
 )
 from mixer_mlx.errors import ConfigError
+from mixer_mlx.lora import SCALE
 from mixer_mlx.runtime.documents import read_toml
 
 _CHOICES = {
@@ -52,6 +53,7 @@ _WHOLE = {
     "accumulation": (1, 10**6),
     "seed": (0, 2**63 - 1),
     "unfreeze_last": (0, 1024),
+    "lora_rank": (1, 4096),
     "patience": (1, 10**6),
     "validate_every": (1, 10**9),
     "save_every": (1, 10**9),
@@ -73,11 +75,12 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "cutmix": (0, 100),
     "erasing": (0, 1),
     "cooldown": (0, 10),
+    "lora_scale": (0, 1e6),
 }
 _FLAGS = ("drop_path_rescale", "flip", "gradient_checkpointing")
 _OPTIONAL = {
     *("epochs", "steps", "min_steps", "max_steps", "clip_norm", "ema_decay", "patience"),
-    *("validate_every", "save_every", "freeze", "rand_augment", "shuffle"),
+    *("validate_every", "save_every", "freeze", "lora_rank", "rand_augment", "shuffle"),
 }
 """Fields that may be None."""
 
@@ -103,9 +106,10 @@ class Recipe:
     `end_lr`. `layer_decay` multiplies the rate once per layer below the head. `ema_decay` None
     means no average of the weights. `head` is how fine-tuning starts a new head: as "zeros", or as
     the "ridge" regression on the features of the training images (`prepare.with_ridge_head`).
-    `freeze` "backbone" trains only the head, or with
-    `unfreeze_last` N also the last norm and N blocks. `dtype` is that of the forward and backward
-    pass; weights are float32.
+    `freeze` "backbone" trains only the head, or with `unfreeze_last` N also the last norm and N
+    blocks. `lora_rank` R trains the head, and beside the frozen linear maps of the blocks thin
+    matrices of rank R, whose product is multiplied by `lora_scale` (`mixer_mlx.lora`). `dtype` is
+    that of the forward and backward pass; weights are float32.
 
     Loss and regularisation: `loss` "sigmoid" is big_vision's, summed over classes; `head_bias` is
     the initial bias of a new head. `drop_path` is the rate of stochastic depth in the last block,
@@ -149,6 +153,8 @@ class Recipe:
     head: HeadStart = "zeros"
     freeze: Freeze | None = None
     unfreeze_last: int = 0
+    lora_rank: int | None = None
+    lora_scale: float = SCALE
     augmentation: AugmentationName = "auto"
     flip: bool = True
     rand_augment: tuple[int, int] | None = None
@@ -187,6 +193,11 @@ class Recipe:
             raise ConfigError("min_steps is above max_steps; raise one, or lower the other.")
         if self.unfreeze_last and not self.freeze:
             raise ConfigError('unfreeze_last needs freeze = "backbone"; set it, or omit both.')
+        if self.lora_rank and (self.freeze or self.optimizer == "muon"):
+            raise ConfigError(
+                "lora_rank freezes the backbone itself and needs adamw or sgd; omit freeze, and "
+                "choose one of these."
+            )
 
     def _check_pairs(self) -> None:
         check_pair("betas", self.betas)

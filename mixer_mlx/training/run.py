@@ -12,7 +12,7 @@
 
     tensorboard/, wandb/, tracker-id: files of trackers
 
-`best/` and `last/` are native model folders.
+`best/` and `last/` are native model folders, or with `lora_rank` folders of adapters.
 """
 
 import json
@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixer_mlx import __version__, checkpoint
+from mixer_mlx import __version__, adapters, checkpoint
+from mixer_mlx.adapters import Adapters, Base
 from mixer_mlx.checkpoint import RUN_FILE
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
@@ -64,6 +65,7 @@ class Start:
 
     `val_fraction` is what was held out of each class, None for a validation split or the default;
     `part` says which images, see `split.write_split`.
+    `base` is the model that adapters are trained from, for a recipe with them.
     """
 
     command: str
@@ -75,6 +77,7 @@ class Start:
     origin: str
     val_fraction: float | None = None
     part: NDArray[np.integer] | None = None
+    base: Base | None = None
 
     def record(self) -> dict[str, object]:
         """The content of `run.json`: what must be the same to resume the run."""
@@ -87,6 +90,7 @@ class Start:
             "train": fingerprint(self.train),
             "val": fingerprint(self.val),
             "val_fraction": self.val_fraction,
+            **({"base": vars(self.base)} if self.base else {}),
         }
 
     def settings(self) -> dict[str, object]:
@@ -157,6 +161,10 @@ class Run:
     def begin(self, *, force: bool = False) -> None:
         """Make the folder. Raises TrainingError if something else is in its place."""
         self._check_free(force=force)
+        if self.start.base and self.start.base.lies_in(self.folder):
+            raise TrainingError(
+                f"{self.folder} holds the model that the adapters need; choose another name."
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _empty(self.folder)
@@ -241,13 +249,13 @@ class Run:
             event.state.fill(model)
             self._save_model("last", model)
             self._write("README.md", self.card())
-            self._conclude()
+            self._conclude(model)
 
-    def _conclude(self) -> None:
+    def _conclude(self, model: MlpMixer) -> None:
         """Calibrate the best model, and write the report."""
         best, start = self.log.best(), self.start
         if best and (self.report or self.calibrate):
-            judged = Judged(self.folder / "best", start.val, start.recipe.batch_size)
+            judged = Judged(self.folder / "best", start.val, start.recipe.batch_size, base=model)
             if self.calibrate:
                 judged.calibrate()
             if self.report:
@@ -257,7 +265,11 @@ class Run:
         start = self.start
         by = {"trained_by": f"mixer-mlx {__version__}", "recipe": start.recipe_name}
         info = replace(start.info, source={**start.info.source, **by})
-        checkpoint.save(self.folder / name, model, info, force=True, beside=True)
+        rank, scale = start.recipe.lora_rank, start.recipe.lora_scale
+        if start.base and rank:
+            adapters.save(self.folder / name, model, info, Adapters(start.base, rank, scale))
+        else:
+            checkpoint.save(self.folder / name, model, info, force=True, beside=True)
 
     def _facts(self, best: Best) -> list[tuple[str, str]]:
         start = self.start
@@ -317,7 +329,7 @@ def _is_ours(name: str) -> bool:
 
 def _foreign_in_models(folder: Path) -> set[str]:
     """Files beside those of the models in `best/` and `last/`."""
-    ours = {checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE}
+    ours = {checkpoint.CONFIG_FILE, checkpoint.WEIGHTS_FILE, *adapters.FILES}
     return {
         f"{name}/{entry.name}"
         for name in ("best", "last")

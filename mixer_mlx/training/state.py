@@ -1,7 +1,7 @@
 """State: everything in a run that changes, and its folder on disk.
 
 The folder contains `state.json` (recipe and progress) and `arrays.safetensors` (float32: trained
-and frozen weights, the optimiser's moments, the EMA, the counters).
+and, except with adapters, frozen weights, the optimiser's moments, the EMA, the counters).
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from mixer_mlx.runtime.atomic import replacing_folder
 from mixer_mlx.runtime.documents import as_dataclass, read_json
 from mixer_mlx.runtime.ranks import Ranks
 
-from .network import put, trained_names, weights_of
+from .network import prepared, put, trained_names, weights_of
 from .optimizer import Weights
 from .packing import Packing
 from .recipe import Recipe
@@ -82,6 +82,7 @@ class State:
         Raises ConfigError if none is left, and for a model without a head or with other layers
         than its config's.
         """
+        prepared(model, recipe)
         trainable: dict[str, mx.array] = dict(tree_flatten(model.trainable_parameters()))
         return cls._start(model, recipe, optimizer, trainable)
 
@@ -93,7 +94,7 @@ class State:
         optimizer: Optimizer | None,
         trainable: Collection[str],
     ) -> "State":
-        _check_model(model)
+        _check_model(prepared(model, recipe), recipe)
         # Row-major, as `load` reads them: a BLAS may round differently for a transposed matrix.
         weights = {name: mx.contiguous(w) for name, w in weights_of(model).items()}
         trained = trained_names(model.config, recipe, list(weights)) & set(trainable)
@@ -110,8 +111,11 @@ class State:
         )
 
     def fill(self, model: MlpMixer, weights: WeightsName = "raw") -> None:
-        """Put the "raw" or the "ema" weights into a model, as float32."""
-        put(model, {**self.frozen, **self.by_name()["weights" if weights == "raw" else "ema"]})
+        """Put the "raw" or the "ema" weights into a model, as float32, and its adapters beside."""
+        put(
+            prepared(model, self.recipe),
+            {**self.frozen, **self.by_name()["weights" if weights == "raw" else "ema"]},
+        )
 
     def by_name(self) -> Arrays:
         """The arrays with each parameter by itself, however the step has them."""
@@ -124,7 +128,7 @@ class State:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing_folder(path) as temporary:
                 mx.save_safetensors(
-                    str(temporary / ARRAYS_FILE), self._flat(), metadata={"format": "mlx"}
+                    str(temporary / ARRAYS_FILE), self._saved(), metadata={"format": "mlx"}
                 )
                 text = json.dumps(self._record(), indent=2, allow_nan=False)
                 (temporary / STATE_FILE).write_text(text + "\n", encoding="utf-8")
@@ -140,7 +144,8 @@ class State:
     ) -> "State":
         """Read what `save` wrote; `model` determines the expected arrays, and gets the weights.
 
-        `optimizer` is one as the run began with, if `fit` was given one. Raises TrainingError.
+        With adapters, `model` must have the weights that the run began with. `optimizer` is one as
+        the run began with, if `fit` was given one. Raises TrainingError.
         """
         path = Path(folder)
         try:
@@ -155,7 +160,7 @@ class State:
             header = read_header(path / ARRAYS_FILE)
             trained = {name.removeprefix("weights/") for name in header}
             state = cls._start(model, recipe, optimizer, trained)
-            _check(path / ARRAYS_FILE, header, state._flat())
+            _check(path / ARRAYS_FILE, header, state._saved())
         except (MixerError, KeyError, TypeError) as error:
             raise TrainingError(f"The state in {path} can't be used: {error}") from error
         state.progress, state.steps_per_epoch = progress, steps_per_epoch  # type: ignore[assignment]
@@ -175,11 +180,18 @@ class State:
         groups = {"frozen": self.frozen, **self.by_name()}
         return {f"{group}/{name}": w for group, part in groups.items() for name, w in part.items()}
 
+    def _saved(self) -> Weights:
+        """What the folder has: with adapters not the frozen weights, which are the base's."""
+        flat = self._flat()
+        if self.recipe.lora_rank:
+            return {name: w for name, w in flat.items() if not name.startswith("frozen/")}
+        return flat
+
     def _take(self, flat: Mapping[str, mx.array]) -> None:
         mx.eval(flat)
         self.arrays = self.by_name()
         for group, part in {"frozen": self.frozen, **self.arrays}.items():
-            part |= {name: flat[f"{group}/{name}"] for name in part}
+            part |= {name: w for name in part if (w := flat.get(f"{group}/{name}")) is not None}
 
     def _record(self) -> dict[str, object]:
         return {
@@ -190,12 +202,12 @@ class State:
         }
 
 
-def _check_model(model: MlpMixer) -> None:
+def _check_model(model: MlpMixer, recipe: Recipe) -> None:
     if not model.config.num_classes:
         raise ConfigError(
             "The model has no head to train; give it one by model.with_head(classes)."
         )
-    if parameter_shapes(model) != parameter_shapes(MlpMixer(model.config)):
+    if parameter_shapes(model) != parameter_shapes(prepared(MlpMixer(model.config), recipe)):
         raise ConfigError(
             "The model's layers aren't those of its config, so it can't be trained; change its "
             "head by model.with_head(classes), and don't quantise it."

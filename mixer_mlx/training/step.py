@@ -97,7 +97,8 @@ def make_step(
     sums_to_one = loss is None and recipe.loss == "sigmoid" and recipe.balance != "loss"
     gradients = _gradients(config, recipe, preprocess, loss)
     compiled_gradients = mx.compile(gradients)
-    shapes = {name: w.shape for name, w in network.weights_of(MlpMixer(config)).items()}
+    model = network.prepared(MlpMixer(config), recipe)
+    shapes = {name: w.shape for name, w in network.weights_of(model).items()}
     backward = list(reversed(shapes))
     update = functools.partial(optimizer.update, recipe)
     compiled_update = mx.compile(update)
@@ -214,7 +215,7 @@ def _gradients(
     config: MixerConfig, recipe: Recipe, preprocess: Preprocess, own_loss: LossFunction | None
 ) -> Callable[..., _Sums]:
     # A model without weights of its own: each call sets those that it is given.
-    model = MlpMixer(config)
+    model = network.prepared(MlpMixer(config), recipe)
     dtype: mx.Dtype = getattr(mx, recipe.dtype)
     mean, std = mx.array(preprocess.mean), mx.array(preprocess.std)
 
