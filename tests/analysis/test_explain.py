@@ -71,12 +71,12 @@ def in_quadrants(explainer: Explainer, mosaics: list[Mosaic]) -> tuple[float, in
 
 @pytest.mark.parametrize(
     ("method", "count", "cheaper"),
-    [("rise", 4, {"masks": 32}), ("occlusion", 1, {}), ("gradient", 8, {"steps": 4})],
+    [("rise", 3, {"masks": 32}), ("gradient", 4, {"steps": 4})],
 )
 def test_the_map_lies_in_the_quadrant_of_the_class(
     large: Classifier, mosaics: list[Mosaic], method: ExplainMethod, count: int, cheaper: Any
 ) -> None:
-    """On as many as take a second or two each; chance is 0.25."""
+    """On as many as take a second each, so not by occlusion; chance is 0.25."""
     share, highest = in_quadrants(Explainer(large, method, **cheaper), mosaics[:count])
     assert share > 0.6
     assert highest >= count - 1
