@@ -121,7 +121,10 @@ def evaluate(
         from mixer_mlx.analysis.heatmap import maps_of_mistakes
         from mixer_mlx.analysis.report import Report, describe, write
 
-        facts = [*describe(classifier.info, metrics, images), ("data", f"{data} {part}".strip())]
+        facts = [
+            *describe(classifier.info, metrics, unreadable),
+            ("data", f"{data} {part}".strip()),
+        ]
         entries = readable(images)
         maps = maps_of_mistakes(classifier, entries, outcomes, exact=exact)
         labels = distinct(classifier.labels)

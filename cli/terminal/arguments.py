@@ -19,6 +19,7 @@ _SPELLINGS = {
     "val_split": "--val-split",
     "val_split={}": "--val-split {}",
     "val_fraction={}": "--val-fraction {}",
+    "folds": "--folds",
     "Columns(image=NAME)": "--image-column",
     "Columns(label=NAME)": "--label-column",
     "MixerConfig.variant({})": "--variant {}",

@@ -9,7 +9,7 @@ from mixer_mlx.choices import DEFAULT_MODEL
 
 from ..terminal import options, output
 from ..terminal.options import with_options
-from . import run
+from . import folds, run
 from .options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def train(
             preprocess = Preprocess(side)
         return new_model(sizes, preprocess, classes, recipe)
 
-    run.train("train", asked, chosen, build, "scratch")
+    _train("train", asked, chosen, build, "scratch")
 
 
 @with_options(TrainingOptions, recipe="quick")
@@ -123,4 +123,11 @@ def fine_tune(
             trained = open_model(model, dtype="float32", listener=listener)
         return adapted(trained.model, trained.info, classes, recipe, size)
 
-    run.train("fine-tune", asked, chosen, build, model)
+    _train("fine-tune", asked, chosen, build, model)
+
+
+def _train(
+    command: str, asked: TrainingOptions, recipe: "Recipe", build: run.Build, origin: str
+) -> None:
+    way = folds.train if asked.folds else run.train
+    way(command, asked, recipe, build, origin)

@@ -185,6 +185,17 @@ class TrainingOptions:
             "Default: 0.2 if DATA has no validation split.",
         ),
     ] = None
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            max=100,
+            help="Cross-validate: train K models, each validated on another part of the images, "
+            "then one on all.",
+            metavar="K",
+        ),
+    ] = None
     workers: options.Workers = None
     image_column: options.ImageColumn = None
     label_column: options.LabelColumn = None
@@ -286,7 +297,7 @@ class TrainingOptions:
             self.val_split,
             self.image_column,
             self.label_column,
-            val_fraction=self.val_fraction,
+            val_fraction=1 / self.folds if self.folds else self.val_fraction,
             seed=seed,
             quiet=self.quiet,
             hold=hold,

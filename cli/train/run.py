@@ -2,19 +2,20 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixer_mlx.errors import ConfigError, ImageError
 
-from ..terminal import output, sheet, signals
+from ..terminal import output, sheet
 from ..terminal.progress import bar
 from ..terminal.ranks import joined, refuse_several
 from .dry_run import check_plot, find_rate, write_preview
+from .follow import follow
 from .options import TrainingOptions, show_recipe
 from .split import Splitter
 
@@ -25,13 +26,11 @@ if TYPE_CHECKING:
     from mixer_mlx.model import MlpMixer
     from mixer_mlx.model_info import ModelInfo
     from mixer_mlx.runtime.ranks import Ranks
-    from mixer_mlx.training.loop import EpochDone, Event, Validate
+    from mixer_mlx.training.loop import Validate
     from mixer_mlx.training.prepare import Estimate
     from mixer_mlx.training.recipe import Recipe
     from mixer_mlx.training.run import Run, Start
-
-_EPOCH_LINES = 20
-"""About this many validations are shown; of a longer run, every n-th."""
+    from mixer_mlx.training.state import State
 
 Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 """(classes, recipe) -> the model to train."""
@@ -63,29 +62,55 @@ def _train(
     origin: str,
     ranks: "Ranks",
 ) -> None:
-    from mixer_mlx.training import prepare
-    from mixer_mlx.training.run import Start
-
-    _check(asked)
+    check(asked)
     splitter = Splitter(asked, ranks)
     train, val = asked.datasets(recipe.seed, splitter)
     splitter.say()
     if not asked.quiet:
-        _say_classes(train, recipe)
+        say_classes(train, recipe)
+    fraction, part = asked.val_fraction, splitter.part
+    made = prepared(command, asked, recipe, build, origin, (train, val), ranks)
+    if asked.is_dry_run:
+        _dry_run(asked, made)
+        return
+    start = replace(made.start, val_fraction=fraction, part=part)
+    _run(replace(made, start=start), asked, ranks)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `fit` takes, for a run with this start."""
+
+    start: "Start"
+    model: "MlpMixer"
+    batches: "TrainingBatches"
+    validate: "Validate | None"
+
+
+def prepared(
+    command: str,
+    asked: TrainingOptions,
+    recipe: "Recipe",
+    build: Build,
+    origin: str,
+    datasets: "tuple[Dataset, Dataset]",
+    ranks: "Ranks",
+) -> Prepared:
+    """Build the model for these training and validation images (perhaps none), and read them."""
+    from mixer_mlx.training import prepare
+    from mixer_mlx.training.run import Start
+
+    train, val = datasets
     recipe = _bounded(recipe, len(train), ranks)
     model, info = build(train.classes, recipe)
     if ranks.size == 1:  # several machines could choose different recipes
         recipe = _fitted(recipe, info, quiet=asked.quiet)
     on_unreadable = _refuse if asked.strict else _say_bad
     batches = prepare.training_batches(train, recipe, info.preprocess, on_unreadable, ranks)
-    if asked.is_dry_run:
-        _dry_run(asked, model, info, recipe, batches)
-        return
-    fraction, part = asked.val_fraction, splitter.part
-    base = _base(origin, model) if recipe.lora_rank else None
-    start = Start(command, recipe, asked.recipe, info, train, val, origin, fraction, part, base)
     validate = prepare.validation(val, info, recipe.batch_size, on_unreadable, ranks)
-    _run(start, asked, model, batches, validate, ranks)
+    base = _base(origin, model) if recipe.lora_rank else None
+    start = Start(command, recipe, asked.recipe, info, train, val, origin, base=base)
+    return Prepared(start, model, batches, validate if len(val) else None)
 
 
 def _base(origin: str, model: "MlpMixer") -> "Base":
@@ -98,7 +123,7 @@ def _base(origin: str, model: "MlpMixer") -> "Base":
     return Base(base_of(origin), fingerprint(model))
 
 
-def _check(asked: TrainingOptions) -> None:
+def check(asked: TrainingOptions) -> None:
     """Raises errors that can be known before any image is read."""
     from mixer_mlx.training import trackers
 
@@ -118,114 +143,105 @@ def _bounded(recipe: "Recipe", examples: int, ranks: "Ranks") -> "Recipe":
     return recipe.replace(batch_size=size, batch_fraction=1.0)
 
 
-def _dry_run(
-    asked: TrainingOptions,
-    model: "MlpMixer",
-    info: "ModelInfo",
-    recipe: "Recipe",
-    batches: "TrainingBatches",
-) -> None:
+def _dry_run(asked: TrainingOptions, made: Prepared) -> None:
     """Plan, preview or test the learning rate."""
     from mixer_mlx.training import prepare
     from mixer_mlx.training.find_lr import STEPS, try_rates
 
+    recipe, info, batches = made.start.recipe, made.start.info, made.batches
     if asked.preview:
         write_preview(asked.preview, batches, info.labels, quiet=asked.quiet)
     elif asked.find_lr:  # from a head of zeros: the loss of a fitted one has no room to fall
-        trials = try_rates(model, batches, recipe, info.preprocess)
+        trials = try_rates(made.model, batches, recipe, info.preprocess)
         find_rate(asked.find_lr, trials, bar(quiet=asked.quiet, total=STEPS), quiet=asked.quiet)
     else:
         total = recipe.total_steps(len(batches))
-        _print_plan(prepare.plan(model, info.preprocess, recipe, total))
+        _print_plan(prepare.plan(made.model, info.preprocess, recipe, total))
 
 
-def _run(
-    start: "Start",
-    asked: TrainingOptions,
-    model: "MlpMixer",
-    batches: "TrainingBatches",
-    validate: "Validate",
-    ranks: "Ranks",
-) -> None:
+def _run(made: Prepared, asked: TrainingOptions, ranks: "Ranks") -> None:
     """Begin the run or resume it, on all `ranks`."""
     from mixer_mlx.training.run import Run
 
-    run = Run(
-        asked.out or _free_folder(asked.data), start, report=asked.report, calibrate=asked.calibrate
-    )
+    folder = asked.out or free_folder(asked.data)
+    run = Run(folder, made.start, report=asked.report, calibrate=asked.calibrate)
     with run.locked() if ranks.rank == 0 else nullcontext():
-        _run_locked(run, asked, model, batches, validate, ranks)
+        trained = run_locked(run, asked, made, ranks)
+        if ranks.rank == 0 and not trained:
+            say_finished(run)
+        elif not asked.quiet:
+            _say_done(run)
 
 
-def _run_locked(
-    run: "Run",
-    asked: TrainingOptions,
-    model: "MlpMixer",
-    batches: "TrainingBatches",
-    validate: "Validate",
-    ranks: "Ranks",
-) -> None:
-    from mixer_mlx.training import trackers
-    from mixer_mlx.training.course import Course
-    from mixer_mlx.training.loop import fit
-
+def run_locked(run: "Run", asked: TrainingOptions, made: Prepared, ranks: "Ranks") -> bool:
+    """Train, from the start or from what is saved; False if the run was complete."""
     start = run.start
     if ranks.size > 1:
         record = {key: json.dumps(value) for key, value in start.record().items()}
         images = {"training images": record["train"], "validation images": record["val"]}
         ranks.check_same({**images, **record})
-    state = run.resumed(model) if asked.resume and ranks.rank == 0 else None
+    state = run.resumed(made.model) if asked.resume and ranks.rank == 0 else None
     if state is None and ranks.rank == 0:
         run.begin(force=asked.force or asked.resume)
         if asked.resume:
             output.say(f"{run.folder} has no saved state to resume from; starting anew.")
         elif not (asked.out or asked.quiet):
             output.say(f"The run goes to {run.folder} (-o).")
-        _start_head(start.command, start.recipe, model, start.info, batches, quiet=asked.quiet)
     if ranks.broadcast(bool(state and state.progress.end and run.complete())):
-        if ranks.rank == 0:
-            output.say(f"{run.folder} is finished; use its best model with -m {run.folder}.")
-        return
-    total = start.recipe.total_steps(len(batches))
+        return False
+    fit_run(run, asked, made, state, ranks)
+    return True
+
+
+def fit_run(
+    run: "Run", asked: TrainingOptions, made: Prepared, state: "State | None", ranks: "Ranks"
+) -> None:
+    """Train from a state, or from the start, into a folder that was begun."""
+    from mixer_mlx.training import trackers
+    from mixer_mlx.training.course import Course
+    from mixer_mlx.training.loop import fit
+
+    recipe, batches = made.start.recipe, made.batches
+    if state is None and ranks.rank == 0:
+        start_head(made, quiet=asked.quiet)
+    total = recipe.total_steps(len(batches))
     done = state.progress.step if state else 0
     if not asked.quiet:
-        _say_start(start, total, done)
+        _say_start(made.start, total, done)
     events = fit(
-        model,
+        made.model,
         batches,
-        validate,
-        start.recipe,
-        preprocess=start.info.preprocess,
+        made.validate,
+        recipe,
+        preprocess=made.start.info.preprocess,
         folder=run.state_folder,
         resume=state,
         ranks=ranks,
     )
     with trackers.opened(
-        asked.report_to or (), run.folder, start.settings(), done=done, quiet=asked.quiet
+        asked.report_to or (), run.folder, made.start.settings(), done=done, quiet=asked.quiet
     ) as report:
         if ranks.rank == 0:
-            events = run.follow(events, model, report)
-        apart = Course(start.recipe, len(batches)).epochs_apart * len(batches)
+            events = run.follow(events, made.model, report)
+        apart = Course(recipe, len(batches)).epochs_apart * len(batches)
         follow(run, events, total, -(-total // apart), ranks, quiet=asked.quiet)
 
 
-def _start_head(
-    command: str,
-    recipe: "Recipe",
-    model: "MlpMixer",
-    info: "ModelInfo",
-    batches: "TrainingBatches",
-    *,
-    quiet: bool,
-) -> None:
+def say_finished(run: "Run") -> None:
+    """Say that there is nothing left to resume."""
+    output.say(f"{run.folder} is finished; use its best model with -m {run.folder}.")
+
+
+def start_head(made: Prepared, *, quiet: bool) -> None:
     """Before fine-tuning by a recipe that asks for it: a head fitted to the frozen features."""
     from mixer_mlx.training.prepare import with_ridge_head
 
-    if command != "fine-tune" or recipe.head != "ridge":
+    start = made.start
+    if start.command != "fine-tune" or start.recipe.head != "ridge":
         return
     if not quiet:
         output.say("Fitting the head to the features of the training images.")
-    with_ridge_head(model, info, batches.images, recipe.batch_size)
+    with_ridge_head(made.model, start.info, made.batches.images, start.recipe.batch_size)
 
 
 def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
@@ -242,7 +258,7 @@ def _fitted(recipe: "Recipe", info: "ModelInfo", *, quiet: bool) -> "Recipe":
     return found
 
 
-def _say_classes(train: "Dataset", recipe: "Recipe") -> None:
+def say_classes(train: "Dataset", recipe: "Recipe") -> None:
     """Warn about rare and uneven classes, as `mixer check` does."""
     from mixer_mlx.analysis.check import FEW, class_findings
 
@@ -256,8 +272,9 @@ def _say_classes(train: "Dataset", recipe: "Recipe") -> None:
 def _say_start(start: "Start", total: int, step: int) -> None:
     config = start.info.config
     begun = f", {step:,} of them done" if step else ""
+    val = f"and {len(start.val):,} validation " if len(start.val) else ""
     output.say(
-        f"{len(start.train):,} training and {len(start.val):,} validation images of "
+        f"{len(start.train):,} training {val}images of "
         f"{len(start.train.classes):,} classes; {config.num_parameters:,} parameters; {total:,} "
         f"steps of {start.recipe.batch_size} images{begun}."
     )
@@ -287,66 +304,22 @@ def _refuse(path: "Entry", error: ImageError) -> None:
     raise ConfigError(f"{path} can't be read: {error}") from error
 
 
-def follow(
-    run: "Run",
-    events: Iterator["Event"],
-    total: int,
-    validations: int,
-    ranks: "Ranks",
-    *,
-    quiet: bool,
-) -> None:
-    """Show a run as it goes, and its result; Ctrl-C and SIGTERM save it first."""
-    from mixer_mlx.training.loop import EpochDone, StepDone, save
+def _say_done(run: "Run") -> None:
+    if best := run.log.best():
+        output.say(f"Wrote {run.folder}: {best.where}, validation accuracy {best.accuracy}.")
+        say_next(run)
+
+
+def say_next(run: "Run") -> None:
+    """What to do with a finished run."""
     from mixer_mlx.training.pages import REPORT_FILE
 
-    every, count = -(-validations // _EPOCH_LINES), 0
-    with signals.deferred() as stopped, bar(quiet=quiet, total=total) as show:
-        for event in events:
-            if isinstance(event, StepDone):
-                rate = f"{event.images_per_second:,.0f} images/s"
-                show(event.step, f"{event.step}/{total}  loss {event.loss:.3f}  {rate}")
-            elif isinstance(event, EpochDone):
-                end = event.state.progress.end
-                if (count % every == 0 or end) and not quiet:
-                    output.say(_epoch_line(event, total))
-                count += 1
-                if end == "stopped" and not quiet:
-                    patience = event.state.recipe.patience
-                    output.say(
-                        f"Stopped after {event.step} of at most {total} steps, as {patience} "
-                        "validations found nothing better (--patience)."
-                    )
-            if any(ranks.all_gather(stopped())):  # all ranks stop after the same step
-                save(event.state, run.state_folder, ranks)
-                if ranks.size > 1:
-                    ranks.barrier()  # rank 0 has saved
-                    signals.heed()
-                interrupted = signals.Interrupted("Interrupted.")
-                interrupted.add_note(
-                    f"Step {event.state.progress.step} of {total} is saved; run the same command "
-                    "with --resume to continue."
-                )
-                raise interrupted
-    best = run.log.best()
-    if best and not quiet:
-        output.say(f"Wrote {run.folder}: {best.where}, validation accuracy {best.accuracy}.")
-        report = f"open {run.folder / REPORT_FILE}, or " if run.report else ""
-        output.say(f"Next: {report}mixer predict IMAGE -m {run.folder}")
+    report = f"open {run.folder / REPORT_FILE}, or " if run.report else ""
+    output.say(f"Next: {report}mixer predict IMAGE -m {run.folder}")
 
 
-def _free_folder(data: str) -> Path:
+def free_folder(data: str) -> Path:
     """runs/NAME-1, or the first number that is free; NAME is that of the data."""
     name = Path(data.rstrip("/")).name.partition("@")[0].partition(".")[0] or "run"
     numbers = itertools.count(1)
     return next(path for n in numbers if not (path := Path("runs", f"{name}-{n}")).exists())
-
-
-def _epoch_line(event: "EpochDone", total: int) -> str:
-    parts = [f"epoch {event.epoch + 1}", f"step {event.step} of {total}"]
-    if not event.step:
-        parts = ["fitted head, before training"]
-    for name, metrics in (("validation", event.raw), ("EMA", event.ema)):
-        if metrics:
-            parts.append(f"{name} {metrics.top1:.1%} (loss {metrics.loss:.3f})")
-    return "  ".join([*parts, "best so far"] if event.best else parts)

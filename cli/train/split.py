@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mixer_mlx.errors import TrainingError
+from mixer_mlx.errors import ConfigError, TrainingError
 
 from ..terminal import output
 from ..terminal.progress import progress
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 
 class Splitter:
-    """`Hold` for a run. `part` is then what `split.write_split` takes, None with a val split."""
+    """`Hold` for a run; `part` is what `split.write_split` takes, None with a validation split."""
 
     def __init__(self, asked: TrainingOptions, ranks: "Ranks") -> None:
         self.asked, self.ranks = asked, ranks
         self.part: NDArray[np.integer] | None = None
         self.groups: Groups | None = None
+        self._dataset: Dataset | None = None
 
     def __call__(self, dataset: "Dataset", fraction: float, seed: int) -> "NDArray[np.bool_]":
         """Which images to hold out, the same on all ranks."""
@@ -33,11 +34,19 @@ class Splitter:
         if self.ranks.rank == 0:
             part = self._part(dataset, fraction, seed).tolist()
         self.part = np.array(self.ranks.broadcast(part), np.intp)
-        return self.part > 0
+        self._dataset = dataset
+        return self.part == 1
+
+    @property
+    def dataset(self) -> "Dataset":
+        """All images that were split."""
+        if self._dataset is None:
+            raise ConfigError("Expected a dataset whose images are split here.")
+        return self._dataset
 
     def _part(self, dataset: "Dataset", fraction: float, seed: int) -> "NDArray[np.integer]":
         from mixer_mlx.data.dataset import held_out
-        from mixer_mlx.data.near import held_out_together, near_duplicates
+        from mixer_mlx.data.near import folds, held_out_together, near_duplicates
         from mixer_mlx.training.run import has_state
         from mixer_mlx.training.split import read_split
 
@@ -54,6 +63,8 @@ class Splitter:
             return known
         with progress(not self.asked.quiet, [], len(dataset)) as tick:
             self.groups = near_duplicates(dataset, tick)
+        if self.asked.folds:
+            return 1 + folds(dataset, self.asked.folds, seed, self.groups)
         return held_out_together(dataset, fraction, seed, self.groups).astype(int)
 
     def say(self) -> None:
@@ -64,9 +75,10 @@ class Splitter:
             return
         if several := self.groups.several():
             count = "a group" if len(several) == 1 else f"{len(several):,} groups"
+            where = "in two folds" if self.asked.folds else "on both sides of the split"
             output.say(
                 f"Kept {sum(map(len, several)):,} near-duplicate images together, in {count}: none "
-                "is on both sides of the split."
+                f"is {where}."
             )
         if self.groups.simple:
             output.say(

@@ -76,6 +76,9 @@ MATRIX_CLASSES = 30
 MAX_PAIRS = 20
 MAX_WRONG = 24
 
+Maps = Mapping[int, Image.Image]
+"""By the number of an image: what is drawn beside it."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -94,23 +97,23 @@ class Report:
     outcomes: Sequence[Outcome]
     curves: bytes | None = None
     details: Sequence[tuple[str, str]] = ()
-    maps: Mapping[int, Image.Image] = field(default_factory=dict)
+    maps: Maps = field(default_factory=dict)
     calibration: Calibration | None = None
     fitted_here: bool = False
 
 
-def describe(info: ModelInfo, metrics: Metrics, images: DecodedImages) -> list[tuple[str, str]]:
+def describe(info: ModelInfo, metrics: Metrics, unreadable: int) -> list[tuple[str, str]]:
     """Facts about a model and its results, as rows of the summary."""
     config = info.config
     height, width = config.image_size
-    unreadable = f" ({len(images.unreadable):,} unreadable)" if images.unreadable else ""
+    without = f" ({unreadable:,} unreadable)" if unreadable else ""
     return [
         (
             "model",
             f"{config.title}, {config.num_parameters:,} parameters, "
             f"{height} x {width} pixels, {config.num_classes:,} classes",
         ),
-        ("images", f"{metrics.images:,}{unreadable}"),
+        ("images", f"{metrics.images:,}{without}"),
         ("top-1", with_interval(metrics.top1, metrics.images, digits=2)),
         ("top-5", f"{metrics.top5:.2%}"),
         ("loss", f"{metrics.loss:.4f} nats"),

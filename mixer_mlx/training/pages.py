@@ -4,24 +4,27 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from mixer_mlx import adapters, checkpoint
-from mixer_mlx.analysis.evaluate import Outcome, evaluate
+from mixer_mlx.analysis.evaluate import Metrics, Outcome, evaluate
 from mixer_mlx.analysis.heatmap import maps_of_mistakes
-from mixer_mlx.analysis.report import Report, describe, readable
+from mixer_mlx.analysis.report import Maps, Report, describe, readable
 from mixer_mlx.analysis.report import write as write_page
 from mixer_mlx.calibration import calibrate
 from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.data.dataset import Dataset
-from mixer_mlx.data.loader import DecodedImages, EvaluationBatches
+from mixer_mlx.data.dataset import Dataset, Entry
+from mixer_mlx.data.loader import Batch, DecodedImages, EvaluationBatches
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.labels import distinct
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.model_info import ModelInfo
 
 from .recipe import Recipe
 from .run_log import Best
@@ -38,20 +41,23 @@ def card(
     recipe_name: str,
     recipe: Recipe,
     counts: Mapping[str, int],
-    validation_images: int,
-    best: Best | None,
+    accuracy: str,
 ) -> str:
     """The model, its data (`counts` are training images per class), its recipe and its accuracy."""
-    results = f"top-1 {best.accuracy}; `{json.dumps(best.metrics)}`" if best else "none"
     classes = "\n".join(f"- {code(label)}: {count}" for label, count in counts.items())
     return (
         f"# {plain(name)}\n\n{A_MODEL[config.model_type]} made by `mixer {command}`: images of "
         f"{config.image_size[0]} x {config.image_size[1]}, patches of {config.patch_size}, "
-        f"{config.num_parameters:,} parameters. It started from {plain(origin)}.\n\nOn the "
-        f"{validation_images} validation images, in `best/`: {results} (fractions; loss in "
-        f"nats).\n\nTrained on {sum(counts.values())} images, per class:\n\n{classes}\n\nRecipe "
-        f"{code(recipe_name)}:\n\n```json\n{json.dumps(recipe.to_dict(), indent=2)}\n```\n"
+        f"{config.num_parameters:,} parameters. It started from {plain(origin)}.\n\n"
+        f"{accuracy}\n\nTrained on {sum(counts.values())} images, per class:\n\n{classes}\n\n"
+        f"Recipe {code(recipe_name)}:\n\n```json\n{json.dumps(recipe.to_dict(), indent=2)}\n```\n"
     )
+
+
+def validated(best: Best | None, images: int) -> str:
+    """The accuracy of the best weights on that many validation images, as the card has it."""
+    results = f"top-1 {best.accuracy}; `{json.dumps(best.metrics)}`" if best else "none"
+    return f"On the {images} validation images, in `best/`: {results} (fractions; loss in nats)."
 
 
 A_MODEL = {
@@ -107,30 +113,65 @@ class Judged:
         self.info = self.info.replace(calibration=calibrate(self.logits, self.labels))
         checkpoint.write_info(self.folder, self.info)
 
+    def results(self) -> "Results":
+        """What the report shows of them, with maps for the worst mistakes."""
+        entries = readable(self.images)
+        unreadable = len(self.images.unreadable)
+        found = Results(self.info, entries, self.logits, self.labels, unreadable)
+        maps = maps_of_mistakes(Classifier(self.model, self.info), entries, found.outcomes())
+        return replace(found, maps=maps)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Logits (N, classes), without a temperature, and labels (N,) of the images `entries`.
+
+    `info` is the model's whose temperature is used. `unreadable` images aren't among them.
+    """
+
+    info: ModelInfo
+    entries: Sequence[Entry]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    unreadable: int = 0
+    maps: Maps = field(default_factory=dict)
+
+    def metrics(self) -> Metrics:
+        """As in the log: without the temperature."""
+        return evaluate(lambda _: mx.array(self.logits), [self._batch()])
+
+    def outcomes(self) -> list[Outcome]:
+        """With the temperature, one per image."""
+        found: list[Outcome] = []
+        logits = mx.array(self.logits) / self.info.temperature
+        evaluate(lambda _: logits, [self._batch()], outcomes=found)
+        return found
+
+    def _batch(self) -> Batch:
+        """Stands for the images."""
+        return np.zeros((len(self.logits), 1, 1, 1), np.uint8), self.labels
+
 
 def write_report(
-    folder: Path, judged: Judged, recipe: Recipe, facts: Sequence[tuple[str, str]]
+    folder: Path,
+    results: Results,
+    recipe: Recipe,
+    facts: Sequence[tuple[str, str]],
+    out: Path | None = None,
 ) -> None:
-    """Write the page about the best model's result on each validation image. Raises MixerError."""
-    info, images = judged.info, judged.images
-    classifier = Classifier(judged.model, info)
-    outcomes: list[Outcome] = []
-    logits = mx.array(judged.logits)
-    batch = np.zeros((len(logits), 1, 1, 1), np.uint8), judged.labels  # stands for those images
-    metrics = evaluate(lambda _: logits, [batch])  # as in the log
-    evaluate(lambda _: logits / info.temperature, [batch], outcomes=outcomes)
+    """Write the page about a run's results, to `out` or into its folder. Raises MixerError."""
     curves = folder / "curves.png"
-    entries = readable(images)
+    described = describe(results.info, results.metrics(), results.unreadable)
     page = Report(
         title=folder.absolute().name,
-        facts=[*describe(info, metrics, images), *facts],
-        labels=distinct(info.labels),
-        entries=entries,
-        outcomes=outcomes,
+        facts=[*described, *facts],
+        labels=distinct(results.info.labels),
+        entries=results.entries,
+        outcomes=results.outcomes(),
         curves=curves.read_bytes() if curves.exists() else None,
         details=[("Recipe", json.dumps(recipe.to_dict(), indent=2))],
-        maps=maps_of_mistakes(classifier, entries, outcomes),
-        calibration=info.calibration,
+        maps=results.maps,
+        calibration=results.info.calibration,
         fitted_here=True,
     )
-    write_page(folder / REPORT_FILE, page)
+    write_page(out or folder / REPORT_FILE, page)

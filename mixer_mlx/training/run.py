@@ -10,6 +10,9 @@
     README.md    a model card
     report.html  the best model's results on the validation images
 
+    folds/       the runs of a cross-validation, without their models
+    out-of-fold.csv  its predictions
+
     tensorboard/, wandb/, tracker-id: files of trackers
 
 `best/` and `last/` are native model folders, or with `lora_rank` folders of adapters.
@@ -42,15 +45,18 @@ from mixer_mlx.runtime.macos import entries
 from . import trackers
 from .fingerprint import fingerprint
 from .loop import Done, EpochDone, Event
-from .pages import REPORT_FILE, Judged, card, write_report
+from .pages import REPORT_FILE, Judged, card, validated, write_report
 from .recipe import Recipe
-from .run_log import LOG_FILE, Best, Log
+from .run_log import LOG_FILE, Log
 from .split import SPLIT_FILE, write_split
 from .state import STATE_FILE, State
 
+FOLDS, PREDICTIONS = "folds", "out-of-fold.csv"
+"""Of a cross-validation: a run for each fold, and the predictions of all."""
+
 _NAMES = {
     *(RUN_FILE, SPLIT_FILE, LOG_FILE, REPORT_FILE, "README.md", "curves.png"),
-    *("best", "last", "state"),
+    *("best", "last", "state", FOLDS, PREDICTIONS),
     *trackers.FILES,
 }
 
@@ -66,6 +72,7 @@ class Start:
     `val_fraction` is what was held out of each class, None for a validation split or the default;
     `part` says which images, see `split.write_split`.
     `base` is the model that adapters are trained from, for a recipe with them.
+    `folds` is the number of a cross-validation.
     """
 
     command: str
@@ -78,10 +85,12 @@ class Start:
     val_fraction: float | None = None
     part: NDArray[np.integer] | None = None
     base: Base | None = None
+    folds: int | None = None
 
     def record(self) -> dict[str, object]:
         """The content of `run.json`: what must be the same to resume the run."""
         return {
+            "folds": self.folds,
             "command": self.command,
             "origin": self.origin,
             "recipe_name": self.recipe_name,
@@ -197,13 +206,22 @@ class Run:
         """
         if not has_state(self.folder):
             return None
+        self.check_start()
+        if not (self.state_folder / STATE_FILE).is_file():
+            return None
+        state = State.load(self.state_folder, model)
+        self.log.rewind(state.progress.step)
+        return state
+
+    def check_start(self) -> None:
+        """Raises TrainingError if the run in the folder started with other settings or data."""
         try:
             began = read_json(self.folder / RUN_FILE)
         except ConfigError as error:
             raise TrainingError(f"{self.folder / RUN_FILE} can't be used: {error}") from error
         now = json.loads(json.dumps(self.start.record()))
         for key in ("train", "val"):
-            if began.get(key) != now[key]:
+            if began.get("folds") == now["folds"] and began.get(key) != now[key]:
                 raise TrainingError(
                     f"The {key} images changed since the run in {self.folder} started; restore "
                     "them, or start a new run."
@@ -214,9 +232,6 @@ class Run:
                 f"The run in {self.folder} started with {name} {before}, not {after}; give the "
                 "same options, or start a new run."
             )
-        state = State.load(self.state_folder, model)
-        self.log.rewind(state.progress.step)
-        return state
 
     def follow(
         self,
@@ -247,9 +262,13 @@ class Run:
         if isinstance(event, Done):
             self.log.draw(self.folder / "curves.png")
             event.state.fill(model)
-            self._save_model("last", model)
-            self._write("README.md", self.card())
-            self._conclude(model)
+            self.finish(model)
+
+    def finish(self, model: MlpMixer) -> None:
+        """Write the last weights, the card and, from the best model, the report."""
+        self._save_model("last", model)
+        self._write("README.md", self.card())
+        self._conclude(model)
 
     def _conclude(self, model: MlpMixer) -> None:
         """Calibrate the best model, and write the report."""
@@ -259,7 +278,7 @@ class Run:
             if self.calibrate:
                 judged.calibrate()
             if self.report:
-                write_report(self.folder, judged, start.recipe, self._facts(best))
+                write_report(self.folder, judged.results(), start.recipe, self._facts(best.where))
 
     def _save_model(self, name: str, model: MlpMixer) -> None:
         start = self.start
@@ -271,11 +290,11 @@ class Run:
         else:
             checkpoint.save(self.folder / name, model, info, force=True, beside=True)
 
-    def _facts(self, best: Best) -> list[tuple[str, str]]:
+    def _facts(self, best: str) -> list[tuple[str, str]]:
         start = self.start
         images, classes = len(start.train), len(start.train.classes)
         return [
-            ("best model", f"{best.where}, of {self.log.epochs()}"),
+            ("best model", f"{best}, of {self.log.epochs()}"),
             ("trained on", f"{images:,} images of {classes:,} classes"),
             ("made by", f"mixer {start.command}, recipe {start.recipe_name}"),
             ("started from", start.origin),
@@ -293,9 +312,12 @@ class Run:
             recipe_name=start.recipe_name,
             recipe=start.recipe,
             counts=start.train.counts(),
-            validation_images=len(start.val),
-            best=self.log.best(),
+            accuracy=self._accuracy(),
         )
+
+    def _accuracy(self) -> str:
+        """A sentence for the card."""
+        return validated(self.log.best(), len(self.start.val))
 
     def _write(self, name: str, text: str) -> None:
         # Names of files may hold lone surrogates, which UTF-8 can't encode.
@@ -305,7 +327,7 @@ class Run:
 
 def has_state(folder: Path) -> bool:
     """Whether the folder holds a run that can be resumed."""
-    return (folder / "state" / STATE_FILE).is_file()
+    return (folder / "state" / STATE_FILE).is_file() or (folder / FOLDS).is_dir()
 
 
 def _first_difference(

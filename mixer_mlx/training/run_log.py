@@ -35,6 +35,7 @@ class Best:
     epoch: int
     weights: str
     metrics: Mapping[str, float]
+    step: int = 0
 
     @property
     def where(self) -> str:
@@ -97,7 +98,8 @@ class Log:
         for line in reversed(self.lines):
             if line["event"] == "epoch" and line["best"]:
                 weights = str(line["best"])
-                return Best(int(str(line["epoch"])), weights, line[weights])  # type: ignore[arg-type]
+                epoch, step = int(str(line["epoch"])), int(str(line["step"]))
+                return Best(epoch, weights, line[weights], step)  # type: ignore[arg-type]
         return None
 
     def draw_grown(self, path: Path) -> None:

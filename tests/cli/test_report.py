@@ -110,7 +110,8 @@ def test_a_run_without_a_report_and_what_is_said_of_its_classes(  # type: ignore
     for name, count in (("few", 4), ("many", 60)):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(count):
-            Image.new("RGB", (32, 32), (i, 4 * i, 90)).save(tmp_path / f"data/{name}/{i}.png")
+            colour = (i, 4 * i, 90 + count)
+            Image.new("RGB", (32, 32), colour).save(tmp_path / f"data/{name}/{i}.png")
     command = ("fine-tune", tmp_path / "data", "-m", "cifar10", "--steps", 1, "-b", 4)
     run = mixer(*command, "-o", tmp_path / "run", "--no-report")
     assert run.code == 0, run.err
