@@ -16,7 +16,7 @@ from typing import Any
 import harness
 from harness import HERE, BenchmarkError, NotInstalledError, Row, Worker, say
 
-from mixer_mlx.runtime.threads import cores
+from mixer_mlx.runtime.machine import cores
 
 RESULTS = HERE / "results"
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast, get_args
 from mixer_mlx.choices import Device, DType
 from mixer_mlx.errors import BackendError
 
+from . import machine
 from .openblas import MISSING, OFF, prepare
-from .threads import cores
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -120,7 +120,7 @@ def describe() -> dict[str, object]:
         "device_name": mx.device_info(default).get("device_name"),
         "devices": [kind.name for kind in mx.DeviceType if mx.is_available(kind)],
         "default_dtype": dtype_name(default_dtype(default)),
-        "cores": cores(),
+        "cores": machine.cores(),
         **{name: round(size / 2**30, 1) for name, size in _memory(default).items()},
         "blas": {
             "library": prepared.openblas or "MLX's own",
@@ -153,7 +153,7 @@ def _memory(device: mx.Device) -> dict[str, int]:
     import mlx.core as mx
 
     info = mx.device_info(device)
-    bytes_of = {"memory_gb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
+    bytes_of = {"memory_gb": machine.memory_bytes()}
     for key in ("total_memory", "max_recommended_working_set_size"):
         if key in info and gpu_is_default():
             bytes_of["gpu_memory_gb"] = int(info[key])

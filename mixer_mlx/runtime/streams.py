@@ -18,7 +18,7 @@ import mlx.core as mx
 from mixer_mlx.config import MixerConfig
 
 from . import openblas
-from .threads import cores
+from .machine import cores
 from .tuning import MATMUL_COST, MAX_PART, MAX_STREAMS
 
 Part: TypeAlias = tuple[int, int]

@@ -1,22 +1,15 @@
 """`map` in threads, in order."""
 
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Thread, current_thread
 from typing import TypeVar
 
+from .machine import cores
+
 Item = TypeVar("Item")
 Output = TypeVar("Output")
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 _workers: int | None = None

@@ -41,9 +41,9 @@ Chosen, not measured."""
 
 
 def decode_bytes(memory: int) -> int:
-    """Memory for all images being decoded, of the machine's; a larger image is decoded alone.
+    """Memory for all images being decoded, of what the process may use; a larger image is alone.
 
-    An eighth, at least 512 MiB and at most 4 GiB: on a Mac with 8 GB five 48-megapixel photos, and
-    enough for the threads of the largest. Chosen, not measured.
+    A quarter, at most 8 GiB: in 8 GB ten 24-megapixel HEICs at once, and one in a container's
+    1 GiB. Chosen so that the cores of a Mac have work, with room for the model and the system.
     """
-    return min(max(memory // 8, 2**29), 2**32)
+    return min(memory // 4, 2**33)

@@ -11,9 +11,11 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -330,15 +332,15 @@ def test_reduced_jpegs_stay_within_3(
     sizes = []
     fit = Preprocess._fit
 
-    def spy(self: Preprocess, image: Image.Image) -> Image.Image:
+    def spy(self: Preprocess, image: Image.Image, *, exact: bool) -> Image.Image:
         sizes.append(image.size)
-        return fit(self, image)
+        return fit(self, image, exact=exact)
 
     monkeypatch.setattr(Preprocess, "_fit", spy)
     preprocess = Preprocess((size, size), crop_pct=1.0, interpolation=interpolation)
     for data in (photo(cat, ("quality", 90), ("subsampling", subsampling)), smooth()):
         with Image.open(io.BytesIO(data)) as image:
-            full = preprocess(image.convert("RGB")).astype(int)
+            full = preprocess(image.convert("RGB"), exact=True).astype(int)
         reduced = preprocess(io.BytesIO(data))
         assert sizes[-2:] == [(1600, 1200), (1600 // scale, 1200 // scale)]
         assert abs(reduced - full).max() <= 3
@@ -416,9 +418,46 @@ def test_memory_is_lent_to_threads() -> None:
 
 
 def test_room_grows_with_the_machine() -> None:
-    """A pixel takes four bytes in Pillow; iPhones make photos of 48 megapixels."""
-    photo = 4 * 8064 * 6048
-    assert [decode_bytes(gib * 2**30) // photo for gib in (2, 4, 8, 16, 512)] == [2, 2, 5, 11, 22]
+    """24-megapixel HEICs at once: one in a small container, and work for every core of a Mac."""
+    photo = 8 * 24_500_000
+    assert [decode_bytes(gib * 2**30) // photo for gib in (1, 8, 16, 24, 64)] == [1, 10, 21, 32, 43]
+
+
+@pytest.mark.parametrize(("file_format", "per_pixel"), [("PNG", 4), ("TIFF", 8), ("WEBP", 16)])
+def test_at_most_as_many_are_decoded_as_have_room(
+    file_format: str, per_pixel: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for two of 24 x 16 pixels, and eight threads that want it."""
+    monkeypatch.setattr(decode_module, "_BUDGET", decode_module._Budget(2 * per_pixel * 24 * 16))
+    data, lock, inside, most = saved(noise(), file_format), threading.Lock(), [], []
+    to_rgb = decode_module.to_rgb
+
+    def counted(image: Image.Image) -> Image.Image:
+        with lock:
+            inside.append(image)
+            most.append(len(inside))
+        time.sleep(0.01)
+        made = to_rgb(image)
+        with lock:
+            inside.pop()
+        return made
+
+    monkeypatch.setattr(decode_module, "to_rgb", counted)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [data] * 24))
+    assert max(most) == 2
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_large_images_are_averaged_within_1(interpolation: str, cat: Path) -> None:
+    """Those 16 times as large or more, unless `exact`."""
+    preprocess = Preprocess((32, 32), interpolation=interpolation)  # type: ignore[arg-type]
+    with Image.open(cat) as image:
+        photo = image.convert("RGB").resize((1600, 1200), Image.Resampling.BICUBIC)
+    full, averaged = (preprocess(photo, exact=exact).astype(int) for exact in (True, False))
+    plain = photo.resize((48, 36), Image.Resampling[interpolation.upper()]).crop((8, 2, 40, 34))
+    np.testing.assert_array_equal(full, np.asarray(plain))
+    assert 0 < abs(averaged - full).max() <= 1
 
 
 def test_decoding_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -791,9 +830,11 @@ def test_a_thread_of_a_image_takes_little_memory(
 ) -> None:
     sizes, resize = [], Image.Image.resize
 
-    def spy(self: Image.Image, size: tuple[int, int], *rest: object) -> Image.Image:
+    def spy(
+        self: Image.Image, size: tuple[int, int], *rest: object, **named: object
+    ) -> Image.Image:
         sizes.append(size[0] * size[1])
-        return resize(self, size, *rest)  # type: ignore[arg-type]
+        return resize(self, size, *rest, **named)  # type: ignore[arg-type]
 
     half = np.zeros((1, length, 3), np.uint8)
     half[:, length // 2 :] = 255
@@ -814,9 +855,11 @@ def test_squashing_a_thread_takes_little_memory(
     monkeypatch.setattr(image_module, "_HUGE_PIXELS", 2**20)
     sizes, resize = [], Image.Image.resize
 
-    def spy(self: Image.Image, size: tuple[int, int], *rest: object) -> Image.Image:
+    def spy(
+        self: Image.Image, size: tuple[int, int], *rest: object, **named: object
+    ) -> Image.Image:
         sizes.append(max(size[0] * self.height, size[0] * size[1]))  # rows first, as Pillow 12 does
-        return resize(self, size, *rest)  # type: ignore[arg-type]
+        return resize(self, size, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Image.Image, "resize", spy)
     assert Preprocess((32, 32), "squash", 1.0)(Image.new("RGB", size, (1, 2, 3))).max() == 3
