@@ -14,7 +14,7 @@ cache = typer.Typer(
 )
 
 
-@cache.command("list")
+@cache.command("list", short_help="List models and indexes, with their size.")
 def list_models(format: options.FormatOption = "table") -> None:
     """List converted models, and indexes of folders (`mixer nearest`), with their size on disk."""
     from mixer_mlx.convert.fetch import cache
@@ -47,7 +47,7 @@ def list_models(format: options.FormatOption = "table") -> None:
         output.say(f"The cache is empty ({cache.root()}).")
 
 
-@cache.command("remove")
+@cache.command("remove", short_help="Remove models, downloads and indexes.")
 def remove(
     models: Annotated[
         list[str] | None,
@@ -101,7 +101,7 @@ def _kept_as(model: str, known: set[str], folders: set[str]) -> str:
         return model
 
 
-@cache.command("verify")
+@cache.command("verify", short_help="Verify checksums of all models.")
 def verify() -> None:
     """Verify checksums of all converted models."""
     from mixer_mlx.convert.fetch import cache

@@ -57,12 +57,12 @@ def explain(
     dtype: options.DTypeOption = None,
     device: options.DeviceOption = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Ignore EXIF orientation, as in `mixer predict`.")
+        bool, typer.Option("--exact", help="Ignore EXIF orientation, as `mixer predict --exact` does.")
     ] = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show which parts of an image speak for a class, and how good that answer is.
+    """Show which parts of an image speak for a class, and score the map.
 
     The insertion and deletion scores measure the map: the mean probability of the class while the
     map's best patches are shown first (higher is better), or hidden first (lower is better). Beside

@@ -34,7 +34,7 @@ class FewShotOptions:
         typer.Option(
             "--shots",
             help="Training images of each class, e.g. 1,5,10; all means all of them. Default: "
-            "1,5,10,25 as far as there are so many.",
+            "1,5,10,25, up to the number of images.",
             metavar="N,N,...",
         ),
     ] = None

@@ -52,7 +52,7 @@ class NearestOptions:
         typer.Option(
             "-m",
             "--model",
-            help=f"{options.MODEL_HELP} Default: that of the file; for a folder as everywhere.",
+            help=f"{options.MODEL_HELP} Default: the file's; for a folder as in `mixer predict`.",
             metavar="MODEL",
         ),
     ] = None
@@ -87,7 +87,7 @@ class Found:
 
 @options.with_options(NearestOptions)
 def nearest(asked: NearestOptions) -> None:
-    """Find the images that are most like others, by their features.
+    """Find the images most like each query, by their features.
 
     The index of a folder is kept in the cache; later calls compute only what has changed. A query
     that can't be read is reported and skipped; the exit code is then 1.

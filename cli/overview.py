@@ -110,6 +110,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "cache": (
             "downloaded and converted models",
             "mixer cache list",
+            "mixer cache remove mixer_b16_224.sam",
         ),
         "env": (
             "versions and performance tips",

@@ -30,8 +30,8 @@ def resize(
 ) -> None:
     """Make a trained model take larger images.
 
-    By the paper's appendix C: the token-mixing matrices become block-diagonal, with copies of the
-    trained ones.
+    The token-mixing matrices become block-diagonal, with copies of the trained ones (the paper's
+    appendix C).
     """
     size = options.parse_image_size(image_size)
     from mixer_mlx.convert import resize as run

@@ -35,7 +35,8 @@ def train(
 
     RUN gets the log, curves, a report, and best/ and last/ as models; -m RUN uses the best. Ctrl-C
     saves the state, and --resume continues. For a dataset of a million images use --recipe
-    paper-imagenet, for ten million paper-imagenet21k.
+    paper-imagenet, for ten million paper-imagenet21k. An option without a default has the
+    recipe's, which --show-recipe prints.
     """
     chosen = asked.chosen()
     if (variant is None) == (like is None) and not asked.show_recipe:
@@ -105,7 +106,8 @@ def fine_tune(
     """Fine-tune a model on your own photos, in one folder per class.
 
     RUN gets the log, curves, a report, and best/ and last/ as models; -m RUN uses the best. Ctrl-C
-    saves the state, and --resume continues.
+    saves the state, and --resume continues. An option without a default has the recipe's, which
+    --show-recipe prints.
     """
     chosen = asked.chosen(
         freeze="backbone" if freeze_backbone else None,
