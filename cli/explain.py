@@ -57,7 +57,7 @@ def explain(
     dtype: options.DTypeOption = None,
     device: options.DeviceOption = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Ignore EXIF orientation, as `mixer predict --exact` does.")
+        bool, typer.Option("--exact", help="Ignore EXIF orientation, as in `predict --exact`.")
     ] = False,
     force: options.Force = False,
     quiet: options.Quiet = False,

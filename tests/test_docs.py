@@ -141,7 +141,7 @@ def test_readme_quotes_the_tutorial_and_check() -> None:
     quoted = readme.split("<!-- from the tutorial -->\n")[1].split("<!-- end of")[0]
     check, *blocks = re.split(r"\n(?=    \$ )", quoted.rstrip("\n"))
     tutorial = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert f"{block.rstrip()}\n" in tutorial, "quote docs/tutorial.md"
     command, *lines = textwrap.dedent(check).rstrip("\n").split("\n")
