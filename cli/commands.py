@@ -28,7 +28,7 @@ _COMMANDS = {
     "convert": ("convert", "Convert published weights to a model folder."),
     "export": ("export", "Export a model to timm, JAX, ONNX, Core ML or a page."),
     "upload": ("upload", "Upload a model to the Hugging Face Hub."),
-    "fuse": ("fuse", "Make a model of adapters and their base."),
+    "fuse": ("fuse", "Merge LoRA adapters into their base model."),
     "resize": ("resize", "Make a trained model take larger images."),
     "models": ("info", "List the published models."),
     "cache": ("cache", "List, verify or remove converted models and indexes on disk."),

@@ -20,9 +20,9 @@ def fuse(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make an ordinary model of LoRA adapters and the model that they were trained from.
+    """Merge LoRA adapters into the model that they were trained from.
 
-    The result needs neither any more. RUN itself works as -m, too, as long as that model exists.
+    OUT is an ordinary model folder. RUN also works as -m, as long as that model exists.
     """
     from mixer_mlx.convert import fuse as run_fuse
 

@@ -94,7 +94,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "mixer upload my-run user/repo",
         ),
         "fuse": (
-            "make LoRA adapters a model",
+            "merge LoRA adapters",
             "mixer fuse my-run my-model",
         ),
         "resize": (

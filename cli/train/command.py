@@ -88,7 +88,7 @@ def fine_tune(
             "--lora-rank",
             min=1,
             max=4096,
-            help="Train the head and adapters of rank R only (LoRA), e.g. 8: less memory for a "
+            help="Train the head and LoRA adapters of rank R only, e.g. 8: less memory for a "
             "large model, and a small file.",
             metavar="R",
         ),
@@ -98,7 +98,7 @@ def fine_tune(
         typer.Option(
             "--lora-scale",
             min=0,
-            help="With --lora-rank: factor of what adapters add.",
+            help="With --lora-rank: factor on the adapters' output.",
             metavar="X",
         ),
     ] = None,

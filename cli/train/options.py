@@ -191,7 +191,7 @@ class TrainingOptions:
             "--folds",
             min=2,
             max=100,
-            help="Cross-validate: train K models, each validated on another part of the images, "
+            help="Cross-validate: train K models, each validated on another K-th of the images, "
             "then one on all.",
             metavar="K",
         ),
