@@ -98,7 +98,7 @@ def fine_tune(
         typer.Option(
             "--lora-scale",
             min=0,
-            help="With --lora-rank: factor on the adapters' output.",
+            help="With --lora-rank: factor on the adapters' output; 20 by default.",
             metavar="X",
         ),
     ] = None,
