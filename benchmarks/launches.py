@@ -13,8 +13,8 @@ They were read in MLX at commit 846d1762, in `mlx/backend/metal/` and `mlx/backe
 - A fused chain is one kernel (compiled.cpp). So is any other element-wise operation, cast, softmax,
   logsumexp, argmax and gather, and a sort of up to 2048 numbers a row (sort.cpp).
 - Concatenating and stacking copy each part (slicing.cpp).
-- LayerNorm is one kernel; its derivative is one, and a sum each for weights and biases
-  (normalization.cpp).
+- LayerNorm is one kernel; its derivative is one, and a sum each for weights and biases, if it has
+  them (normalization.cpp).
 - A sum is one kernel, or two: of more than 4096 numbers into one, or of more than 256 rows into
   fewer than 32,768 columns (reduce.cpp).
 - A matrix product is one kernel, or two if K is split: without batches, with K at least 128, M and
@@ -56,8 +56,9 @@ VIEWS = RESHAPES | {
     *("Broadcast", "BroadcastAxes", "Copy", "CustomTransforms", "Depends", "ExpandDims"),
     *("Slice", "Split", "Squeeze", "StopGradient", "Transpose"),
 }
-NORM, NORM_GRADIENT = "CumSum", "CumProd"
-"""They stand in for LayerNorm, which MLX takes apart on the CPU, and for its derivative."""
+NORM, NORM_GRADIENT, WEIGHT_GRADIENT = "CumSum", "CumProd", "CumMax"
+"""They stand in for LayerNorm, which MLX takes apart on the CPU, for its derivative, and for the
+sum that this takes for weights or biases."""
 
 
 @dataclass
@@ -106,18 +107,20 @@ def _count(config: MixerConfig, batch: int, dtype: str, *, training: bool) -> Co
         found["copies"] += node.copies()
         if node.name not in VIEWS | {"Concatenate"}:
             found[kind(node.name)] += 1
-    found["LayerNorm's derivative"] *= 3
     found["products in two steps"] = sum(
         splits_k(*sizes) for sizes in products(config, batch, training=training)
     )
-    found["sums in two steps"] = second_passes(config, batch) if training else 0
+    sums = sum(node.name == WEIGHT_GRADIENT for node in nodes)
+    found["sums in two steps"] = second_passes(config, batch, sums) if training else 0
     return found
 
 
 def kind(name: str) -> str:
     """How an operation is called in the table."""
-    if name in (NORM, NORM_GRADIENT):
-        return "LayerNorm" if name == NORM else "LayerNorm's derivative"
+    if name == NORM:
+        return "LayerNorm"
+    if name in (NORM_GRADIENT, WEIGHT_GRADIENT):
+        return "LayerNorm's derivative"
     if name in ("Matmul", "AddMM"):
         return "products"
     if name == "Reduce" or name == "Sum":
@@ -156,9 +159,8 @@ def splits_k(batches: int, M: int, N: int, K: int) -> bool:
     return batches == 1 and min(M, N) > 1 and tiles <= 1024 and max(128, M, N) <= K
 
 
-def second_passes(config: MixerConfig, batch: int) -> int:
+def second_passes(config: MixerConfig, batch: int, norms: int) -> int:
     """The sums of a training step that take a second kernel: of layer norms, and of the norm."""
-    norms = 2 * (2 * config.num_blocks + 1)
     return (norms if batch * config.num_tokens > 256 else 0) + 2
 
 
@@ -211,21 +213,29 @@ def as_on_a_gpu() -> Iterator[None]:
         patch(mixer_mlx.training.step, "gpu_is_default", lambda: True)
         patch(mixer_mlx.forward, "rounds", whole)
         patch(mixer_mlx.training.step, "rounds", whole)
-        patch(mx.fast, "layer_norm", lambda x, weight, bias, eps: layer_norm(x, weight, bias))
+        patch(mixer_mlx.training.network, "gpu_is_default", lambda: True)
+        patch(mixer_mlx.ops.norm, "gpu_is_default", lambda: True)
+        patch(mixer_mlx.ops.activations, "gpu_is_default", lambda: True)
+        patch(mx.fast, "layer_norm", layer_norm)
         yield
 
 
-@mx.custom_function
-def layer_norm(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    return mx.depends([mx.cumsum(x, axis=-1)], [weight, bias])[0]
+def layer_norm(x: mx.array, weight: mx.array | None, bias: mx.array | None, eps: float) -> mx.array:
+    """What stands in for `mx.fast.layer_norm`."""
+    given = [one for one in (weight, bias) if one is not None]
 
+    @mx.custom_function
+    def function(x: mx.array, *given: mx.array) -> mx.array:
+        return mx.depends([mx.cumsum(x, axis=-1)], list(given))[0]
 
-@layer_norm.vjp
-def _(primals: Any, cotangent: mx.array, _: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-    x, weight, _ = primals
-    gradient = mx.depends([mx.cumprod(cotangent, axis=-1)], [x, weight])[0]
-    row = gradient.reshape(-1, x.shape[-1])[:1].squeeze(0)
-    return gradient, row, row
+    @function.vjp
+    def _(primals: Any, cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
+        x, *given = primals if isinstance(primals, list | tuple) else [primals]
+        gradient = mx.depends([mx.cumprod(cotangent, axis=-1)], [x, *given])[0]
+        rows = [mx.depends([mx.cummax(one, axis=-1)], [gradient])[0] for one in given]
+        return (gradient, *rows)
+
+    return function(x, *given)
 
 
 def parse(outputs: list[mx.array]) -> list[Node]:

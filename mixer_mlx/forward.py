@@ -19,10 +19,15 @@ from mixer_mlx.data.batches import check_pixels
 from mixer_mlx.images.inputs import Given, ImageInput, ImagesInput, each
 from mixer_mlx.images.pillow import bare
 from mixer_mlx.images.preprocess import Preprocess, normalized
+from mixer_mlx.ops.activations import compiled_activations
 from mixer_mlx.runtime import worker
 from mixer_mlx.runtime.streams import Part, one_core_each, rounds, streams
 from mixer_mlx.runtime.threads import in_threads, workers
-from mixer_mlx.runtime.tuning import COMPILE_FORWARD_AFTER, COMPILE_FORWARD_FROM
+from mixer_mlx.runtime.tuning import (
+    COMPILE_FORWARD_AFTER,
+    COMPILE_FORWARD_BELOW,
+    COMPILE_FORWARD_FROM,
+)
 
 from .errors import CheckpointError, ImageError
 from .model import MlpMixer
@@ -217,6 +222,11 @@ class Forward:
         compiled = self._pays_off(len(pixels))
         if compiled and backend.gpu_is_default():
             return self._whole_of(finish)(mx.array(pixels))
+        if compiled and backend.worth_compiling(
+            self._model.config, len(pixels), COMPILE_FORWARD_BELOW
+        ):
+            with compiled_activations():
+                return _checked(self._in_parts(self._plain, pixels), finish)
         return _checked(self._in_parts(self._compiled if compiled else self._plain, pixels), finish)
 
     def _pays_off(self, size: int) -> bool:

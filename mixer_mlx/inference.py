@@ -30,15 +30,11 @@ def inference_form(model: MlpMixer) -> Callable[[mx.array], mx.array]:
 def lean_form(model: MlpMixer, x: mx.array) -> mx.array:
     """Normalised images (N, H, W, in) -> logits: those of `model(x)`, up to rounding.
 
-    On a GPU a Mixer's block has one kernel less. The last bias of its token mixing is the same for
-    all channels of a token, so that every later layer norm takes it out again. Without it, the skip
-    connection is the addend of the matrix product.
+    On a GPU a Mixer's block has one kernel less, see `MixerBlock.lean`.
     """
     if model.config.model_type != "mlp_mixer":
         return model(x)
     x = model.embed(x)
     for block in model.blocks:
-        mlp = block.token_mixing
-        x = mx.addmm(x, mlp.fc2.weight, mlp.hidden(block.norm1(x)))
-        x = x + block.channel_mixing(block.norm2(x))
+        x = block.lean(x)
     return model.classify(model.pool(x))

@@ -7,6 +7,7 @@ import mlx.nn as nn
 
 from mixer_mlx.ops.activations import ACTIVATIONS
 from mixer_mlx.ops.linear import over_channels, over_tokens
+from mixer_mlx.ops.norm import layer_norm
 
 
 class ChannelLinear(nn.Linear):
@@ -39,6 +40,13 @@ class TokenLinear(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         return over_tokens(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Over the last axis: (..., C) -> (..., C)."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class MlpBlock(nn.Module):

@@ -14,7 +14,7 @@ from mixer_mlx.ops.activations import ACTIVATIONS
 from mixer_mlx.ops.linear import affine
 
 from .config import MixerConfig
-from .layers import ChannelLinear, MlpBlock, TokenLinear
+from .layers import ChannelLinear, LayerNorm, MlpBlock, TokenLinear
 
 GATE_NORM_EPS = 1e-5
 """Of the layer norm inside gMLP's gate; timm gives it PyTorch's default."""
@@ -75,7 +75,7 @@ class SpatialGate(nn.Module):
 
     def __init__(self, num_tokens: int, dim: int):
         super().__init__()
-        self.norm = nn.LayerNorm(dim // 2, eps=GATE_NORM_EPS)
+        self.norm = LayerNorm(dim // 2, eps=GATE_NORM_EPS)
         self.proj = TokenLinear(num_tokens, num_tokens)
         self.proj.weight = 1e-6 * mx.random.normal((num_tokens, num_tokens))
         self.proj.bias = mx.ones(num_tokens)
@@ -94,7 +94,7 @@ class GMlpBlock(nn.Module):
     def __init__(self, config: MixerConfig):
         super().__init__()
         C, D = config.hidden_dim, config.channels_mlp_dim
-        self.norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
+        self.norm = LayerNorm(C, eps=config.layer_norm_eps)
         self.fc1 = ChannelLinear(C, D)
         self.gate = SpatialGate(config.num_tokens, D)
         self.fc2 = ChannelLinear(D // 2, C)
@@ -131,9 +131,9 @@ class GMixerBlock(nn.Module):
         super().__init__()
         S, C = config.num_tokens, config.hidden_dim
         act, eps = config.hidden_act, config.layer_norm_eps
-        self.norm1 = nn.LayerNorm(C, eps=eps)
+        self.norm1 = LayerNorm(C, eps=eps)
         self.token_mixing = GluBlock(TokenLinear, S, config.tokens_mlp_dim, act)
-        self.norm2 = nn.LayerNorm(C, eps=eps)
+        self.norm2 = LayerNorm(C, eps=eps)
         self.channel_mixing = GluBlock(ChannelLinear, C, config.channels_mlp_dim, act)
 
     def __call__(self, x: mx.array, keep: mx.array | None = None) -> mx.array:
@@ -155,4 +155,4 @@ def last_norm(config: MixerConfig) -> nn.Module:
     """The norm after the last block."""
     if config.model_type == "resmlp":
         return Affine(config.hidden_dim)
-    return nn.LayerNorm(config.hidden_dim, eps=config.layer_norm_eps)
+    return LayerNorm(config.hidden_dim, eps=config.layer_norm_eps)

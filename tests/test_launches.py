@@ -13,10 +13,10 @@ FORWARD = {
     "cifar10 1 float32": 93,
 }
 STEP = {
-    "B/16 1 float32": 656,
-    "B/16 32 float32": 686,
-    "B/16 32 float16": 721,
-    "cifar10 128 float32": 504,
+    "B/16 1 float32": 634,
+    "B/16 32 float32": 639,
+    "B/16 32 float16": 686,
+    "cifar10 128 float32": 473,
 }
 
 

@@ -1,4 +1,4 @@
-"""The model's operations: activations and linear maps with custom derivatives.
+"""The model's operations: activations, linear maps and layer norm with custom derivatives.
 
 Importing it gives MLX's CPU a fast BLAS (`runtime/openblas.py`).
 """

@@ -13,14 +13,19 @@ Both stay small, so nothing overflows. For a >= reach, u is 0 and the result exa
 `scripts/fit_gelu.py` computes the coefficients.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import mlx.core as mx
 
+from mixer_mlx.runtime.backend import gpu_is_default
 from mixer_mlx.runtime.tuning import COMPILE_GELU_FROM
 
 from .plain import plain
+
+_local = threading.local()
 
 
 class _Fit(NamedTuple):
@@ -87,6 +92,21 @@ def _slope(x: mx.array, cotangent: mx.array, fit: _Fit) -> mx.array:
     return y.astype(x.dtype)
 
 
+@contextmanager
+def compiled_activations() -> Iterator[None]:
+    """Within it, this thread's activations are compiled for arrays of any size."""
+    before = getattr(_local, "compiled", False)
+    _local.compiled = True
+    try:
+        yield
+    finally:
+        _local.compiled = before
+
+
+def _worth_compiling(x: mx.array) -> bool:
+    return gpu_is_default() or x.size >= COMPILE_GELU_FROM or getattr(_local, "compiled", False)
+
+
 def _compiled_where_worthwhile(
     formula: Callable[..., mx.array],
 ) -> Callable[..., mx.array]:
@@ -94,9 +114,7 @@ def _compiled_where_worthwhile(
     compiled = mx.compile(formula)
 
     def run(x: mx.array, *others: mx.array) -> mx.array:
-        on_gpu = mx.default_device().type == mx.DeviceType.gpu
-        chosen = compiled if on_gpu or x.size >= COMPILE_GELU_FROM else formula
-        return chosen(x, *others)
+        return (compiled if _worth_compiling(x) else formula)(x, *others)
 
     return run
 

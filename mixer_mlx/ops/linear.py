@@ -27,7 +27,7 @@ def _(
     x, weight, _bias = primals
     rows = ct.reshape(-1, ct.shape[-1])  # (N S, out)
     gradient = rows.T @ x.reshape(-1, x.shape[-1])
-    return ct @ weight, gradient, _sum_of_rows(rows)
+    return ct @ weight, gradient, sum_of_rows(rows)
 
 
 @mx.custom_function
@@ -73,10 +73,10 @@ def _(
 def _sum_of_products(ct: mx.array, x: mx.array) -> mx.array:
     """ct (N, out, C), x (N, in, C) -> (out, in), summed over N and C."""
     products = ct @ x.swapaxes(-1, -2)  # (N, out, in)
-    return _sum_of_rows(products.reshape(len(x), -1)).reshape(products.shape[1:])
+    return sum_of_rows(products.reshape(len(x), -1)).reshape(products.shape[1:])
 
 
-def _sum_of_rows(rows: mx.array) -> mx.array:
+def sum_of_rows(rows: mx.array) -> mx.array:
     """(R, K) -> (K,), as a matrix product: those add up in float32, without a float32 copy."""
     total = rows if len(rows) == 1 else mx.ones((1, len(rows)), rows.dtype) @ rows
     return total.squeeze(0)  # not [0], which is a kernel
@@ -87,7 +87,7 @@ def _sum_of_tokens(ct: mx.array) -> mx.array:
     N, out, C = ct.shape
     if ct.dtype == mx.float32:
         return ct.sum(axis=(0, 2))
-    return (_sum_of_rows(ct.reshape(N, -1)).reshape(out, C) @ mx.ones((C, 1), ct.dtype)).squeeze(1)
+    return (sum_of_rows(ct.reshape(N, -1)).reshape(out, C) @ mx.ones((C, 1), ct.dtype)).squeeze(1)
 
 
 @mx.custom_function

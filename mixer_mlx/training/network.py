@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.lora import add_adapters, has_adapters, is_thin
 from mixer_mlx.model import MlpMixer
+from mixer_mlx.runtime.backend import gpu_is_default
 
 from .optimizer import Weights
 from .recipe import Recipe
@@ -81,9 +82,15 @@ def forward(model: MlpMixer, x: mx.array, noise: Noise, *, checkpoint: bool) -> 
     """Normalised images (N, H, W, in) -> logits; without noise, the same as `model(x)`.
 
     `checkpoint`: only a block's input is kept, and the block is recomputed for its gradient.
+    On a GPU, biases without effect are left out, see `MixerBlock.lean`; their gradient is zero.
     """
     x = model.embed(x)
+    lean = gpu_is_default() and "depth" not in noise and not checkpoint
+    lean = lean and model.config.model_type == "mlp_mixer"
     for i, block in enumerate(model.blocks):
+        if lean:
+            x = block.lean(x)
+            continue
         keep = noise["depth"][i].astype(x.dtype) if "depth" in noise else None
         x = _recomputed(block, x, keep) if checkpoint else block(x, keep)
     pre_logits = model.pool(x)

@@ -6,7 +6,9 @@ import pytest
 from training.synthetic import CONFIG, tiny_model
 
 from mixer_mlx import MixerConfig, MlpMixer
+from mixer_mlx.training import network
 from mixer_mlx.training.network import draw, forward, part, put, trained_names, weights_of
+from mixer_mlx.training.optimizer import Weights
 from mixer_mlx.training.recipe import Recipe
 
 X = mx.array(np.random.default_rng(0).normal(size=(3, 8, 12, 3)).astype(np.float32))
@@ -117,3 +119,23 @@ def test_trained_names() -> None:
     assert set(names) - all_blocks == {"stem.weight", "stem.bias"}
     headless: MixerConfig = DEEP.replace(num_classes=0)
     assert not trained_names(headless, recipe(freeze="backbone"), ["norm.weight"])
+
+
+def test_a_gpus_form_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+
+    def loss(weights: Weights) -> mx.array:
+        put(model, weights)
+        return forward(model, X, {}, checkpoint=False).square().sum()
+
+    weights = weights_of(model)
+    expected = mx.grad(loss)(weights)
+    monkeypatch.setattr(network, "gpu_is_default", lambda: True)
+    found = mx.grad(loss)(weights)
+    for name, gradient in expected.items():
+        if name.endswith("token_mixing.fc2.bias"):
+            assert not found[name].any().item()
+            assert mx.abs(gradient).max() < 1e-4
+        else:
+            off = mx.abs(found[name] - gradient).max() / mx.abs(gradient).max()
+            assert off.item() < 1e-4, name
