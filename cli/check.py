@@ -219,6 +219,7 @@ def _table(
     data: str, root: Path, scan: "Scan", findings: "list[Finding]", curve: "list[ShotResult]"
 ) -> Iterator[str]:
     from mixer_mlx.analysis.check import KINDS
+    from mixer_mlx.analysis.interval import with_interval
 
     yield output.printable(f"{data}: {len(scan.entries):,} images") + "\n\n"
     yield output.columns(list(_class_rows(scan))) + "\n"
@@ -238,7 +239,7 @@ def _table(
             yield "no serious problems found\n"
     if curve:
         yield "\nimages of each class, and a linear classifier's accuracy:\n"
-        rows = [{**_point(one), "accuracy": f"{one.mean:.1%}"} for one in curve]
+        rows = [{**_point(one), "accuracy": with_interval(one.mean, one.tested)} for one in curve]
         yield output.table(rows)
 
 

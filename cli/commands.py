@@ -21,6 +21,7 @@ _COMMANDS = {
     "fine-tune": ("train.command", "Fine-tune a model on your own photos."),
     "train": ("train.command", "Train a model from scratch."),
     "evaluate": ("evaluate", "Measure accuracy on labelled images."),
+    "report": ("report", "Write a run's report anew."),
     "explain": ("explain", "Show which parts of an image speak for a class."),
     "visualize": ("visualize", "Draw what a model's units look like."),
     "info": ("info", "Show what is known of a model."),

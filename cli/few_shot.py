@@ -202,11 +202,16 @@ def _possible(train: "Labelled") -> "tuple[int | None, ...]":
 
 
 def _row(one: "ShotResult", asked: FewShotOptions) -> dict[str, object]:
+    from mixer_mlx.analysis.interval import wilson, with_interval
+
     row: dict[str, object] = {"shots": one.shots or "all", "images": one.images}
     if asked.format == "table":
         spread = f"{one.spread:.1%}" if len(one.accuracies) > 1 else ""
-        return row | {"accuracy": f"{one.mean:.1%}", "spread": spread, "l2": f"{asked.l2:g}"}
-    row |= {"accuracy": one.mean, "spread": one.spread, "l2": asked.l2}
+        accuracy = with_interval(one.mean, one.tested)
+        return row | {"accuracy": accuracy, "spread": spread, "l2": f"{asked.l2:g}"}
+    low, high = wilson(one.mean * one.tested, one.tested)
+    row |= {"accuracy": one.mean, "accuracy_low": low, "accuracy_high": high}
+    row |= {"spread": one.spread, "l2": asked.l2}
     return row | ({"accuracies": list(one.accuracies)} if asked.format == "json" else {})
 
 

@@ -56,6 +56,11 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "mixer evaluate photos/ -m my-model",
             "mixer evaluate photos/ -m my-model --report report.html",
         ),
+        "report": (
+            "write a run's report anew",
+            "mixer report my-run",
+            "mixer report my-run --data photos/ -o report.html",
+        ),
         "explain": (
             "show what speaks for its class",
             "mixer explain photo.jpg -o why.png",

@@ -21,6 +21,8 @@ OTHER = {
     "runtime.tuning.MAX_PART",
     "runtime.tuning.MAX_STREAMS",
     "runtime.tuning.MAX_TRAINING_PART",
+    "analysis.certainty.MAX_DOUBTS",
+    "analysis.report.MAX_CLASSES",
     "analysis.report.MAX_PAIRS",
     "convert.export.card.MAX_CLASSES",
     "convert.export.webpage.MAX_BYTES",

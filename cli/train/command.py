@@ -102,6 +102,14 @@ def fine_tune(
             metavar="X",
         ),
     ] = None,
+    learning_curve: Annotated[
+        bool,
+        typer.Option(
+            "--learning-curve",
+            help="First measure the accuracy with 25, 50 and 100 % of the training images, by a "
+            "linear classifier, and say whether more photos would help.",
+        ),
+    ] = False,
 ) -> None:
     """Fine-tune a model on your own photos, in one folder per class.
 
@@ -125,11 +133,21 @@ def fine_tune(
             trained = open_model(model, dtype="float32", listener=listener)
         return adapted(trained.model, trained.info, classes, recipe, size)
 
-    _train("fine-tune", asked, chosen, build, model)
+    _train("fine-tune", asked, chosen, build, model, curve=learning_curve)
 
 
 def _train(
-    command: str, asked: TrainingOptions, recipe: "Recipe", build: run.Build, origin: str
+    command: str,
+    asked: TrainingOptions,
+    recipe: "Recipe",
+    build: run.Build,
+    origin: str,
+    *,
+    curve: bool = False,
 ) -> None:
-    way = folds.train if asked.folds else run.train
-    way(command, asked, recipe, build, origin)
+    if curve and (asked.folds or asked.is_dry_run):
+        raise typer.BadParameter("--learning-curve measures one run; omit --folds, --plan, etc.")
+    if asked.folds:
+        folds.train(command, asked, recipe, build, origin)
+    else:
+        run.train(command, asked, recipe, build, origin, curve=curve)

@@ -289,6 +289,16 @@ class TrainingOptions:
         given["patience"] = False if self.patience == 0 else self.patience
         return recipe.replace(**{k: v for k, v in given.items() if v is not None})
 
+    def where(self) -> dict[str, str | None]:
+        """Where the images are, for `mixer report`."""
+        return {
+            "data": str(Path(self.data).absolute()) if Path(self.data).exists() else self.data,
+            "train_split": self.train_split,
+            "val_split": self.val_split,
+            "image_column": self.image_column,
+            "label_column": self.label_column,
+        }
+
     def datasets(self, seed: int, hold: "Hold") -> "tuple[Dataset, Dataset]":
         """Training and validation images; `hold` chooses the latter without a split for them."""
         return options.read_splits(

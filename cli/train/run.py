@@ -14,6 +14,7 @@ from mixer_mlx.errors import ConfigError, ImageError
 from ..terminal import output, sheet
 from ..terminal.progress import bar
 from ..terminal.ranks import joined, refuse_several
+from .curve import show_curve
 from .dry_run import check_plot, find_rate, write_preview
 from .follow import follow
 from .options import TrainingOptions, show_recipe
@@ -37,9 +38,18 @@ Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
 
 
 def train(
-    command: str, asked: TrainingOptions, recipe: "Recipe", build: Build, origin: str
+    command: str,
+    asked: TrainingOptions,
+    recipe: "Recipe",
+    build: Build,
+    origin: str,
+    *,
+    curve: bool = False,
 ) -> None:
-    """Train the model of `build` on the images in `asked.data`, or do a dry run."""
+    """Train the model of `build` on the images in `asked.data`, or do a dry run.
+
+    `curve`: with a learning curve.
+    """
     if asked.show_recipe:
         show_recipe(asked.recipe, recipe)
         return
@@ -51,7 +61,7 @@ def train(
     ) as ranks:
         if ranks.rank:
             asked = replace(asked, quiet=True, report_to=None)
-        _train(command, asked, recipe, build, origin, ranks)
+        _train(command, asked, recipe, build, origin, ranks, curve=curve)
 
 
 def _train(
@@ -61,6 +71,8 @@ def _train(
     build: Build,
     origin: str,
     ranks: "Ranks",
+    *,
+    curve: bool,
 ) -> None:
     check(asked)
     splitter = Splitter(asked, ranks)
@@ -74,7 +86,7 @@ def _train(
         _dry_run(asked, made)
         return
     start = replace(made.start, val_fraction=fraction, part=part)
-    _run(replace(made, start=start), asked, ranks)
+    _run(replace(made, start=start), asked, ranks, curve=curve)
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ def prepared(
     validate = prepare.validation(val, info, recipe.batch_size, on_unreadable, ranks)
     base = _base(origin, model) if recipe.lora_rank else None
     start = Start(command, recipe, asked.recipe, info, train, val, origin, base=base)
+    start = replace(start, data=asked.where())
     return Prepared(start, model, batches, validate if len(val) else None)
 
 
@@ -159,21 +172,23 @@ def _dry_run(asked: TrainingOptions, made: Prepared) -> None:
         _print_plan(prepare.plan(made.model, info.preprocess, recipe, total))
 
 
-def _run(made: Prepared, asked: TrainingOptions, ranks: "Ranks") -> None:
+def _run(made: Prepared, asked: TrainingOptions, ranks: "Ranks", *, curve: bool) -> None:
     """Begin the run or resume it, on all `ranks`."""
     from mixer_mlx.training.run import Run
 
     folder = asked.out or free_folder(asked.data)
     run = Run(folder, made.start, report=asked.report, calibrate=asked.calibrate)
     with run.locked() if ranks.rank == 0 else nullcontext():
-        trained = run_locked(run, asked, made, ranks)
+        trained = run_locked(run, asked, made, ranks, curve=curve)
         if ranks.rank == 0 and not trained:
             say_finished(run)
         elif not asked.quiet:
             _say_done(run)
 
 
-def run_locked(run: "Run", asked: TrainingOptions, made: Prepared, ranks: "Ranks") -> bool:
+def run_locked(
+    run: "Run", asked: TrainingOptions, made: Prepared, ranks: "Ranks", *, curve: bool = False
+) -> bool:
     """Train, from the start or from what is saved; False if the run was complete."""
     start = run.start
     if ranks.size > 1:
@@ -189,6 +204,8 @@ def run_locked(run: "Run", asked: TrainingOptions, made: Prepared, ranks: "Ranks
             output.say(f"The run goes to {run.folder} (-o).")
     if ranks.broadcast(bool(state and state.progress.end and run.complete())):
         return False
+    if curve and state is None and ranks.rank == 0:
+        show_curve(run, made)
     fit_run(run, asked, made, state, ranks)
     return True
 

@@ -1,5 +1,6 @@
 """The report's sections on how far its numbers can be trusted, each with what to do about it."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ import numpy as np
 from mixer_mlx.calibration import Bin, Calibration, ece, reliability
 from mixer_mlx.markup import text
 
+from .doubts import DOUBTFUL
 from .evaluate import Outcome
 
 WELL_CALIBRATED = 0.05
@@ -119,3 +121,33 @@ def classes_advice(labels: Sequence[str], outcomes: Sequence[Outcome]) -> str:
         f"<p>The weakest class is <em>{text(labels[weakest])}</em>, with {right[weakest]} of "
         f"{total[weakest]} images right: add training images of it first.</p>"
     )
+
+
+MAX_DOUBTS = 10
+
+
+def labels_advice(labels: Sequence[str], outcomes: Sequence[Outcome]) -> str:
+    """Images whose label the model takes for hardly possible, by pairs of classes, as a list."""
+    doubted = Counter(
+        (o.target, o.predicted) for o in outcomes if not o.right and o.loss > -math.log(DOUBTFUL)
+    )
+    if not doubted:
+        return (
+            f"<p>The model gives every image's label {DOUBTFUL:.0%} or more: no label is worth "
+            "checking for this reason.</p>"
+        )
+    lines = "".join(
+        f"<li>{_photos(count)} in <em>{text(labels[a])}</em> {'look' if count > 1 else 'looks'} "
+        f"like <em>{text(labels[b])}</em></li>"
+        for (a, b), count in doubted.most_common(MAX_DOUBTS)
+    )
+    rest = len(doubted) - MAX_DOUBTS
+    more = f"<p>And {rest:,} other pairs of classes.</p>" if rest > 0 else ""
+    return (
+        f"<p>The model gives these labels less than {DOUBTFUL:.0%}: check them, since either the "
+        f"label is wrong or the model is.</p><ul>{lines}</ul>{more}"
+    )
+
+
+def _photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count:,} photos"

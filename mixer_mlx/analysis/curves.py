@@ -49,7 +49,7 @@ def shots_panel(title: str, results: Sequence[ShotResult]) -> Panel:
             points.append((place, 100 * value))
     if all(len(one.accuracies) == 1 for one in results):
         curves = {"accuracy": curves["mean"]}
-    names = {float(place): str(one.shots or "all") for place, one in enumerate(results)}
+    names = {float(place): one.name for place, one in enumerate(results)}
     return Panel(f"{title}: accuracy (%) by images of each class", curves, x_labels=names)
 
 

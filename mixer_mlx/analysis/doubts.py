@@ -15,7 +15,7 @@ from mixer_mlx.data.dataset import by_name, held_out
 from mixer_mlx.features import probe
 from mixer_mlx.features.dataset import Labelled, embedded
 from mixer_mlx.features.embed import Embedder
-from mixer_mlx.features.few_shot import ShotResult, few_shot
+from mixer_mlx.features.few_shot import ShotResult, Shots, few_shot
 from mixer_mlx.features.layout import WithLayout, split
 from mixer_mlx.features.neighbours import pairs
 from mixer_mlx.images.hashing import FLAT, joined
@@ -166,7 +166,7 @@ def curve_of(judged: Labelled) -> list[ShotResult]:
         for rows in (np.flatnonzero(~held), np.flatnonzero(held))
     )
     counts = np.bincount(train.labels)
-    shots: list[int | None] = [count for count in STEPS if count <= counts.min()]
+    shots: list[Shots] = [count for count in STEPS if count <= counts.min()]
     if counts.max() > STEPS[len(shots) - 1]:
         shots.append(None)
     return few_shot(train, test, shots)

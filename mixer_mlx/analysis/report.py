@@ -14,13 +14,15 @@ from PIL import Image
 from mixer_mlx.calibration import Calibration
 from mixer_mlx.data.loader import DecodedImages
 from mixer_mlx.data.read import Entry
+from mixer_mlx.features.few_shot import ShotResult
 from mixer_mlx.images.thumbnail import data_url, image_url, open_thumbnail
 from mixer_mlx.markup import text
 from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime.atomic import written_file
 from mixer_mlx.runtime.threads import in_threads, workers
 
-from .certainty import classes_advice, confusion_advice, reliability_section
+from .certainty import classes_advice, confusion_advice, labels_advice, reliability_section
+from .enough import curve_advice
 from .evaluate import Metrics, Outcome
 from .interval import in_per_cent, with_interval
 
@@ -50,6 +52,7 @@ thead th { color: var(--faint); vertical-align: bottom; border-bottom: 1px solid
   overflow: hidden; }
 .matrix tbody th { text-align: right; white-space: nowrap; }
 .classes td { text-align: right; }
+.classes td, .learning td { white-space: nowrap; }
 .classes .bar { position: relative; width: 14rem; text-align: left; }
 .bar i { position: absolute; left: 0; top: 15%; height: 70%; background: var(--bar); }
 .bar b { position: relative; font-weight: normal; }
@@ -74,6 +77,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 MATRIX_CLASSES = 30
 """With more classes, the most confused pairs replace the matrix."""
 MAX_PAIRS = 20
+MAX_CLASSES = 200
 MAX_WRONG = 24
 
 Maps = Mapping[int, Image.Image]
@@ -87,7 +91,8 @@ class Report:
     `facts` are rows of the summary, `details` longer texts with their own headings. `labels` names
     the model's outputs. `outcomes[i]` is the outcome for the image `entries[i]`. `curves` is a PNG.
     `maps[i]` is an image shown beside that image: why the model chose its answer. `calibration` is
-    the model's, `fitted_here` whether these images decided it.
+    the model's, `fitted_here` whether these images decided it. `cost` are rows of a table, `curve`
+    is the learning curve.
     """
 
     title: str
@@ -100,6 +105,8 @@ class Report:
     maps: Maps = field(default_factory=dict)
     calibration: Calibration | None = None
     fitted_here: bool = False
+    cost: Sequence[tuple[str, str]] = ()
+    curve: Sequence[ShotResult] = ()
 
 
 def describe(info: ModelInfo, metrics: Metrics, unreadable: int) -> list[tuple[str, str]]:
@@ -144,7 +151,10 @@ def page(report: Report, folder: Path) -> str:
             "Accuracy by class", classes_advice(report.labels, report.outcomes) + _classes(report)
         ),
         _section("Reliability", _reliability(report)),
+        _section("Labels in doubt", labels_advice(report.labels, report.outcomes)),
         _section("Worst mistakes", _most_wrong(report, folder)),
+        _section("More photos?", _learning(report.curve)) if report.curve else "",
+        _section("Cost", _cost(report.cost)) if report.cost else "",
         *(
             f"<details><summary>{text(k)}</summary><pre>{text(v)}</pre></details>"
             for k, v in report.details
@@ -181,6 +191,26 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 
 def _curves(png: bytes) -> str:
     return f'<img class="curves" alt="Loss and top-1 by step" src="{data_url("png", png)}">'
+
+
+def _learning(curve: Sequence[ShotResult]) -> str:
+    rows = [
+        f"<td>{one.name}</td><td>{one.images:,}</td><td>{with_interval(one.mean, one.tested)}</td>"
+        for one in curve
+    ]
+    note = (
+        f"<p>{curve_advice(curve)} Measured by a linear classifier on the features before "
+        "training.</p>"
+    )
+    return note + _table("learning", ["training images", "number", "accuracy"], rows)
+
+
+def _cost(rows: Sequence[tuple[str, str]]) -> str:
+    advice = (
+        "<p>If it took too long, freeze the backbone or take a smaller model; if memory was short, "
+        "compute each batch in parts (<code>--grad-accum</code>).</p>"
+    )
+    return advice + _facts(rows)
 
 
 def _confusion(report: Report) -> str:
@@ -245,9 +275,11 @@ def _classes(report: Report) -> str:
         f'<th scope="row">{text(report.labels[i])}</th><td>{total[i]}</td><td>{right[i]}</td>'
         f'<td class="bar"><i style="width:{100 * right[i] / total[i]:.1f}%"></i>'
         f"<b>{right[i] / total[i]:.1%}</b></td><td>{in_per_cent(right[i], total[i])}</td>"
-        for i in order
+        for i in order[:MAX_CLASSES]
     ]
-    return _table("classes", ["class", "images", "right", "accuracy", "95 % interval"], rows)
+    rest = len(order) - MAX_CLASSES
+    note = f"<p>The worst {MAX_CLASSES} of {len(order):,} classes:</p>" if rest > 0 else ""
+    return note + _table("classes", ["class", "images", "right", "accuracy", "95 % interval"], rows)
 
 
 def worst_mistakes(outcomes: Sequence[Outcome]) -> list[int]:
@@ -270,7 +302,8 @@ def _most_wrong(report: Report, folder: Path) -> str:
     figures = in_threads(lambda i: _figure(report, i, folder), worst, ahead=2 * workers())
     note = (
         f"<p>{wrong} of {len(report.outcomes)} images are misclassified; those with the "
-        "highest loss come first." + (_MAPS if report.maps else "") + "</p>"
+        "highest loss come first: if one is in the wrong class, move it; if several are of a kind, "
+        "add photos of it." + (_MAPS if report.maps else "") + "</p>"
     )
     return f'{note}\n<div class="wrong">\n' + "\n".join(figures) + "\n</div>"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import mlx.core as mx
 import numpy as np
@@ -18,19 +19,33 @@ from .probe import L2, Probe
 
 DEFAULT_SHOTS = (1, 5, 10, 25)
 
+Shots: TypeAlias = int | float | None
+
 
 @dataclass(frozen=True)
 class ShotResult:
-    """Accuracies (0 to 1) with `shots` examples of each class (None: all), one for each seed."""
+    """Accuracies (0 to 1) with `shots` examples of each class, one for each seed.
 
-    shots: int | None
+    `shots` None are all, a float is that fraction of each class. They were measured on `tested`
+    images, the training took `images`.
+    """
+
+    shots: Shots
     images: int
     accuracies: tuple[float, ...]
+    tested: int
 
     @property
     def mean(self) -> float:
         """Mean accuracy over the seeds."""
         return float(np.mean(self.accuracies))
+
+    @property
+    def name(self) -> str:
+        """Of the number of shots: "5", "25 %" or "all"."""
+        if self.shots is None:
+            return "all"
+        return str(self.shots) if isinstance(self.shots, int) else f"{self.shots:.0%}"
 
     @property
     def spread(self) -> float:
@@ -41,7 +56,7 @@ class ShotResult:
 def few_shot(
     train: Labelled,
     test: Labelled,
-    shots: Sequence[int | None] = DEFAULT_SHOTS,
+    shots: Sequence[Shots] = DEFAULT_SHOTS,
     *,
     seeds: int = 3,
     l2: float = L2,
@@ -56,9 +71,7 @@ def few_shot(
     return [_result(train, test, count, seeds if count else 1, l2) for count in shots]
 
 
-def _result(
-    train: Labelled, test: Labelled, shots: int | None, seeds: int, l2: float
-) -> ShotResult:
+def _result(train: Labelled, test: Labelled, shots: Shots, seeds: int, l2: float) -> ShotResult:
     if not len(test.labels):
         raise ConfigError("No validation image could be read; check them with `analysis.check`.")
     accuracies = []
@@ -67,14 +80,14 @@ def _result(
         fitted = _fit(train, rows, l2)
         right = fitted.scores(test.features).argmax(axis=1) == test.labels
         accuracies.append(float(right.mean()))
-    return ShotResult(shots, len(rows), tuple(accuracies))
+    return ShotResult(shots, len(rows), tuple(accuracies), len(test.labels))
 
 
-def check_shots(train: Labelled, shots: Sequence[int | None]) -> None:
+def check_shots(train: Labelled, shots: Sequence[Shots]) -> None:
     """Raise ConfigError for a class with fewer images than shots, or with none."""
     counts = np.bincount(train.labels, minlength=len(train.dataset.classes))
     least = int(counts.argmin())
-    most = max((count for count in shots if count), default=1)
+    most = max((count for count in shots if isinstance(count, int)), default=1)
     if counts[least] < most:
         name, few = train.dataset.names()[least], int(counts[least])
         if not few:
@@ -87,14 +100,19 @@ def check_shots(train: Labelled, shots: Sequence[int | None]) -> None:
         )
 
 
-def drawn(labels: NDArray[np.int32], classes: int, shots: int | None, seed: int) -> list[int]:
-    """Rows of `shots` random examples of each class, or all rows."""
+def drawn(labels: NDArray[np.int32], classes: int, shots: Shots, seed: int) -> list[int]:
+    """Rows of `shots` random examples of each class, or all rows.
+
+    Of a fraction at least one of each class.
+    """
     if shots is None:
         return list(range(len(labels)))
     rows: list[int] = []
     for label in range(classes):
         rng = np.random.default_rng([seed, label])
-        rows += rng.permutation(np.flatnonzero(labels == label))[:shots].tolist()
+        order = rng.permutation(np.flatnonzero(labels == label))
+        count = shots if isinstance(shots, int) else max(1, round(shots * len(order)))
+        rows += order[:count].tolist()
     return rows
 
 

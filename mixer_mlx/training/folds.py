@@ -1,6 +1,6 @@
 """Cross-validation: a run for each fold, judged on images that it hasn't seen, then one of all.
 
-    folds/1/         the first fold's run, without its models once it is judged
+    folds/1/         the first fold's run; once it is judged, logits.npz in place of its models
     out-of-fold.csv  each image's prediction by the model that hasn't seen it
     best/, last/     a model trained on all images
 
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -61,7 +62,7 @@ class Folds(Run):
         return range(1, (self.start.folds or 0) + 1)
 
     def complete(self) -> bool:
-        """Whether everything is written, and no fold's logits are left."""
+        """Whether everything is written."""
         return super().complete() and (self.folder / PREDICTIONS).exists()
 
     def datasets(self, number: int) -> tuple[Dataset, Dataset]:
@@ -155,10 +156,20 @@ class Folds(Run):
         results = replace(results, info=info)
         self._write_predictions(results)
         if self.report:
-            facts = [("accuracy", self._accuracy()), *self._facts("weights trained on all images")]
-            write_report(self.folder, results, self.start.recipe, facts)
+            self._report(results)
+
+    def write_report(self, path: Path, base: MlpMixer | None = None) -> None:
+        """Write the report of a run that is complete. Raises MixerError."""
         for number in self.numbers:
-            (self.folder / FOLDS / str(number) / _LOGITS).unlink()
+            if not self.is_judged(number):
+                raise TrainingError(f"Fold {number} of {self.folder} isn't done; resume the run.")
+        info = checkpoint.read_info(self.folder / "best")
+        self._report(replace(self._results, info=info), path)
+
+    def _report(self, results: Results, path: Path | None = None) -> None:
+        facts = [("accuracy", self._accuracy()), *self._facts()]
+        cost = self.log.cost(self.start.recipe.batch_size)
+        write_report(self.folder, results, self.start.recipe, facts, cost, path)
 
     def _write_predictions(self, results: Results) -> None:
         whole = self.start.train

@@ -4,8 +4,9 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -21,15 +22,18 @@ from mixer_mlx.classify import Classifier
 from mixer_mlx.config import MixerConfig
 from mixer_mlx.data.dataset import Dataset, Entry
 from mixer_mlx.data.loader import Batch, DecodedImages, EvaluationBatches
-from mixer_mlx.errors import ConfigError
+from mixer_mlx.errors import ConfigError, TrainingError
+from mixer_mlx.features.few_shot import ShotResult
 from mixer_mlx.labels import distinct
 from mixer_mlx.model import MlpMixer
 from mixer_mlx.model_info import ModelInfo
+from mixer_mlx.runtime.atomic import replacing_file
+from mixer_mlx.runtime.documents import read_json
 
 from .recipe import Recipe
 from .run_log import Best
 
-REPORT_FILE = "report.html"
+REPORT_FILE, CURVE_FILE = "report.html", "learning-curve.json"
 
 
 def card(
@@ -89,19 +93,22 @@ class Judged:
     """A run's best model and its logits for all validation images, which are decoded again.
 
     `logits` (N, classes), float32, without a temperature, and `labels` (N,). `base` is the model
-    that adapters in `folder` were trained from. Raises MixerError.
+    that adapters in `folder` were trained from. `info` has the temperature that the model has
+    already. Raises MixerError.
     """
 
-    def __init__(self, folder: Path, val: Dataset, batch_size: int, base: MlpMixer) -> None:
+    def __init__(self, folder: Path, val: Dataset, batch_size: int, base: MlpMixer | None) -> None:
         self.folder = folder
-        self.info = checkpoint.read_info(folder).replace(calibration=None)
+        self.info = checkpoint.read_info(folder)
         if adapters.is_adapters(folder):
+            if base is None:
+                raise ConfigError(f"{folder} holds adapters; give `base`, their model.")
             self.model = adapters.load(folder, base, self.info)
         else:
             self.model = checkpoint.load(folder, info=self.info)
         # Unreadable images were reported during validation.
         self.images = DecodedImages(val, lambda *_: None, memory_bytes=0)
-        forward = Classifier(self.model, self.info).forward
+        forward = Classifier(self.model, self.info.replace(calibration=None)).forward
         batches = EvaluationBatches(self.images, self.info.preprocess, batch_size)
         found = [(np.array(forward(pixels)), labels) for pixels, labels in batches]
         if not found:
@@ -157,6 +164,7 @@ def write_report(
     results: Results,
     recipe: Recipe,
     facts: Sequence[tuple[str, str]],
+    cost: Sequence[tuple[str, str]],
     out: Path | None = None,
 ) -> None:
     """Write the page about a run's results, to `out` or into its folder. Raises MixerError."""
@@ -173,5 +181,26 @@ def write_report(
         maps=results.maps,
         calibration=results.info.calibration,
         fitted_here=True,
+        cost=cost,
+        curve=read_curve(folder),
     )
     write_page(out or folder / REPORT_FILE, page)
+
+
+def write_curve(folder: Path, curve: Sequence[ShotResult]) -> None:
+    """Keep the learning curve for the report."""
+    lines = [asdict(one) for one in curve]
+    with replacing_file(folder / CURVE_FILE) as temporary:
+        temporary.write_text(json.dumps({"curve": lines}, indent=2) + "\n", "utf-8")
+
+
+def read_curve(folder: Path) -> list[ShotResult]:
+    """The learning curve that a run has kept, if it has. Raises TrainingError."""
+    path = folder / CURVE_FILE
+    if not path.is_file():
+        return []
+    try:
+        lines: Any = read_json(path)["curve"]
+        return [ShotResult(**{**one, "accuracies": tuple(one["accuracies"])}) for one in lines]
+    except (ConfigError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path} is damaged; remove it.") from error

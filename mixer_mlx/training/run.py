@@ -45,7 +45,7 @@ from mixer_mlx.runtime.macos import entries
 from . import trackers
 from .fingerprint import fingerprint
 from .loop import Done, EpochDone, Event
-from .pages import REPORT_FILE, Judged, card, validated, write_report
+from .pages import CURVE_FILE, REPORT_FILE, Judged, Results, card, validated, write_report
 from .recipe import Recipe
 from .run_log import LOG_FILE, Log
 from .split import SPLIT_FILE, write_split
@@ -55,7 +55,7 @@ FOLDS, PREDICTIONS = "folds", "out-of-fold.csv"
 """Of a cross-validation: a run for each fold, and the predictions of all."""
 
 _NAMES = {
-    *(RUN_FILE, SPLIT_FILE, LOG_FILE, REPORT_FILE, "README.md", "curves.png"),
+    *(RUN_FILE, SPLIT_FILE, LOG_FILE, CURVE_FILE, REPORT_FILE, "README.md", "curves.png"),
     *("best", "last", "state", FOLDS, PREDICTIONS),
     *trackers.FILES,
 }
@@ -73,6 +73,7 @@ class Start:
     `part` says which images, see `split.write_split`.
     `base` is the model that adapters are trained from, for a recipe with them.
     `folds` is the number of a cross-validation.
+    `data` says where the images are, as arguments of `read_splits`; they may be moved.
     """
 
     command: str
@@ -86,6 +87,7 @@ class Start:
     part: NDArray[np.integer] | None = None
     base: Base | None = None
     folds: int | None = None
+    data: Mapping[str, str | None] | None = None
 
     def record(self) -> dict[str, object]:
         """The content of `run.json`: what must be the same to resume the run."""
@@ -179,7 +181,8 @@ class Run:
             _empty(self.folder)
             if self.start.part is not None:
                 write_split(self.folder, self.start.part)
-            self._write(RUN_FILE, json.dumps(self.start.record(), indent=2) + "\n")
+            record = {**self.start.record(), "data": self.start.data}
+            self._write(RUN_FILE, json.dumps(record, indent=2) + "\n")
         except OSError as error:
             raise TrainingError(f"{self.folder} can't be written: {error.strerror}.") from error
 
@@ -219,6 +222,7 @@ class Run:
             began = read_json(self.folder / RUN_FILE)
         except ConfigError as error:
             raise TrainingError(f"{self.folder / RUN_FILE} can't be used: {error}") from error
+        began.pop("data", None)
         now = json.loads(json.dumps(self.start.record()))
         for key in ("train", "val"):
             if began.get("folds") == now["folds"] and began.get(key) != now[key]:
@@ -272,13 +276,30 @@ class Run:
 
     def _conclude(self, model: MlpMixer) -> None:
         """Calibrate the best model, and write the report."""
-        best, start = self.log.best(), self.start
-        if best and (self.report or self.calibrate):
-            judged = Judged(self.folder / "best", start.val, start.recipe.batch_size, base=model)
+        if self.log.best() and (self.report or self.calibrate):
+            judged = self._judged(model)
             if self.calibrate:
                 judged.calibrate()
             if self.report:
-                write_report(self.folder, judged.results(), start.recipe, self._facts(best.where))
+                self._report(judged.results())
+
+    def write_report(self, path: Path, base: MlpMixer | None = None) -> None:
+        """Write the report of a run that has a best model. Raises MixerError.
+
+        `base` is the model that adapters were trained from.
+        """
+        self._report(self._judged(base).results(), path)
+
+    def _judged(self, base: MlpMixer | None) -> Judged:
+        size = self.start.recipe.batch_size
+        return Judged(self.folder / "best", self.start.val, size, base=base)
+
+    def _report(self, results: Results, path: Path | None = None) -> None:
+        best = self.log.best()
+        where = f"{best.where}, of {self.log.epochs()}" if best else "the last weights"
+        facts = [("best model", where), *self._facts()]
+        cost = self.log.cost(self.start.recipe.batch_size)
+        write_report(self.folder, results, self.start.recipe, facts, cost, path)
 
     def _save_model(self, name: str, model: MlpMixer) -> None:
         start = self.start
@@ -290,15 +311,13 @@ class Run:
         else:
             checkpoint.save(self.folder / name, model, info, force=True, beside=True)
 
-    def _facts(self, best: str) -> list[tuple[str, str]]:
+    def _facts(self) -> list[tuple[str, str]]:
         start = self.start
         images, classes = len(start.train), len(start.train.classes)
         return [
-            ("best model", f"{best}, of {self.log.epochs()}"),
             ("trained on", f"{images:,} images of {classes:,} classes"),
             ("made by", f"mixer {start.command}, recipe {start.recipe_name}"),
             ("started from", start.origin),
-            ("cost", self.log.cost(start.recipe.batch_size)),
         ]
 
     def card(self) -> str:

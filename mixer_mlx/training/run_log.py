@@ -77,6 +77,10 @@ class Log:
         with replacing_file(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines), "utf-8")
 
+    def read(self) -> None:
+        """Read the file as it is. Raises TrainingError."""
+        self.lines = _read(self.path)
+
     def lines_of(self, event: str) -> list[dict[str, object]]:
         """The lines of one kind, "step" or "epoch"."""
         return [line for line in self.lines if line["event"] == event]
@@ -85,13 +89,19 @@ class Log:
         """How many epochs were begun."""
         return max((int(str(line["epoch"])) + 1 for line in self.lines), default=0)
 
-    def cost(self, batch_size: int) -> str:
-        """Steps, the time that they took, without validation, and the peak memory, in words."""
+    def cost(self, batch_size: int) -> list[tuple[str, str]]:
+        """Steps, the time that they took, without validation, speed and peak memory, in words."""
         steps = self.lines_of("step")
+        if not steps:
+            return [("steps", "none; only the head was fitted")]
         seconds = sum(batch_size / float(str(line["images_per_second"])) for line in steps)
-        peak = max((int(str(line["peak_memory"])) for line in steps), default=0)
-        time = timedelta(seconds=round(seconds))
-        return f"{len(steps):,} steps in {time}, peak memory {peak / 2**30:.2f} GiB"
+        peak = max(int(str(line["peak_memory"])) for line in steps)
+        return [
+            ("steps", f"{len(steps):,} of {batch_size:,} images"),
+            ("time", f"{timedelta(seconds=round(seconds))}, without validation"),
+            ("images per second", f"{len(steps) * batch_size / seconds:,.1f}"),
+            ("peak memory", f"{peak / 2**30:.2f} GiB"),
+        ]
 
     def best(self) -> Best | None:
         """The model in `best/`."""
@@ -126,7 +136,7 @@ class Log:
 def best_of(path: Path) -> Best | None:
     """The best weights of the run that wrote a log, or None. Raises TrainingError."""
     log = Log(path)
-    log.lines = _read(path)
+    log.read()
     return log.best()
 
 

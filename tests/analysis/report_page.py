@@ -7,7 +7,7 @@ ALLOWED = {
     *("html", "head", "meta", "title", "style", "body", "h1", "h2", "section", "dl", "dt", "dd"),
     *("p", "div", "table", "thead", "tbody", "tr", "th", "td", "span", "i", "b", "br", "img"),
     *("figure", "figcaption", "small", "a", "details", "summary", "pre"),
-    *("em", "svg", "rect", "line", "circle", "text"),
+    *("em", "code", "ul", "li", "svg", "rect", "line", "circle", "text"),
 }
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixer_mlx.analysis.enough import enough
+from mixer_mlx.analysis.enough import curve_advice, enough
 from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import ConfigError
 from mixer_mlx.features.dataset import Labelled
+from mixer_mlx.features.few_shot import ShotResult
 
 
 def _labelled(features: np.ndarray, labels: np.ndarray) -> Labelled:
@@ -54,3 +55,24 @@ def test_accuracy_interval_and_curve(golden: Path) -> None:
 def test_too_few() -> None:
     with pytest.raises(ConfigError, match="class 1 has 4"):
         enough(_labelled(np.eye(10), np.array([0] * 6 + [1] * 4)))
+
+
+def result(shots: float | None, accuracy: float, tested: int) -> ShotResult:
+    return ShotResult(shots, 10, (accuracy,), tested)
+
+
+@pytest.mark.parametrize(
+    ("half", "whole", "tested", "says", "chance"),
+    [
+        (0.70, 0.80, 1000, "brought 10.0 points: add more photos.", False),
+        (0.70, 0.80, 12, "brought 10.0 points: add more photos.", True),
+        (0.80, 0.805, 1000, "brought 0.5 points: more photos of the same kind", True),
+        (0.80, 0.78, 100_000, "brought 0.0 points: more photos of the same kind", False),
+    ],
+)
+def test_whether_more_photos_would_help(
+    half: float, whole: float, tested: int, says: str, chance: bool
+) -> None:
+    advice = curve_advice([result(0.5, half, tested), result(None, whole, tested)])
+    assert says in advice
+    assert ("may be chance" in advice) == chance

@@ -18,7 +18,10 @@ def test_a_table_json_and_csv(mixer, photos: Path) -> None:  # type: ignore[no-u
     rows = list(map(json.loads, run.out.splitlines()))
     assert [row["shots"] for row in rows] == [1, 2, "all"]
     assert [row["images"] for row in rows] == [2, 4, 12]  # two of eight are held out
-    assert list(rows[0]) == ["shots", "images", "accuracy", "spread", "l2", "accuracies"]
+    assert list(rows[0]) == [
+        *("shots", "images", "accuracy", "accuracy_low", "accuracy_high"),
+        *("spread", "l2", "accuracies"),
+    ]
     assert [len(row["accuracies"]) for row in rows] == [2, 2, 1]
     assert rows[2]["accuracy"] == 1
     assert rows[0]["l2"] == 1024
