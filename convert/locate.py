@@ -76,6 +76,10 @@ def resolve(model: str | os.PathLike[str]) -> Address:
         return Address(text)
     path = Path(text)
     if os.path.isfile(path / checkpoint.RUN_FILE):
+        if not os.path.isdir(path / "best"):
+            raise SourceError(
+                f"The run in {text} has no best model yet; wait for its first validation."
+            )
         return Address(text, path / "best")
     if os.path.exists(path):  # raises nothing where a folder may not be read
         return Address(text, path)

@@ -15,7 +15,7 @@ from PIL import Image
 from mixer_mlx import MixerError
 from mixer_mlx.analysis.evaluate import Outcome
 from mixer_mlx.analysis.interval import wilson
-from mixer_mlx.analysis.report import MAX_PAIRS, MAX_WRONG, Report, page, write
+from mixer_mlx.analysis.report import MAX_CLASSES, MAX_PAIRS, MAX_WRONG, Report, page, write
 
 
 def draw(folder: Path, count: int, size: tuple[int, int] = (20, 10)) -> list[Path]:
@@ -84,6 +84,22 @@ def test_many_classes_are_pairs(tmp_path: Path) -> None:
     assert len(pairs) == MAX_PAIRS
     assert pairs[:5] == [[f"c{i}", f"c{i + 1}", "2 of 2"] for i in range(5)]
     assert pairs[5][2] == "1 of 2"
+
+
+def test_of_thousands_of_classes_the_page_shows_the_worst(tmp_path: Path) -> None:
+    targets = [i % 5000 for i in range(10_000)]
+    predicted = [t if i < 5000 or t > 299 else 4999 - t for i, t in enumerate(targets)]
+    made = report(tmp_path, 5000, [0], [0])
+    pairs = zip(targets, predicted, strict=True)
+    outcomes = [Outcome(t, p, 0.9, 0.1 if t == p else 5) for t, p in pairs]
+    entries = [made.entries[0]] * len(outcomes)
+    text = page(Report("run", [], made.labels, entries, outcomes), tmp_path)
+    found = Page(text)
+    assert len(found.tables["classes"]) == 1 + MAX_CLASSES
+    assert found.tables["classes"][-1][1:3] == ["2", "1"]
+    assert "The worst 200 of 5,000 classes:" in text
+    assert "And 290 other pairs of classes." in text
+    assert len(text) < 400_000
 
 
 def test_a_model_of_many_classes_on_few(tmp_path: Path) -> None:
