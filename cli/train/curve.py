@@ -6,12 +6,11 @@ from ..terminal import output
 from ..terminal.progress import progress
 
 if TYPE_CHECKING:
+    from mixer_mlx.model import MlpMixer
     from mixer_mlx.training.run import Run
 
-    from .run import Prepared
 
-
-def show_curve(run: "Run", made: "Prepared") -> None:
+def show_curve(run: "Run", model: "MlpMixer") -> None:
     """Measure it on the frozen features, print it, and keep it for the report."""
     from mixer_mlx.analysis.enough import curve_advice, learning_curve
     from mixer_mlx.analysis.interval import with_interval
@@ -19,8 +18,8 @@ def show_curve(run: "Run", made: "Prepared") -> None:
     from mixer_mlx.features.embed import Embedder
     from mixer_mlx.training.pages import write_curve
 
-    start = made.start
-    embedder = Embedder(made.model, start.info)
+    start = run.start
+    embedder = Embedder(model, start.info)
     found: list[Labelled] = []
     for dataset in (start.train, start.val):
         with progress(True, [], len(dataset)) as tick:
