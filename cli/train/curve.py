@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mixer_mlx.training.run import Run
 
 
-def show_curve(run: "Run", model: "MlpMixer") -> None:
+def show_curve(run: "Run", model: "MlpMixer", *, quiet: bool) -> None:
     """Measure it on the frozen features, print it, and keep it for the report."""
     from mixer_mlx.analysis.enough import curve_advice, learning_curve
     from mixer_mlx.analysis.interval import with_interval
@@ -22,7 +22,7 @@ def show_curve(run: "Run", model: "MlpMixer") -> None:
     embedder = Embedder(model, start.info)
     found: list[Labelled] = []
     for dataset in (start.train, start.val):
-        with progress(True, [], len(dataset)) as tick:
+        with progress(not quiet, [], len(dataset)) as tick:
             found.append(embedded(dataset, embedder, batch_size=start.recipe.batch_size, tick=tick))
     curve = learning_curve(*found)
     rows = [

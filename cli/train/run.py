@@ -205,7 +205,7 @@ def run_locked(
     if ranks.broadcast(bool(state and state.progress.end and run.complete())):
         return False
     if curve and state is None and ranks.rank == 0:
-        show_curve(run, made.model)
+        show_curve(run, made.model, quiet=asked.quiet)
     fit_run(run, asked, made, state, ranks)
     return True
 
