@@ -42,15 +42,21 @@ def _escape(code: int) -> str:
 def say(text: object) -> None:
     """Write a line to stderr."""
     if not _mute:
-        print(_wrapped(_speaker + printable(text)), file=sys.stderr, flush=True)
+        print(_wrapped(_speaker + printable(text), sys.stderr), file=sys.stderr, flush=True)
 
 
-def _wrapped(text: str) -> str:
-    """Text broken between words, if stderr is a terminal that is narrower."""
-    width = _width(sys.stderr)
+def _wrapped(text: str, stream: TextIO, indent: int = 0) -> str:
+    """A line broken between words, if the stream is a terminal that is narrower."""
+    width = _width(stream)
     if width is None or len(text) <= width:
         return text
-    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        text,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _width(stream: TextIO) -> int | None:
@@ -192,7 +198,13 @@ def write_record(record: Mapping[str, object], style: Format) -> None:
         sys.stdout.writelines(map(csv_line, [("key", "value"), *lines]))
     else:
         filled = [(key, value) for key, value in pairs if value not in (None, "", [], ())]
-        sys.stdout.write(columns([(key, _text(value)) for key, value in filled]))
+        indent = max(len(key) for key, _ in filled) + 2
+        for line in columns([(key, _short(value)) for key, value in filled]).splitlines():
+            sys.stdout.write(_wrapped(line, sys.stdout, indent) + "\n")
+
+
+def _short(value: object) -> str:
+    return _text(float(f"{value:.6g}") if isinstance(value, float) else value)
 
 
 def _values(row: Mapping[str, object]) -> list[object]:

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from mixer_mlx.cli.info import models
-from mixer_mlx.cli.terminal.output import csv_line, printable, say, table
+from mixer_mlx.cli.terminal.output import csv_line, printable, say, table, write_record
 
 
 class Terminal(io.StringIO):
@@ -78,6 +78,15 @@ def test_models_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     models()
     assert terminal.getvalue().splitlines()[len(lines) + 2].split()[-2:] == ["on_disk", "note"]
+
+
+def test_a_record_breaks_below_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = narrow(monkeypatch)
+    write_record({"labels": "great white shark, " * 6, "temperature": 0.8994419661}, "table")
+    first, second, last = terminal.getvalue().splitlines()
+    assert max(map(len, (first, second))) <= 80
+    assert second.startswith(" " * 13 + "white shark")
+    assert last == "temperature  0.899442"
 
 
 def test_models_are_whole_in_a_pipe(
