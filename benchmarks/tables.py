@@ -28,6 +28,7 @@ TITLES = {
     "training": "Training steps",
     "input": "Files to batches",
     "predict": "End to end",
+    "album": "Albums of large photos",
     "startup": "Start-up",
     "scaling": "Scaling",
     "memory": "Memory",
