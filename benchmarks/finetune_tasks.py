@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mixer_mlx.data.read import read_splits
+
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 Pool = dict[str, list[Image.Image]]
 """Images by class."""
@@ -129,20 +131,32 @@ TASKS = {
     "imbalanced 1:20": Task(some("bird", "cat", "truck"), (200, 45, 10), 170),
     "10 % wrong": Task(some("cat", "deer", "dog", "horse", "ship"), 60, 100, wrong=0.1),
     "distant": Task(distant, 50, 125),
+    # Not one of the table's.
+    "tiny": Task(some("cat", "dog"), 8, 8),
 }
-QUICK = ("cat, dog, frog",)
+QUICK = "tiny"
 
 
 def write(task: Task, data: Path, seed: int, folder: Path) -> None:
-    """Draw the images of a seed, and write them as `folder`/train and `folder`/test."""
+    """Draw the images of a seed, and write them as `folder`/data/train, data/val and test.
+
+    A fifth of each class is `val`, which only `quick` and its like look at.
+    """
     rng = np.random.default_rng(seed)
     pool = task.pool(data)
     classes = sorted(pool)
     counts = [task.train] * len(classes) if isinstance(task.train, int) else task.train
     for number, (name, image, label) in enumerate(drawn(task, pool, classes, counts, rng)):
-        path = folder / name / label / f"{number:05}.png"
+        within = "data/train" if name == "train" else name
+        path = folder / within / label / f"{number:05}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
+    _, val = read_splits(folder / "data" / "train", val_fraction=0.2, seed=seed)
+    for entry in val.paths:
+        path = Path(str(entry))
+        target = folder / "data" / "val" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
 
 
 def drawn(

@@ -3,6 +3,7 @@
 Temperature scaling and the expected calibration error (ECE): Guo et al., 2017, arXiv 1706.04599.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ from .errors import ConfigError
 
 BOUNDS = (0.25, 4.0)
 """Lowest and highest temperature: few images, or all of them right, would ask for any."""
+PRIOR = 0.35
+"""Standard deviation of log temperature, around 0, before any image is seen, so that a few can't
+move it far; docs/training.md has what was tried."""
 BINS = 15
 PRECISION = 0.95
 """Accuracy of the images that `Calibration.reject_below` leaves."""
@@ -79,7 +83,7 @@ def calibrate(logits: Logits, labels: Labels) -> Calibration:
     """
     if not len(labels):
         raise ConfigError("There are no readable images to calibrate on; add validation images.")
-    temperature = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels, PRIOR)
     before, after = (confidences(logits / t) for t in (1.0, temperature))
     right = logits.argmax(axis=1) == labels
     return Calibration(
@@ -87,12 +91,14 @@ def calibrate(logits: Logits, labels: Labels) -> Calibration:
     )
 
 
-def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """The temperature within BOUNDS with the lowest mean cross-entropy.
+def fit_temperature(logits: Logits, labels: Labels, prior: float = math.inf) -> float:
+    """The most probable temperature within BOUNDS, if its logarithm is N(0, `prior`) beforehand.
 
-    That is convex in 1 / temperature, with the mean of (expected logit - the right one's) as its
-    slope, whose zero is found by bisection.
+    Without a `prior`, that with the lowest mean cross-entropy. This is convex in 1 / temperature,
+    with the mean of (expected logit - the right one's) as its slope, whose zero is found by
+    bisection.
     """
+    strength = 1 / (len(labels) * prior**2)
     x = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
     own = np.take_along_axis(x, labels[:, None].astype(np.int64), axis=1)[:, 0]
@@ -101,7 +107,8 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
         middle = (low + high) / 2
         weights = np.exp(middle * x)
         expected = (weights * x).sum(axis=1) / weights.sum(axis=1)
-        low, high = (low, middle) if (expected - own).mean() > 0 else (middle, high)
+        slope = (expected - own).mean() + strength * math.log(middle) / middle
+        low, high = (low, middle) if slope > 0 else (middle, high)
     return float(2 / (low + high))
 
 

@@ -36,10 +36,10 @@ HeadStart = Literal["zeros", "ridge"]
 """How a new head starts: as zeros, or as the ridge regression on the frozen features."""
 Shuffle = Literal["patches", "pixels"]
 """A fixed order of pixels: patches and the pixels inside them permuted, or all pixels."""
-BestBy = Literal["top1", "both"]
-"""Which weights are a run's best: by top-1, then loss; or those better by neither's decline."""
-WeightsName = Literal["raw", "ema"]
-"""A run's weights, and their exponential moving average."""
+BestBy = Literal["top1", "halfway"]
+"""Which weights are a run's best: by top-1, then loss; or one of three at its end."""
+WeightsName = Literal["raw", "ema", "halfway", "start"]
+"""A run's weights, their exponential moving average, that halfway to the start, and the start."""
 RecipeName = Literal[
     "quick",
     "paper-finetune",

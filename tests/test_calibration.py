@@ -40,6 +40,22 @@ def test_the_bins_are_scikit_learns(theirs: Golden, count: int) -> None:
     assert sum(b.images for b in bins) == count
 
 
+@pytest.mark.parametrize(("count", "factor"), [(5, 1.0), (40, 1.0), (600, 1.0), (20, 0.1)])
+def test_few_images_move_the_temperature_less(theirs: Golden, count: int, factor: float) -> None:
+    """The most probable of a fine grid, by the density written out."""
+    logits, labels = factor * theirs["logits"][:count].astype(np.float64), theirs["labels"][:count]
+    grid = np.geomspace(0.25, 4, 4001)
+    densities = []
+    for temperature in grid:
+        soft = np.exp(logits / temperature)
+        right = (soft / soft.sum(axis=1, keepdims=True))[np.arange(count), labels]
+        densities.append(np.log(right).sum() - np.log(temperature) ** 2 / (2 * 0.35**2))
+    ours = calibration.fit_temperature(logits, labels, 0.35)
+    assert ours == pytest.approx(grid[int(np.argmax(densities))], rel=2e-3)
+    free = calibration.fit_temperature(logits, labels)
+    assert abs(np.log(ours)) < abs(np.log(free))
+
+
 def test_calibration_lowers_the_error(theirs: Golden) -> None:
     found = calibration.calibrate(theirs["logits"], theirs["labels"])
     assert found.ece_before > 0.15

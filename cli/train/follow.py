@@ -61,7 +61,12 @@ def _epoch_line(event: "EpochDone", total: int) -> str:
     parts = [f"epoch {event.epoch + 1}", f"step {event.step} of {total}"]
     if not event.step:
         parts = ["fitted head, before training"]
-    for name, metrics in (("validation", event.raw), ("EMA", event.ema)):
+    for name, metrics in (
+        ("validation", event.raw),
+        ("EMA", event.ema),
+        ("halfway to the start", event.halfway),
+    ):
         if metrics:
             parts.append(f"{name} {metrics.top1:.1%} (loss {metrics.loss:.3f})")
-    return "  ".join([*parts, "best so far"] if event.best else parts)
+    shows_best = event.best and not event.halfway  # at the end a line of its own says what is kept
+    return "  ".join([*parts, "best so far"] if shows_best else parts)

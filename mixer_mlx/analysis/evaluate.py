@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from itertools import chain
 
 import mlx.core as mx
 import numpy as np
@@ -22,7 +23,8 @@ Logits = Callable[[NDArray[np.uint8]], mx.array]
 class Metrics:
     """`top1` and `top5` are fractions; `loss` is the mean softmax cross-entropy in nats.
 
-    `scores` are metrics of one's own, see `training.loop.fit`.
+    `scores` are metrics of one's own, see `training.loop.fit`; `losses` are those of the images, in
+    an order that depends on the images alone.
     """
 
     top1: float
@@ -31,10 +33,11 @@ class Metrics:
     images: int
     images_per_second: float
     scores: Mapping[str, float] = field(default_factory=dict)
+    losses: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, float]:
-        """All of them by name."""
-        values = asdict(self)
+        """All of them by name, except for the images' losses."""
+        values = {name: value for name, value in vars(self).items() if name != "losses"}
         return values | values.pop("scores")
 
 
@@ -76,6 +79,7 @@ def evaluate(
     start = time.perf_counter()
     top1 = top5 = images = 0
     loss = 0.0
+    each: list[float] = []
     for pixels, labels in batches:
         rows = logits(pixels).astype(mx.float32)
         if only is not None:
@@ -87,21 +91,30 @@ def evaluate(
         losses = mx.logsumexp(rows, axis=1) - right[:, 0]
         nats = losses.sum()
         first, five = (rank < 1).sum(), (rank < 5).sum()
-        mx.eval(nats, first, five)
+        mx.eval(losses, nats, first, five)
         if outcomes is not None:
             outcomes += _outcomes(rows, target, losses)
         top1 += int(first)
         top5 += int(five)
         loss += float(nats)
+        each += np.array(losses).tolist()
         images += len(labels)
-    found = ranks.all_gather([top1, top5, loss, images])
-    in_one, in_five, total_loss, count = map(sum, zip(*found, strict=True))
+    found = ranks.all_gather([top1, top5, loss, images, each])
+    *sums, parts = zip(*found, strict=True)
+    in_one, in_five, total_loss, count = map(sum, sums)
     if not count:
         raise ConfigError(
             "There are no readable images to evaluate on; check them with `analysis.check`."
         )
     seconds = time.perf_counter() - start
-    return Metrics(in_one / count, in_five / count, total_loss / count, int(count), count / seconds)
+    return Metrics(
+        in_one / count,
+        in_five / count,
+        total_loss / count,
+        int(count),
+        count / seconds,
+        losses=tuple(chain.from_iterable(parts)),
+    )
 
 
 def _among(only: NDArray[np.int32], size: int) -> mx.array:

@@ -4,11 +4,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from mixer_mlx.analysis.evaluate import Metrics
 from mixer_mlx.choices import WeightsName
 from mixer_mlx.errors import ConfigError
 
+from .choice import chosen
 from .optimizer import learning_rate
 from .recipe import Recipe
 from .state import Progress
@@ -52,6 +54,15 @@ class Course:
         """Whether validation is due before the first step: if the head may be good already."""
         return self.recipe.head == "ridge" and progress.step == 0 and progress.best is None
 
+    def to_validate(self, progress: Progress, score: str) -> list[WeightsName]:
+        """Which weights are validated now."""
+        averaged = self.recipe.ema_decay is not None and progress.step > 0  # else both are the same
+        names: list[WeightsName] = ["raw", "ema"] if averaged else ["raw"]
+        halfway = self.recipe.best_by == "halfway" and score == "top1"
+        if halfway and progress.step and progress.step == self.end(progress):
+            names += ["halfway", "start"]
+        return names
+
     def rate(self, progress: Progress) -> float | None:
         """The next step's learning rate; None for an optimiser that has its own.
 
@@ -84,10 +95,17 @@ class Course:
         Raises ConfigError if there is no metric `score`.
         """
         quality = {name: _quality(metrics, score) for name, metrics in found.items()}
-        both = score == "top1" and self.recipe.best_by == "both"
-        key = (lambda pair: pair[::-1]) if both else (lambda pair: pair)
-        best = max(quality, key=lambda name: key(quality[name]), default=None)
-        if best and _is_better(quality[best], progress.best, both=both):
+        by_loss = score == "top1" and self.recipe.best_by == "halfway"
+        better = partial(_is_better, by_loss=by_loss)
+        best = max(quality, key=lambda name: _key(quality[name], by_loss=by_loss), default=None)
+        last = "start" in found and not found["start"].scores
+        if last:
+            best = chosen(found)
+        if best and progress.step and better(quality[best], progress.improved):
+            progress = dataclasses.replace(
+                progress, improved=quality[best], improved_epoch=progress.epoch
+            )
+        if best and (last or better(quality[best], progress.best)):
             progress = dataclasses.replace(
                 progress, best=quality[best], best_epoch=progress.epoch, best_weights=best
             )
@@ -103,9 +121,9 @@ class Course:
         if step == self.end(progress):
             end = "done" if progress.cooled_to is None else "stopped"
             return dataclasses.replace(progress, end=end)
-        if not patience or progress.best_epoch is None or progress.cooled_to is not None:
+        if not patience or progress.improved_epoch is None or progress.cooled_to is not None:
             return progress
-        if progress.epoch - progress.best_epoch < patience * self.epochs_apart:
+        if progress.epoch - progress.improved_epoch < patience * self.epochs_apart:
             return progress
         cooled = min(self.total - step, round(self.recipe.cooldown * step))
         if not cooled or self._planned_rate(step) is None:
@@ -135,10 +153,14 @@ def _quality(metrics: Metrics, score: str) -> tuple[float, float]:
     return _bounded(known[name]) * (-1 if score.startswith("-") else 1), second
 
 
-def _is_better(found: tuple[float, float], best: tuple[float, float] | None, *, both: bool) -> bool:
-    if best is None or not both:
-        return best is None or found > best
-    return found != best and found[0] >= best[0] and found[1] >= best[1]
+def _key(quality: tuple[float, float], *, by_loss: bool) -> tuple[float, float]:
+    return quality[::-1] if by_loss else quality
+
+
+def _is_better(
+    found: tuple[float, float], best: tuple[float, float] | None, *, by_loss: bool
+) -> bool:
+    return best is None or _key(found, by_loss=by_loss) > _key(best, by_loss=by_loss)
 
 
 def _bounded(value: float) -> float:

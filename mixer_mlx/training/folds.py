@@ -22,6 +22,7 @@ from mixer_mlx import checkpoint
 from mixer_mlx.analysis.evaluate import Metrics
 from mixer_mlx.analysis.interval import with_interval
 from mixer_mlx.calibration import calibrate
+from mixer_mlx.choices import WeightsName
 from mixer_mlx.data.dataset import Dataset, parted
 from mixer_mlx.errors import TrainingError
 from mixer_mlx.model import MlpMixer
@@ -29,6 +30,7 @@ from mixer_mlx.runtime.atomic import replacing_file
 
 from .loop import Done, Event
 from .pages import Judged, Results, write_report
+from .recipe import Recipe
 from .run import FOLDS, PREDICTIONS, Run, Start
 from .run_log import Best, best_of
 
@@ -137,9 +139,16 @@ class Folds(Run):
 
     def _note(self, event: Event, model: MlpMixer) -> None:
         if isinstance(event, Done):
-            event.state.fill(model, "ema" if event.state.recipe.ema_decay else "raw")
+            event.state.fill(model, self._kept_weights(event.state.recipe))
             self._save_model("best", model)
         super()._note(event, model)
+
+    def _kept_weights(self, recipe: Recipe) -> WeightsName:
+        """Those of the end, or if most folds whose training helped kept these, those halfway."""
+        kept = [fold.best.weights for fold in self.results() if fold.best.step]
+        if 2 * kept.count("halfway") > len(kept):
+            return "halfway"
+        return "ema" if recipe.ema_decay else "raw"
 
     def finish_untrained(self, model: MlpMixer) -> None:
         """Finish with a model whose head was fitted, as no fold's training improved on it."""

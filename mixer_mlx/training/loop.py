@@ -78,8 +78,9 @@ class EpochDone(Event):
     """The end of an epoch, or of the run, with the validation metrics; `epoch` counts from 0.
 
     Before the first step, `step` is 0 and `epoch` -1. `ema` is None for a recipe without EMA, and
-    before the first step. `best` is "raw" or "ema" if these weights are the best so far
-    (`State.fill` puts them into a model), else None.
+    before the first step. `best` names the weights that are the best so far, if they are new
+    (`State.fill` puts them into a model), else None. `halfway` and `start` are measured at the end
+    of a run that chooses among them (`Recipe.best_by`).
     """
 
     step: int
@@ -87,6 +88,8 @@ class EpochDone(Event):
     raw: Metrics | None
     ema: Metrics | None
     best: WeightsName | None
+    halfway: Metrics | None = None
+    start: Metrics | None = None
 
 
 @dataclass(frozen=True)
@@ -316,14 +319,21 @@ def save(state: State, folder: str | os.PathLike[str], ranks: Ranks = ALONE) -> 
 def _validated(
     state: State, model: MlpMixer, validate: Validate | None, course: Course, score: str
 ) -> EpochDone:
-    """Validate the raw and the EMA weights, and move on by an epoch."""
+    """Validate the weights that the course asks for, and move on by an epoch."""
     found: dict[WeightsName, Metrics] = {}
-    averaged = "ema" in state.arrays and state.progress.step > 0  # until then both are the same
-    names: list[WeightsName] = ["raw", "ema"] if averaged else ["raw"]
     if validate is not None:
-        for weights in names:
+        for weights in course.to_validate(state.progress, score):
             state.fill(model, weights)
             found[weights] = as_metrics(validate(model))
     epoch = state.progress.epoch - (state.progress.step == 0)
     state.progress, best = course.judged(state.progress, found, score)
-    return EpochDone(state, state.progress.step, epoch, found.get("raw"), found.get("ema"), best)
+    return EpochDone(
+        state,
+        state.progress.step,
+        epoch,
+        found.get("raw"),
+        found.get("ema"),
+        best,
+        found.get("halfway"),
+        found.get("start"),
+    )

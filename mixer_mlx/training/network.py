@@ -38,6 +38,18 @@ def put(model: MlpMixer, weights: Weights) -> None:
     model.update(tree_unflatten(list(weights.items())))
 
 
+def halfway(start: Weights, end: Weights) -> Weights:
+    """The mean of two points in weight space.
+
+    Of adapters, whose products are the weights: as those of the start are zero, the mean has half
+    of B and all of A.
+    """
+    return {
+        name: value if name.endswith("lora_a") else (start[name] + value) / 2
+        for name, value in end.items()
+    }
+
+
 def trained_names(config: MixerConfig, recipe: Recipe, names: list[str]) -> set[str]:
     """Names of the parameters that the recipe doesn't freeze."""
     if recipe.lora_rank:

@@ -236,6 +236,7 @@ def estimated_bytes(config: MixerConfig, recipe: Recipe) -> float:
     moments = 1 if recipe.optimizer == "sgd" else 2
     # Weights, gradients, moments, and new arrays while the old ones are still there.
     copies = 3 + moments + (recipe.ema_decay is not None) + 2 * (recipe.accumulation > 1)
+    copies += recipe.best_by == "halfway"  # the start
     copies += gpu_is_default()  # gradients, in their packing
     frozen = 1 if recipe.dtype == "float32" else 1.5  # with a copy in half precision
     trained = _trained_parameters(config, recipe)

@@ -94,10 +94,12 @@ class Recipe:
     `accumulation` parts to save memory. `batch_fraction` limits the batch to a fraction of the
     training set, see `batch_size_for`. Validation comes after each epoch, or if that is shorter,
     after as many epochs as have `validate_every` steps. `best_by` "top1" takes the weights with the
-    highest top-1 for the best; "both" those with a lower loss and no lower top-1, as few images
-    measure the loss better. `patience` ends the run after N validations without a better result: at
-    once, or with `cooldown` after that fraction of its steps so far, while the rate falls to
-    `end_lr`. The state is saved after validation, and every `save_every` steps.
+    highest top-1 for the best; "halfway" those with the lowest loss until the run ends, and then
+    one of three: its end, its start, and the weights halfway between (`choice.chosen`), as few
+    images can't tell which epoch was best. `patience` ends the run after N validations that are no
+    better than an earlier one after training began: at once, or with `cooldown` after that fraction
+    of its steps so far, while the rate falls to `end_lr`. The state is saved after validation, and
+    every `save_every` steps.
 
     Optimiser: "muon" is Muon for the kernels in the blocks and AdamW for all other parameters, with
     one `lr`; `momentum` is Muon's or SGD's, `betas` are AdamW's. `weight_decay` applies to kernels

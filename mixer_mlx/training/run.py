@@ -296,7 +296,9 @@ class Run:
 
     def _report(self, results: Results, path: Path | None = None) -> None:
         best = self.log.best()
-        where = f"{best.where}, of {self.log.epochs()}" if best else "the last weights"
+        where = best.where if best else "the last weights"
+        if best and best.epoch >= 0:
+            where += f", of {self.log.epochs()}"
         facts = [("best model", where), *self._facts()]
         cost = self.log.cost(self.start.recipe.batch_size)
         write_report(self.folder, results, self.start.recipe, facts, cost, path)

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 from mixer_mlx.analysis.curves import Panel, draw_panels, smoothed
 from mixer_mlx.analysis.evaluate import Metrics
 from mixer_mlx.analysis.interval import with_interval
+from mixer_mlx.choices import WeightsName
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.runtime.atomic import replacing_file
 from mixer_mlx.runtime.documents import as_table, parse_json, read_text
@@ -27,9 +29,9 @@ MAX_LOG_BYTES = 2**32
 
 @dataclass(frozen=True)
 class Best:
-    """The best weights, "raw" or "ema", their epoch, counted from 0, and their `Metrics`.
+    """The best weights (`choices.WeightsName`), their epoch, counted from 0, and their `Metrics`.
 
-    The epoch is -1 if no step made them better.
+    The epoch is -1 for those before training.
     """
 
     epoch: int
@@ -42,6 +44,8 @@ class Best:
         """When the run had these weights, e.g. "EMA weights of epoch 3"."""
         if self.epoch < 0:
             return "the fitted head, before training"
+        if self.weights == "halfway":
+            return f"halfway between the start and epoch {self.epoch + 1}"
         return f"{'EMA' if self.weights == 'ema' else 'raw'} weights of epoch {self.epoch + 1}"
 
     @property
@@ -109,6 +113,8 @@ class Log:
             if line["event"] == "epoch" and line["best"]:
                 weights = str(line["best"])
                 epoch, step = int(str(line["epoch"])), int(str(line["step"]))
+                if weights == "start":
+                    epoch, step = -1, 0
                 return Best(epoch, weights, line[weights], step)  # type: ignore[arg-type]
         return None
 
@@ -164,7 +170,7 @@ def _is_line(line: Mapping[str, object]) -> bool:
         return False
     if line.get("event") == "step":
         return all(isinstance(line.get(key), int | float) for key in ("loss", "accuracy"))
-    found = {name: line[name] for name in ("raw", "ema") if line.get(name) is not None}
+    found = {name: line[name] for name in get_args(WeightsName) if line.get(name) is not None}
     known = line.get("event") == "epoch" and line.get("best") in (None, *found)
     return known and all(map(_is_metrics, found.values()))
 
@@ -184,6 +190,9 @@ def _line(event: StepDone | EpochDone) -> dict[str, object]:
             "raw": _metrics(event.raw),
             "ema": _metrics(event.ema),
             "best": event.best,
+            **{
+                name: _metrics(getattr(event, name)) for name in ("halfway", "start") if event.start
+            },
         }
     values = {
         field.name: getattr(event, field.name)

@@ -1,14 +1,15 @@
 """State: everything in a run that changes, and its folder on disk.
 
 The folder contains `state.json` (recipe and progress) and `arrays.safetensors` (float32: trained
-and, except with adapters, frozen weights, the optimiser's moments, the EMA, the counters).
+and, except with adapters, frozen weights, the first ones, the optimiser's moments, the EMA, the
+counters).
 """
 
 import dataclasses
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlx.core as mx
@@ -24,7 +25,7 @@ from mixer_mlx.runtime.atomic import replacing_folder
 from mixer_mlx.runtime.documents import as_dataclass, read_json
 from mixer_mlx.runtime.ranks import Ranks
 
-from .network import prepared, put, trained_names, weights_of
+from .network import halfway, prepared, put, trained_names, weights_of
 from .optimizer import Weights
 from .packing import Packing
 from .recipe import Recipe
@@ -44,9 +45,9 @@ class Progress:
 
     `step` counts batches over all epochs, `epoch` completed epochs, validated if that was due.
     Between the steps `cooled_from` and `cooled_to` the run cools down, after its patience has run
-    out. `best` is the
-    best validation result so far, as (top-1, -loss), of epoch `best_epoch` with the `best_weights`
-    "raw" or "ema". `end` is "done", "stopped" by the recipe's patience, or None.
+    out. `best` is the best validation result so far, as (top-1, -loss), of epoch `best_epoch` with
+    the `best_weights`; `improved` is the same, of epoch `improved_epoch`, without that before the
+    first step. `end` is "done", "stopped" by the recipe's patience, or None.
     """
 
     step: int = 0
@@ -54,6 +55,8 @@ class Progress:
     best: tuple[float, float] | None = None
     best_epoch: int | None = None
     best_weights: WeightsName | None = None
+    improved: tuple[float, float] | None = None
+    improved_epoch: int | None = None
     end: str | None = None
     cooled_from: int | None = None
     cooled_to: int | None = None
@@ -63,8 +66,8 @@ class Progress:
 class State:
     """A run between two steps. `fit` replaces `arrays` and `progress` as it goes.
 
-    `frozen` holds the parameters that aren't trained; `steps_per_epoch` is None before
-    the first step.
+    `frozen` holds the parameters that aren't trained; `first` the others before the first step, if
+    the recipe's `best_by` needs them. `steps_per_epoch` is None before the first step.
     """
 
     recipe: Recipe
@@ -73,6 +76,7 @@ class State:
     progress: Progress = Progress()
     steps_per_epoch: int | None = None
     packing: Packing | None = None
+    first: Weights = field(default_factory=dict)
 
     @classmethod
     def start(cls, model: MlpMixer, recipe: Recipe, optimizer: Optimizer | None = None) -> "State":
@@ -108,14 +112,20 @@ class State:
             first_arrays(ours, recipe, optimizer),
             {name: w for name, w in weights.items() if name not in trained},
             packing=None if optimizer else Packing.of(recipe, shapes),
+            first=dict(ours) if recipe.best_by == "halfway" else {},
         )
 
     def fill(self, model: MlpMixer, weights: WeightsName = "raw") -> None:
-        """Put the "raw" or the "ema" weights into a model, as float32, and its adapters beside."""
-        put(
-            prepared(model, self.recipe),
-            {**self.frozen, **self.by_name()["weights" if weights == "raw" else "ema"]},
-        )
+        """Put these weights into a model, as float32, and its adapters beside."""
+        put(prepared(model, self.recipe), {**self.frozen, **self._weights(weights)})
+
+    def _weights(self, name: WeightsName) -> Weights:
+        if name == "start":
+            return self.first
+        arrays = self.by_name()
+        if name == "halfway":
+            return halfway(self.first, arrays.get("ema", arrays["weights"]))
+        return arrays["weights" if name == "raw" else "ema"]
 
     def by_name(self) -> Arrays:
         """The arrays with each parameter by itself, however the step has them."""
@@ -177,7 +187,7 @@ class State:
         return self
 
     def _flat(self) -> Weights:
-        groups = {"frozen": self.frozen, **self.by_name()}
+        groups = {"frozen": self.frozen, "first": self.first, **self.by_name()}
         return {f"{group}/{name}": w for group, part in groups.items() for name, w in part.items()}
 
     def _saved(self) -> Weights:
@@ -190,7 +200,8 @@ class State:
     def _take(self, flat: Mapping[str, mx.array]) -> None:
         mx.eval(flat)
         self.arrays = self.by_name()
-        for group, part in {"frozen": self.frozen, **self.arrays}.items():
+        groups = {"frozen": self.frozen, "first": self.first, **self.arrays}
+        for group, part in groups.items():
             part |= {name: w for name in part if (w := flat.get(f"{group}/{name}")) is not None}
 
     def _record(self) -> dict[str, object]:
@@ -239,7 +250,7 @@ def _table(values: dict[str, object], key: str) -> dict[str, object]:
 
 def _progress(values: dict[str, object]) -> Progress:
     progress = as_dataclass(Progress, values)
-    for name in ("step", "epoch", "best_epoch", "cooled_from", "cooled_to"):
+    for name in ("step", "epoch", "best_epoch", "improved_epoch", "cooled_from", "cooled_to"):
         check_whole(name, getattr(progress, name) or 0, 0, 10**15)
     if (progress.cooled_from or 0) >= (progress.cooled_to or 1):
         raise ConfigError("its cooled_from isn't below its cooled_to.")

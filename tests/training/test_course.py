@@ -56,10 +56,10 @@ def test_a_run_that_cools_down_resumes_bit_for_bit(stop: int, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("best_by", "expected"),
-    [("both", ["raw", "raw", None, None]), ("top1", ["raw", "raw", "raw", None])],
+    [("halfway", ["raw", "raw", None, "start"]), ("top1", ["raw", "raw", "raw", None])],
 )
-def test_better_by_loss_is_no_worse_in_top1(best_by: str, expected: list[str | None]) -> None:
-    pairs = iter([(0.5, 1.2), (0.5, 1.1), (0.6, 1.3), (0.4, 1.0)])
+def test_best_by_loss_until_the_end(best_by: str, expected: list[str | None]) -> None:
+    pairs = iter([(0.5, 1.2), (0.5, 1.1), (0.6, 1.3), (0.4, 1.15), (0.5, 1.25), (0.5, 1.05)])
 
     def validate(model: MlpMixer) -> Metrics:
         top1, loss = next(pairs)
@@ -97,6 +97,22 @@ def test_a_fitted_head_is_validated_before_the_first_step() -> None:
     first = events(RECIPE.replace(head="ridge", epochs=2))[0]
     assert isinstance(first, EpochDone)
     assert (first.step, first.epoch, first.best, first.ema) == (0, -1, "raw", None)
+
+
+def test_a_start_that_training_has_not_reached_yet_ends_no_run() -> None:
+    """Validations fall from 3.0 towards 1.0, that of the start; after the fifth they rise."""
+    losses = iter([1.0, 3.0, 2.5, 2.0, 1.5, 1.2, 1.3, 1.4, 1.5, 1.6])
+
+    def validate(model: MlpMixer) -> Metrics:
+        loss = next(losses)
+        return Metrics(0.5, 1.0, loss, 10, 1.0)
+
+    recipe = Recipe(epochs=20, lr=0.01, head="ridge", patience=3)
+    run = fit(tiny_model(), Synthetic(), validate, recipe, preprocess=PREPROCESS)
+    found = [event for event in run if isinstance(event, EpochDone)]
+    assert [event.best for event in found] == ["raw", *8 * [None]]
+    assert found[-1].state.progress.end == "stopped"
+    assert found[-1].state.progress.improved_epoch == 4
 
 
 class Images:
