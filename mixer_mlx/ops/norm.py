@@ -27,7 +27,8 @@ def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.
 
     Ba, Kiros and Hinton, arXiv 1607.06450; `eps` is added to the variance.
     """
-    if plain():
+    small = x.dtype == mx.float32 and not gpu_is_default() and not _by_products(x)
+    if plain() or small:  # a small one would only lose by a derivative of its own
         return mx.fast.layer_norm(x, weight, bias, eps)
     return _layer_norm(eps)(x, weight, bias)
 

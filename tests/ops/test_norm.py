@@ -37,9 +37,10 @@ def found(given: list[mx.array]) -> Arrays:
     return [np.array(one.astype(mx.float32)) for one in (value, *of)]
 
 
-@pytest.mark.parametrize("least", [0, 2**40])
-def test_value_and_derivatives(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("least", "gpu"), [(0, False), (2**40, False), (0, True)])
+def test_value_and_derivatives(least: int, gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(norm, "NORM_BY_PRODUCTS_FROM", least)
+    monkeypatch.setattr(norm, "gpu_is_default", lambda: gpu)
     given, wide = arrays((3, 20, 24))
     for one, value in zip(found(given), expected(*wide), strict=True):
         assert one == pytest.approx(value, abs=3e-5)
