@@ -220,6 +220,8 @@ class Run:
         """Raises TrainingError if the run in the folder started with other settings or data."""
         try:
             began = read_json(self.folder / RUN_FILE)
+            if isinstance(recipe := began.get("recipe"), dict):  # an older one has fewer fields
+                began["recipe"] = Recipe.from_dict(recipe).to_dict()
         except ConfigError as error:
             raise TrainingError(f"{self.folder / RUN_FILE} can't be used: {error}") from error
         began.pop("data", None)
