@@ -3,7 +3,7 @@
 import pytest
 
 from mixer_mlx.config import MixerConfig
-from mixer_mlx.training.pages import card, code, plain
+from mixer_mlx.training.pages import card, code, plain, validated
 from mixer_mlx.training.recipe import Recipe
 
 
@@ -36,8 +36,7 @@ def test_names_change_no_layout() -> None:
         recipe_name="my`recipe",
         recipe=Recipe(epochs=1),
         counts=dict.fromkeys(names, 3),
-        validation_images=5,
-        best=None,
+        accuracy=validated(None, 5),
     )
     assert [line for line in text.splitlines() if line.startswith("#")] == [
         r"# &lt;script&gt;\*run\* \# two"
