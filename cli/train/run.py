@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from mixer_mlx.training.loop import Validate
     from mixer_mlx.training.prepare import Estimate
     from mixer_mlx.training.recipe import Recipe
-    from mixer_mlx.training.run import Run, Start
+    from mixer_mlx.training.run import Run
+    from mixer_mlx.training.start import Start
     from mixer_mlx.training.state import State
 
 Build = Callable[[tuple[str, ...], "Recipe"], tuple["MlpMixer", "ModelInfo"]]
@@ -110,7 +111,7 @@ def prepared(
 ) -> Prepared:
     """Build the model for these training and validation images (perhaps none), and read them."""
     from mixer_mlx.training import prepare
-    from mixer_mlx.training.run import Start
+    from mixer_mlx.training.start import Start
 
     train, val = datasets
     recipe = _bounded(recipe, len(train), ranks)

@@ -31,8 +31,9 @@ from mixer_mlx.runtime.atomic import replacing_file
 from .loop import Done, Event
 from .pages import Judged, Results, write_report
 from .recipe import Recipe
-from .run import FOLDS, PREDICTIONS, Run, Start
+from .run import FOLDS, PREDICTIONS, Run
 from .run_log import Best, best_of
+from .start import Start
 
 _LOGITS = "logits.npz"
 

@@ -16,8 +16,9 @@ from mixer_mlx.runtime.documents import read_json
 from .fingerprint import fingerprint
 from .folds import Folds
 from .recipe import Recipe
-from .run import Run, Start
+from .run import Run
 from .split import read_split
+from .start import Start
 
 
 @dataclass(frozen=True)

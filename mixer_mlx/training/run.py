@@ -21,34 +21,28 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mixer_mlx import __version__, adapters, checkpoint
-from mixer_mlx.adapters import Adapters, Base
+from mixer_mlx.adapters import Adapters
 from mixer_mlx.checkpoint import RUN_FILE
-from mixer_mlx.data.dataset import Dataset
 from mixer_mlx.errors import ConfigError, TrainingError
 from mixer_mlx.model import MlpMixer
-from mixer_mlx.model_info import ModelInfo
 from mixer_mlx.runtime.atomic import replacing_file
 from mixer_mlx.runtime.documents import read_json
 from mixer_mlx.runtime.files import locked_folder
 from mixer_mlx.runtime.macos import entries
 
 from . import trackers
-from .fingerprint import fingerprint
 from .loop import Done, EpochDone, Event
 from .pages import CURVE_FILE, REPORT_FILE, Judged, Results, card, validated, write_report
 from .recipe import Recipe
 from .run_log import LOG_FILE, Log
 from .split import SPLIT_FILE, write_split
+from .start import Start, first_difference
 from .state import STATE_FILE, State
 
 FOLDS, PREDICTIONS = "folds", "out-of-fold.csv"
@@ -63,58 +57,6 @@ _NAMES = {
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """In a name whose bytes aren't UTF-8."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a run starts with: `command` is "train" or "fine-tune", `origin` the model's source.
-
-    `val_fraction` is what was held out of each class, None for a validation split or the default;
-    `part` says which images, see `split.write_split`.
-    `base` is the model that adapters are trained from, for a recipe with them.
-    `folds` is the number of a cross-validation.
-    `data` says where the images are, as arguments of `read_splits`; they may be moved.
-    """
-
-    command: str
-    recipe: Recipe
-    recipe_name: str
-    info: ModelInfo
-    train: Dataset
-    val: Dataset
-    origin: str
-    val_fraction: float | None = None
-    part: NDArray[np.integer] | None = None
-    base: Base | None = None
-    folds: int | None = None
-    data: Mapping[str, str | None] | None = None
-
-    def record(self) -> dict[str, object]:
-        """The content of `run.json`: what must be the same to resume the run."""
-        return {
-            "folds": self.folds,
-            "command": self.command,
-            "origin": self.origin,
-            "recipe_name": self.recipe_name,
-            "recipe": self.recipe.to_dict(),
-            "config": self.info.to_dict(),
-            "train": fingerprint(self.train),
-            "val": fingerprint(self.val),
-            "val_fraction": self.val_fraction,
-            **({"base": vars(self.base)} if self.base else {}),
-        }
-
-    def settings(self) -> dict[str, object]:
-        """What trackers show beside the metrics; nothing of the data but its size."""
-        return {
-            "command": self.command,
-            "origin": self.origin,
-            "recipe_name": self.recipe_name,
-            "classes": len(self.train.classes),
-            "training_images": len(self.train),
-            "validation_images": len(self.val),
-            **self.recipe.to_dict(),
-        }
 
 
 class Run:
@@ -232,7 +174,7 @@ class Run:
                     f"The {key} images changed since the run in {self.folder} started; restore "
                     "them, or start a new run."
                 )
-        if difference := _first_difference(began, now):
+        if difference := first_difference(began, now):
             name, before, after = difference
             raise TrainingError(
                 f"The run in {self.folder} started with {name} {before}, not {after}; give the "
@@ -351,20 +293,6 @@ class Run:
 def has_state(folder: Path) -> bool:
     """Whether the folder holds a run that can be resumed."""
     return (folder / "state" / STATE_FILE).is_file() or (folder / FOLDS).is_dir()
-
-
-def _first_difference(
-    began: Mapping[str, Any], now: Mapping[str, Any]
-) -> tuple[str, object, object] | None:
-    """The innermost field that differs, e.g. "epochs", with its value before and now."""
-    for key in [*now, *(key for key in began if key not in now)]:
-        before, after = began.get(key), now.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            if inner := _first_difference(before, after):
-                return inner
-        elif before != after:
-            return key, before, after
-    return None
 
 
 def _is_ours(name: str) -> bool:
