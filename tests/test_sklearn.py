@@ -52,10 +52,22 @@ def images_of(rows: Any) -> NDArray[np.uint8]:
 
 
 def test_scikit_learns_own_checks() -> None:
-    results = check_estimator(FromRows(device="cpu", dtype="float32"), on_skip=None)
+    subset = "check_methods_subset_invariance"
+    results = check_estimator(
+        FromRows(device="cpu", dtype="float32"),
+        expected_failed_checks={subset: "to 1e-7; rounding depends on the size of a batch"},
+        on_skip=None,
+    )
     assert len(results) > 40
     others = {found["check_name"] for found in results if found["status"] != "passed"}
-    assert others <= {"check_array_api_input"}  # which needs SCIPY_ARRAY_API
+    assert others <= {"check_array_api_input", subset}  # the former needs SCIPY_ARRAY_API
+
+
+def test_a_row_s_features_are_those_of_the_row_alone() -> None:
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    features = FromRows(device="cpu", dtype="float32").fit(rows)
+    alone = [features.transform(row[None])[0] for row in rows]
+    np.testing.assert_allclose(features.transform(rows), alone, rtol=0, atol=2e-6)
 
 
 def test_features_are_the_pre_logits(cat: Path) -> None:

@@ -252,10 +252,12 @@ def say_finished(run: "Run") -> None:
 
 def start_head(made: Prepared, *, quiet: bool) -> None:
     """Before fine-tuning by a recipe that asks for it: a head fitted to the frozen features."""
-    from mixer_mlx.training.prepare import with_ridge_head
+    from mixer_mlx.training.prepare import takes_ridge_head, with_ridge_head
 
     start = made.start
     if start.command != "fine-tune" or start.recipe.head != "ridge":
+        return
+    if not takes_ridge_head(made.model, len(start.info.labels)):
         return
     if not quiet:
         output.say("Fitting the head to the features of the training images.")

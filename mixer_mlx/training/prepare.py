@@ -102,14 +102,13 @@ def with_ridge_head(
     """Start a new head, in place, as the ridge regression on the features of the training images.
 
     Training then begins at the few-shot probe's accuracy, and changes the features less than from
-    a head of zeros (LP-FT: Kumar et al., arXiv 2202.10054). A head that isn't all zeros is kept. Of
-    many images or classes, as many images are used as RIDGE_IMAGES and RIDGE_SCORES allow; if
-    these are fewer than the classes, the head stays as it is.
+    a head of zeros (LP-FT: Kumar et al., arXiv 2202.10054). Without `takes_ridge_head`, the head
+    stays as it is.
     """
     classes = len(info.labels)
-    most = min(RIDGE_IMAGES, RIDGE_SCORES // classes)
-    if model.head.weight.any().item() or most < classes:
+    if not takes_ridge_head(model, classes):
         return
+    most = _ridge_images(classes)
     if most < len(images.dataset):
         rows = np.random.default_rng(0).permutation(len(images.dataset))[:most]
         images = DecodedImages(images.dataset.take(np.sort(rows)), lambda *_: None, memory_bytes=0)
@@ -123,6 +122,19 @@ def with_ridge_head(
     model.head.weight = mx.array(head.weight.astype(np.float32))
     model.head.bias = mx.array(head.bias.astype(np.float32))
     mx.eval(model.head.parameters())
+
+
+def takes_ridge_head(model: MlpMixer, classes: int) -> bool:
+    """Whether the head is all zeros, and the classes are few enough for the regression.
+
+    Of many images, as many are used as RIDGE_IMAGES and RIDGE_SCORES allow; these must be at least
+    as many as the classes.
+    """
+    return _ridge_images(classes) >= classes and not model.head.weight.any().item()
+
+
+def _ridge_images(classes: int) -> int:
+    return min(RIDGE_IMAGES, RIDGE_SCORES // classes)
 
 
 _ORIGIN = ("name", "address", "revision", "license", "sha256", "fine_tuned_from")

@@ -165,6 +165,7 @@ def test_a_head_for_more_classes_than_images_can_tell_stays(
     monkeypatch.setattr(prepare, "RIDGE_SCORES", 24)  # five classes, so four images
     images, model = Images(), tiny_model()
     model.head.weight = mx.zeros_like(model.head.weight)
+    assert [prepare.takes_ridge_head(model, classes) for classes in (4, 5)] == [True, False]
     prepare.with_ridge_head(model, ModelInfo(CONFIG, PREPROCESS, tuple("abcde")), images, 7)  # type: ignore[arg-type]
     assert not weights(model)["head.weight"].any()
 
