@@ -41,7 +41,7 @@ def test_help(args: list[str], modules: int, ours: int) -> None:
 
 
 def test_one_prediction(cat: Path) -> None:
-    """0.39 s on two cores, of which NumPy, MLX, Pillow and typer take most."""
+    """0.41 s on two cores, of which NumPy, MLX, Pillow and typer take most."""
     found = imported("predict", cat, "-m", "cifar10")
     assert 200 < len(found) <= 540
     assert sum(name.startswith("mixer_mlx") for name in found) <= 96
