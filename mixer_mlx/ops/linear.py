@@ -26,8 +26,7 @@ def _(
 ) -> tuple[mx.array, mx.array, mx.array]:
     x, weight, _bias = primals
     rows = ct.reshape(-1, ct.shape[-1])  # (N S, out)
-    gradient = rows.T @ x.reshape(-1, x.shape[-1])
-    return ct @ weight, gradient, sum_of_rows(rows)
+    return ct @ weight, _sum_of_outer(rows, x), sum_of_rows(rows)
 
 
 @mx.custom_function
@@ -53,8 +52,7 @@ def _(
     primals: tuple[mx.array, mx.array, mx.array], ct: mx.array, _: mx.array
 ) -> tuple[mx.array, mx.array, mx.array]:
     _y, x, weight = primals
-    gradient = ct.reshape(-1, ct.shape[-1]).T @ x.reshape(-1, x.shape[-1])
-    return ct, ct @ weight, gradient
+    return ct, ct @ weight, _sum_of_outer(ct, x)
 
 
 @mx.custom_function
@@ -68,6 +66,11 @@ def _(
 ) -> tuple[mx.array, mx.array, mx.array]:
     _y, x, weight = primals
     return ct, weight.T @ ct, _sum_of_products(ct, x)
+
+
+def _sum_of_outer(ct: mx.array, x: mx.array) -> mx.array:
+    """ct (..., out), x (..., in) -> (out, in), summed over all axes but the last."""
+    return ct.reshape(-1, ct.shape[-1]).T @ x.reshape(-1, x.shape[-1])
 
 
 def _sum_of_products(ct: mx.array, x: mx.array) -> mx.array:
