@@ -125,6 +125,10 @@ class Worker:
     def run(self, times: int) -> Row:
         return self.ask(do="run", times=times)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def output(self, folder: Path) -> Path:
         """An .npz file with what the case computed."""
         path = folder / f"{self.name.replace(' ', '-')}.npz"

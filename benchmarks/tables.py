@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hotspot_groups
 import memory_tables
 import scaling_tables
 from harness import HERE, OURS, BenchmarkError, Row
@@ -32,7 +33,9 @@ TITLES = {
     "startup": "Start-up",
     "scaling": "Scaling",
     "memory": "Memory",
+    "hotspots": "Where the processor time goes",
 }
+WITHOUT_ROUNDS = ("memory", "hotspots")
 
 
 TEN = [
@@ -102,7 +105,7 @@ def about(report: Row) -> list[str]:
         f"{machine['processor']}{gpu}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
         f"{machine['system']}",
         f"{report['threads']} threads each",
-        f"{_span(rounds)} rounds" if report["benchmark"] != "memory" else "",
+        f"{_span(rounds)} rounds" if report["benchmark"] not in WITHOUT_ROUNDS else "",
         _span(dates),
         f"load {_span(loads)} before",
     ]
@@ -132,6 +135,8 @@ def body(report: Row, reasons: dict[str, str]) -> list[str]:
         return scaling_tables.lines(report["cases"], reasons)
     if report["benchmark"] == "memory":
         return memory_tables.lines(report["cases"])
+    if report["benchmark"] == "hotspots":
+        return hotspot_groups.lines(report["cases"])
     return comparison(report["cases"])
 
 

@@ -257,6 +257,75 @@ def test_exponents_come_from_the_upper_half_and_steep_ones_need_a_reason() -> No
     assert "- width mixer time: because" in lines
 
 
+GELU_SLOPE = "GELU's derivative"
+IN_THE_REPORT = {
+    "products": 3472 + 184 + 159 + 131 + 74 + 11,
+    "packing": 407 + 241 + 193 + 111 + 32 + 26,
+    "waiting": 729 + 327 + 38,
+    "GELU": 344 + 11,
+    GELU_SLOPE: 515,
+    "layer norm": 2 + 12,
+    "AdamW": 22 + 1,
+    "copies": 256 + 53 + 2 + 23,
+    "sums": 64 + 11,
+    "other element-wise": 176 + 91 + 87,
+    "MLX, memory": 55 + 2 + 2 + 11 + 7,
+    "Python": 3 + 2 + 1 + 10,
+    "kernel": 101 + 46 + 7 + 7,
+}
+"""Group -> samples of its functions in the lines of the recorded report, read by hand."""
+
+
+def test_functions_are_grouped_and_shown(golden: Path) -> None:
+    import hotspot_groups
+    import perf
+
+    functions = perf.read((golden / "perf_report.txt").read_text("utf-8"))
+    total = sum(IN_THE_REPORT.values())
+    percent = hotspot_groups.percentages(functions)
+    assert {k: v * total / 100 for k, v in percent.items()} == pytest.approx(IN_THE_REPORT)
+    assert list(percent) == list(hotspot_groups.GROUPS)
+    first, second, *_ = hotspot_groups.largest(functions)
+    assert (first["group"], first["function"]) == ("products", "[.] sgemm_kernel_SKYLAKEX")
+    assert second["percent"] == pytest.approx(100 * 729 / total)
+    result = {"cpu_seconds": 0.0142, "percent": percent | {"layer norm": 0.04, "AdamW": 0.06}}
+    cases = [{"case": {"name": "step"}, "results": {"mixer-mlx": result}}]
+    row = hotspot_groups.lines(cases)[-1]
+    assert row.startswith(f"| step | 14.2 ms | {percent['products']:.1f} |")
+    assert f"| {percent[GELU_SLOPE]:.1f} | | 0.1 | {percent['copies']:.1f} |" in row
+
+
+def test_perf_that_is_missing_or_not_allowed_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import harness
+    import perf
+
+    report = "# Samples: 69  of event 'cpu-clock:u'\n#\n 8 ;libc.so.6 ;[.] malloc\n"
+    assert perf.read(report.replace(":u", "")) == [perf.Function(8, "libc.so.6", "[.] malloc")]
+    with pytest.raises(harness.BenchmarkError, match="may not sample"):
+        perf.read(report)
+    with pytest.raises(harness.BenchmarkError, match="no samples"):
+        perf.read("# Samples: 0  of event 'cpu-clock'\n")
+    script = tmp_path / "perf"
+    script.write_text("#!/bin/sh\nexit 255\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(perf, "START_SECONDS", 10.0)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(harness.BenchmarkError, match="may not sample"),
+        perf.recording(perf.find(), 1, tmp_path / "data"),
+    ):
+        pytest.fail("nothing is recorded")
+    script.unlink()
+    with pytest.raises(harness.BenchmarkError, match="isn't installed"):
+        perf.find()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(harness.BenchmarkError, match="on Linux only"):
+        perf.find()
+
+
 def test_the_page_is_what_the_results_make() -> None:
     import tomllib
 
