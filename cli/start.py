@@ -1,5 +1,7 @@
 """Where the command `mixer` starts: signals are taken over before anything slow is imported."""
 
+import gc
+
 from .terminal import signals
 
 
@@ -8,4 +10,7 @@ def main() -> None:
     signals.listen_early()
     from .main import main as run
 
-    run()
+    try:
+        run()
+    finally:  # or Python, as it exits, would search all objects for cycles for 0.07 s
+        gc.freeze()
