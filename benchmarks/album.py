@@ -5,10 +5,12 @@
 Files are copies of one generated image for each set. All contenders are commands on the same cores.
 "decoding" opens every file in as many threads, JPEGs at the size that `mixer predict` chooses, and
 does nothing with the pixels: the machine's limit. "plain loop" is PIL.Image.open and a call of the
-classifier, image by image. timm reads JPEG only.
+classifier, image by image. timm needs pillow-heif for the HEICs; its batches are small enough that
+every process of its loader has some.
 """
 
 import argparse
+import math
 import shutil
 import sys
 import tempfile
@@ -78,9 +80,10 @@ def measure(run: Session, name: str, files: Path, folder: Path) -> None:
             command = [str(HERE / "album.py"), "--only", other, str(files)]
             command += ["--threads", str(threads)]
             contenders.append(Command(other, [sys.executable, *command], threads))
-        if name.endswith("JPEG"):
-            peer = [str(HERE / "timm_predict.py"), str(files), model["timm"], str(folder / "timm")]
-            contenders += predict.peers(run, [*peer, "--workers", str(threads)])
+        peer = [str(HERE / "timm_predict.py"), str(files), model["timm"], str(folder / "timm")]
+        size = min(32, math.ceil(len(list(files.iterdir())) / (4 * threads)))  # work for all
+        peer += ["--workers", str(threads), "--batch-size", str(size)]
+        contenders += predict.peers(run, peer)
         results = harness.compare(contenders, rounds=run.rounds, seconds=0, warm_up=1)
     fractions = of_decoding(results)
     print(f"{name}: " + ", ".join(f"{key} {value:.0%}" for key, value in fractions.items()))
@@ -117,8 +120,6 @@ def run_one(name: str, folder: str, threads: int) -> None:
 
 def decoder() -> Callable[[Path], None]:
     """A function that decodes a file as `mixer predict` does, and drops its pixels."""
-    import math
-
     from mixer_mlx import checkpoint
     from mixer_mlx.catalog import BUILT_IN_FOLDER
     from mixer_mlx.images.decode import opened, rgb

@@ -2,7 +2,8 @@
 
     python benchmarks/timm_predict.py IMAGES MODEL OUT.jsonl --workers 2
 
-IMAGES is a folder or a file; MODEL a folder written by `mixer export --format timm`.
+IMAGES is a folder or a file; MODEL a folder written by `mixer export --format timm`. HEICs need
+pillow-heif.
 """
 
 import argparse
@@ -23,7 +24,9 @@ def main() -> None:
     source = options.images
     paths = sorted(source.iterdir()) if source.is_dir() else [source]
     files = Files(paths, transform(known["input_size"][1:], known["crop_pct"]))
-    loader = torch.utils.data.DataLoader(files, 32, num_workers=options.workers)
+    prepare = read_heic if paths[0].suffix == ".heic" else None
+    workers, size = options.workers, options.batch_size
+    loader = torch.utils.data.DataLoader(files, size, num_workers=workers, worker_init_fn=prepare)
     with torch.inference_mode(), options.out.open("w") as out:
         names = iter(paths)
         for images in loader:
@@ -35,12 +38,20 @@ def main() -> None:
                 out.write(json.dumps(line) + "\n")
 
 
+def read_heic(worker: int) -> None:
+    """Have Pillow open HEICs, in a process of the loader."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, default=32, help="a worker decodes whole batches")
     return parser.parse_args()
 
 
