@@ -117,15 +117,15 @@ class Forward:
     def _own(self) -> None:
         """Compute what is lazy in the model here: only the thread that made it can."""
         with worker.busy:
-            mx.eval(self._model.parameters(), self._mean, self._std)
+            mx.eval(self._model.state, self._mean, self._std)
 
     def _start(self, pixels: NDArray[np.uint8], finish: Finish) -> Pending | Computed:
-        """Start computing a batch; on a GPU without waiting for it. Runs on the worker."""
+        """Start computing a batch; only on a GPU without waiting for it. Runs on the worker."""
         parts = len(self._rounds(len(pixels))[0])
         with mx.stream(self._device), one_core_each(parts):
             finite, *found = self._forward(pixels, finish)
             running = Pending(pixels, finish, finite, tuple(found))
-            if parts > 1:  # before the threads of matrix products change again
+            if not backend.gpu_is_default():  # there another job would cost more than it gains
                 return self._computed(running)
             mx.async_eval(running.finite, *running.found)
             return running
@@ -219,15 +219,17 @@ class Forward:
 
     def _forward(self, pixels: NDArray[np.uint8], finish: Finish) -> tuple[mx.array, ...]:
         """Whether all outputs are finite, and what `finish` keeps of them; not yet evaluated."""
-        compiled = self._pays_off(len(pixels))
-        if compiled and backend.gpu_is_default():
-            return self._whole_of(finish)(mx.array(pixels))
-        if compiled and backend.worth_compiling(
+        if not self._pays_off(len(pixels)):
+            return _checked(self._in_parts(self._plain, pixels), finish)
+        if not backend.gpu_is_default() and backend.worth_compiling(
             self._model.config, len(pixels), COMPILE_FORWARD_BELOW
         ):
             with compiled_activations():
                 return _checked(self._in_parts(self._plain, pixels), finish)
-        return _checked(self._in_parts(self._compiled if compiled else self._plain, pixels), finish)
+        turns = self._rounds(len(pixels))
+        if len(turns) == len(turns[0]) == 1:
+            return self._whole_of(finish)(mx.array(pixels))
+        return _checked(self._in_parts(self._compiled, pixels), finish)
 
     def _pays_off(self, size: int) -> bool:
         """Whether to compile: only for a size that repeats, and if small, often."""
@@ -237,7 +239,7 @@ class Forward:
         return earlier > 0 and backend.worth_compiling(self._model.config, size, threshold)
 
     def _whole_of(self, finish: Finish) -> _Whole:
-        """All that a GPU does with a batch as one function: each launch there costs time."""
+        """All that is done with an undivided batch as one function: fewer kernels to launch."""
         if finish not in self._whole:
             self._whole[finish] = mx.compile(
                 lambda pixels: _checked(self._plain(pixels), finish), inputs=self._model.state

@@ -253,7 +253,8 @@ def test_small_batches_are_compiled_when_they_have_come_often(
     classifier = load("cifar10", dtype="float32", device="cpu")
     network, seen = classifier._network, []
     monkeypatch.setattr("mixer_mlx.runtime.backend.gpu_is_default", lambda: False)
-    monkeypatch.setattr(network, "_compiled", lambda x: seen.append(len(x)) or network._plain(x))
+    whole = network._whole_of
+    monkeypatch.setattr(network, "_whole_of", lambda finish: seen.append(1) or whole(finish))
     monkeypatch.setattr("mixer_mlx.forward.COMPILE_FORWARD_AFTER", 3 * 64 * 128)
     for size in (1, 1, 1, 1, 1):
         classifier.forward(np.zeros((size, 32, 32, 3), np.uint8))

@@ -1,5 +1,6 @@
 """The cores and the memory that this process may use: in a container, fewer than the machine's."""
 
+import functools
 import math
 import os
 import sys
@@ -15,13 +16,19 @@ def cores() -> int:
     """How many cores this process may use."""
     if sys.platform != "linux":
         return os.cpu_count() or 1
-    counts = [len(os.sched_getaffinity(0))]
+    return min(len(os.sched_getaffinity(0)), _quota() or sys.maxsize)
+
+
+@functools.cache  # its files take longer to read than a small model to start a batch
+def _quota() -> int | None:
+    """The cores that control groups leave, if they limit them."""
+    counts = []
     quotas = [text.split() for text in _values("", "cpu.max")]
     older = [_values("cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period")]
     for quota, period in (*quotas, *zip(*older, strict=True)):
         if quota.isdigit():  # neither "max" nor -1
-            counts.append(math.ceil(int(quota) / int(period)))
-    return max(1, min(counts))
+            counts.append(max(1, math.ceil(int(quota) / int(period))))
+    return min(counts, default=None)
 
 
 def memory_bytes() -> int:

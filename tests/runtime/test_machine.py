@@ -1,5 +1,6 @@
 """What a container's limits leave of a machine, by files as Linux shows them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ GIB = 2**30
 
 
 @pytest.fixture
-def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty /sys/fs/cgroup, on a machine of 64 cores and 256 GiB."""
     monkeypatch.setattr(machine, "_GROUPS", tmp_path)
     monkeypatch.setattr(machine, "_OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 2**26, "SC_PAGE_SIZE": 2**12}.get)
-    return tmp_path
+    machine._quota.cache_clear()
+    yield tmp_path
+    machine._quota.cache_clear()
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
