@@ -25,6 +25,8 @@ class Inference(Plain):
     def __init__(self, case: Case) -> None:
         self.classifier = mixer_mlx.load(case["native"], dtype=case["dtype"], device=case["device"])
         self.pixels = serve.noise(case)
+        for _ in range(case.get("earlier", 0)):
+            self.run()
 
     def run(self) -> None:
         self.logits = np.array(self.classifier.forward(self.pixels))
