@@ -1,7 +1,8 @@
 """Switches for other forms of the operations, for the thread that sets them.
 
-MLX can export the plain ones, and compile them for any batch size. Biases apart from matrix products
-are faster on the CPU, where MLX copies a bias, number by number, to where the product is added.
+MLX can export the plain ones, and compile them for any batch size. Biases apart from matrix
+products are faster on the CPU, where MLX copies a bias, number by number, to where the product is
+added.
 """
 
 import threading
