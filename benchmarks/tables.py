@@ -1,4 +1,4 @@
-"""Write the tables of results/*.json into results/README.md, and ten ratios of them into README.md.
+"""Write the tables of results/*.json into results/README.md, and their main ratios into README.md.
 
 Both between the pages' markers. `--check` writes nothing and exits with 1 if one is out of date.
 The exit code is also 1 if a scaling exponent over 1.1 lacks a reason in reasons.toml.
@@ -38,14 +38,14 @@ TITLES = {
 WITHOUT_ROUNDS = ("memory", "hotspots")
 
 
-TEN = [
+MAIN = [
     ("inference", "cifar10 batch 1 float32", "built-in model, 1 image"),
+    ("inference", "cifar10 batch 1 float32, later", "the same after 512, compiled"),
     ("inference", "cifar10 batch 64 float32", "built-in model, 64 images"),
     ("inference", "B/16 batch 1 float32", "B/16, 1 image"),
     ("inference", "B/16 batch 64 float32", "B/16, 64 images"),
     ("training", "cifar10 batch 128 adamw", "built-in model, AdamW step, 128 images"),
     ("training", "B/16 batch 8 adamw", "B/16, AdamW step, 8 images"),
-    ("input", "500 x 375", "JPEG files of 500 x 375 to batches"),
     ("input", "12 megapixels", "JPEG files of 12 megapixels to batches"),
     ("predict", "cifar10", "1,000 images with the built-in model, end to end"),
     ("startup", "one prediction", "one prediction, as a process"),
@@ -55,7 +55,7 @@ TEN = [
 
 def main() -> None:
     reasons = tomllib.loads(REASONS.read_text("utf-8"))
-    pages = {README: ten_ratios(RESULTS), ALL: page(RESULTS, reasons)}
+    pages = {README: main_ratios(RESULTS), ALL: page(RESULTS, reasons)}
     texts = {path: path.read_text("utf-8") for path in pages}
     made = {path: replaced(texts[path], "\n".join(lines)) for path, lines in pages.items()}
     if "--check" in sys.argv[1:]:
@@ -64,10 +64,10 @@ def main() -> None:
         path.write_text(text, "utf-8")
 
 
-def ten_ratios(folder: Path) -> list[str]:
-    """TEN, compared with timm."""
+def main_ratios(folder: Path) -> list[str]:
+    """MAIN, compared with timm."""
     rows = []
-    for benchmark, name, title in TEN:
+    for benchmark, name, title in MAIN:
         report = json.loads((folder / f"{benchmark}.json").read_text("utf-8"))
         [case] = [case for case in report["cases"] if case["case"]["name"] == name]
         rows.append([title, time_cell(case, OURS).split(" [")[0], time_cell(case, "timm")])
