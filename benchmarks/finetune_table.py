@@ -13,9 +13,8 @@ from markdown_table import table
 from mixer_mlx.calibration import PRIOR
 
 Row = dict[str, Any]
-MAIN = ("ridge probe", "timm", "quick")
-OTHERS = ("head only", "from scratch")
-"""The contenders of the first table, and those that a second one adds, with fewer seeds."""
+ORDER = ("ridge probe", "timm", "head only", "from scratch", "quick")
+"""The contenders' columns."""
 
 
 def read(path: Path) -> list[Row]:
@@ -35,21 +34,14 @@ def write(page: Path, rows: list[Row]) -> None:
 
 def tables(rows: list[Row]) -> dict[str, list[str]]:
     """The lines of each table, by name."""
-    main = [row for row in rows if row["contender"] not in OTHERS]
-    tried = {row["task"] for row in rows if row["contender"] in OTHERS}
-    return {
-        "accuracy": accuracy(main),
-        "others": accuracy([row for row in rows if row["task"] in tried]),
-        "calibration": calibration(rows),
-    }
+    return {"accuracy": accuracy(rows), "calibration": calibration(rows)}
 
 
 def accuracy(rows: list[Row]) -> list[str]:
     """Mean top-1 and spread by task, and of the tasks that all were tried on, ranks and times."""
     tasks = [name for name in TASKS if any(row["task"] == name for row in rows)]
     order = {row["contender"]: None for row in rows}
-    first = [*MAIN[:-1], *OTHERS, MAIN[-1]]
-    names = [*(name for name in first if name in order), *(n for n in order if n not in first)]
+    names = [*(name for name in ORDER if name in order), *(n for n in order if n not in ORDER)]
     found = {(task, name): compared(rows, task, name) for task in tasks for name in names}
     lines = [
         [task, *(cell([row["top1"] for row in found[task, name]]) for name in names)]

@@ -140,7 +140,8 @@ QUICK = "tiny"
 def write(task: Task, data: Path, seed: int, folder: Path) -> None:
     """Draw the images of a seed, and write them as `folder`/data/train, data/val and test.
 
-    A fifth of each class is `val`, which only `quick` and its like look at.
+    A fifth of each class is `val`, which only `quick` and its like look at. The names of classes
+    aren't CIFAR-10's, for which `mixer fine-tune` would keep the built-in model's head.
     """
     rng = np.random.default_rng(seed)
     pool = task.pool(data)
@@ -148,7 +149,7 @@ def write(task: Task, data: Path, seed: int, folder: Path) -> None:
     counts = [task.train] * len(classes) if isinstance(task.train, int) else task.train
     for number, (name, image, label) in enumerate(drawn(task, pool, classes, counts, rng)):
         within = "data/train" if name == "train" else name
-        path = folder / within / label / f"{number:05}.png"
+        path = folder / within / f"my {label}" / f"{number:05}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
     _, val = read_splits(folder / "data" / "train", val_fraction=0.2, seed=seed)

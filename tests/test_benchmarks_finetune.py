@@ -33,9 +33,10 @@ def test_training_and_test_images_are_others_and_a_tenth_is_wrong(tmp_path: Path
     for name, rows in found.items():
         for path in sorted((tmp_path / "out" / folders[name]).rglob("*.png")):
             red, green, _ = np.array(Image.open(path))[0, 0].tolist()
-            rows.append((red, green, path.parent.name))
+            rows.append((red, green, path.parent.name.removeprefix("my ")))
     assert [sum(red == i for red, _, _ in found["train"]) for i in range(3)] == [40, 20, 10]
-    held = [len(list((tmp_path / "out" / "data" / "val" / name).iterdir())) for name in "abc"]
+    val = tmp_path / "out" / "data" / "val"
+    held = [len(list((val / f"my {name}").iterdir())) for name in "abc"]
     assert sum(held) == 14
     assert sum("abc"[red] != label for red, _, label in found["train"]) == 7
     assert all("abc"[red] == label for red, _, label in found["test"])
