@@ -20,7 +20,6 @@ from mixer_mlx.images.inputs import Given, ImageInput, ImagesInput, each
 from mixer_mlx.images.pillow import bare
 from mixer_mlx.images.preprocess import Preprocess, normalized
 from mixer_mlx.ops.activations import compiled_activations
-from mixer_mlx.ops.plain import biases_apart
 from mixer_mlx.runtime import worker
 from mixer_mlx.runtime.streams import Part, one_core_each, rounds, streams
 from mixer_mlx.runtime.threads import in_threads, workers
@@ -220,18 +219,17 @@ class Forward:
 
     def _forward(self, pixels: NDArray[np.uint8], finish: Finish) -> tuple[mx.array, ...]:
         """Whether all outputs are finite, and what `finish` keeps of them; not yet evaluated."""
-        compiled, gpu = self._pays_off(len(pixels)), backend.gpu_is_default()
-        if not compiled or (not gpu and self._is_large(len(pixels))):
-            with compiled_activations(compiled), biases_apart(not gpu):
+        if not self._pays_off(len(pixels)):
+            return _checked(self._in_parts(self._plain, pixels), finish)
+        if not backend.gpu_is_default() and backend.worth_compiling(
+            self._model.config, len(pixels), COMPILE_FORWARD_BELOW
+        ):
+            with compiled_activations():
                 return _checked(self._in_parts(self._plain, pixels), finish)
         turns = self._rounds(len(pixels))
         if len(turns) == len(turns[0]) == 1:
             return self._whole_of(finish)(mx.array(pixels))
         return _checked(self._in_parts(self._compiled, pixels), finish)
-
-    def _is_large(self, size: int) -> bool:
-        """Whether on the CPU only the activations of such a batch are compiled."""
-        return backend.worth_compiling(self._model.config, size, COMPILE_FORWARD_BELOW)
 
     def _pays_off(self, size: int) -> bool:
         """Whether to compile: only for a size that repeats, and if small, often."""

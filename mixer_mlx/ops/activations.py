@@ -93,10 +93,10 @@ def _slope(x: mx.array, cotangent: mx.array, fit: _Fit) -> mx.array:
 
 
 @contextmanager
-def compiled_activations(compiled: bool = True) -> Iterator[None]:
-    """Within it, if `compiled`, this thread's activations are compiled for arrays of any size."""
+def compiled_activations() -> Iterator[None]:
+    """Within it, this thread's activations are compiled for arrays of any size."""
     before = getattr(_local, "compiled", False)
-    _local.compiled = compiled
+    _local.compiled = True
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from typing import cast
 
 import mlx.core as mx
 
-from .plain import apart_from_products, plain
+from .plain import plain
 
 Linear = Callable[[mx.array, mx.array, mx.array], mx.array]
 
@@ -119,13 +119,13 @@ _channels, _tokens, _affine_map, plus_channels, plus_tokens = (cast(Linear, f) f
 
 def over_channels(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     """x (..., in), weight (out, in), bias (out,) -> x weight^T + bias, (..., out)."""
-    return x @ weight.T + bias if apart_from_products() else _channels(x, weight, bias)
+    return x @ weight.T + bias if plain() else _channels(x, weight, bias)
 
 
 def over_tokens(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     """x (N, in, C), weight (out, in), bias (out,) -> weight x + bias, (N, out, C)."""
     # Not addmm, whose shapes MLX can't infer for any N.
-    return weight @ x + bias[:, None] if apart_from_products() else _tokens(x, weight, bias)
+    return weight @ x + bias[:, None] if plain() else _tokens(x, weight, bias)
 
 
 def affine(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from mixer_mlx.ops.linear import Linear, affine, over_channels, over_tokens
-from mixer_mlx.ops.plain import biases_apart
 
 N, S, C, OUT = 3, 5, 7, 4
 
@@ -17,13 +16,11 @@ def arrays(linear: Linear) -> tuple[np.ndarray, ...]:
     return tuple(rng.standard_normal(shape) for shape in shapes)
 
 
-@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("linear", [over_channels, over_tokens])
-def test_value_and_derivatives(linear: Linear, apart: bool) -> None:
+def test_value_and_derivatives(linear: Linear) -> None:
     x, weight, bias, ct = arrays(linear)
     inputs = [mx.array(a.astype(np.float32)) for a in (x, weight, bias)]
-    with biases_apart(apart):
-        (value,), gradients = mx.vjp(linear, inputs, [mx.array(ct.astype(np.float32))])
+    (value,), gradients = mx.vjp(linear, inputs, [mx.array(ct.astype(np.float32))])
     if linear is over_channels:
         expected = np.einsum("nsc,oc->nso", x, weight) + bias
         derivatives = (
