@@ -121,11 +121,12 @@ class Forward:
 
     def _start(self, pixels: NDArray[np.uint8], finish: Finish) -> Pending | Computed:
         """Start computing a batch; only on a GPU without waiting for it. Runs on the worker."""
-        parts = len(self._rounds(len(pixels))[0])
-        with mx.stream(self._device), one_core_each(parts):
-            finite, *found = self._forward(pixels, finish)
+        turns = self._rounds(len(pixels))
+        with mx.stream(self._device), one_core_each(len(turns[0])):
+            finite, *found = self._forward(pixels, finish, turns)
             running = Pending(pixels, finish, finite, tuple(found))
-            if not backend.gpu_is_default():  # there another job would cost more than it gains
+            # Before the threads of matrix products change again; another job would cost time, too.
+            if not backend.gpu_is_default():
                 return self._computed(running)
             mx.async_eval(running.finite, *running.found)
             return running
@@ -135,9 +136,9 @@ class Forward:
         mx.eval(running.finite, *running.found)
         if running.finite.item():
             return Computed(running.found, in_float32=False)
-        parts = len(self._rounds(len(running.pixels))[0])
-        with mx.stream(self._device), one_core_each(parts):
-            found = running.finish(self._in_float32(running.pixels))
+        turns = self._rounds(len(running.pixels))
+        with mx.stream(self._device), one_core_each(len(turns[0])):
+            found = running.finish(self._in_float32(running.pixels, turns))
             mx.eval(*found)
         return Computed(found, in_float32=True)
 
@@ -217,19 +218,20 @@ class Forward:
         # Few, since an image of an archive may be in memory until it is decoded.
         return in_threads(pixels, each(images), ahead=2 * workers())
 
-    def _forward(self, pixels: NDArray[np.uint8], finish: Finish) -> tuple[mx.array, ...]:
+    def _forward(
+        self, pixels: NDArray[np.uint8], finish: Finish, turns: list[list[Part]]
+    ) -> tuple[mx.array, ...]:
         """Whether all outputs are finite, and what `finish` keeps of them; not yet evaluated."""
         if not self._pays_off(len(pixels)):
-            return _checked(self._in_parts(self._plain, pixels), finish)
+            return _checked(self._in_parts(self._plain, pixels, turns), finish)
         if not backend.gpu_is_default() and backend.worth_compiling(
             self._model.config, len(pixels), COMPILE_FORWARD_BELOW
         ):
             with compiled_activations():
-                return _checked(self._in_parts(self._plain, pixels), finish)
-        turns = self._rounds(len(pixels))
+                return _checked(self._in_parts(self._plain, pixels, turns), finish)
         if len(turns) == len(turns[0]) == 1:
             return self._whole_of(finish)(mx.array(pixels))
-        return _checked(self._in_parts(self._compiled, pixels), finish)
+        return _checked(self._in_parts(self._compiled, pixels, turns), finish)
 
     def _pays_off(self, size: int) -> bool:
         """Whether to compile: only for a size that repeats, and if small, often."""
@@ -251,10 +253,11 @@ class Forward:
         images = normalized(pixels, self._mean, self._std)
         return self._network(model, images).astype(mx.float32)
 
-    def _in_parts(self, output: _Batched, pixels: NDArray[np.uint8]) -> mx.array:
-        """In parts if that is faster, see `streams`."""
+    def _in_parts(
+        self, output: _Batched, pixels: NDArray[np.uint8], turns: list[list[Part]]
+    ) -> mx.array:
+        """In the parts of `_rounds`."""
         outputs: list[mx.array] = []
-        turns = rounds(self._model.config, len(pixels))
         for parts in turns:
             found = []
             for stream, (start, end) in zip(streams(len(parts)), parts, strict=True):
@@ -265,11 +268,11 @@ class Forward:
             outputs += found
         return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
 
-    def _in_float32(self, pixels: NDArray[np.uint8]) -> mx.array:
+    def _in_float32(self, pixels: NDArray[np.uint8], turns: list[list[Part]]) -> mx.array:
         """Run a float32 copy of a half-precision model."""
         model = self._model
         if model.dtype != mx.float32:
-            output = self._in_parts(partial(self._output, cast(model, mx.float32)), pixels)
+            output = self._in_parts(partial(self._output, cast(model, mx.float32)), pixels, turns)
             if _finite(output).item():
                 return output
         raise CheckpointError(
@@ -277,6 +280,7 @@ class Forward:
         )
 
     def _rounds(self, size: int) -> list[list[Part]]:
+        """How a batch is divided where that is faster, see `streams`."""
         with mx.stream(self._device):
             return rounds(self._model.config, size)
 
