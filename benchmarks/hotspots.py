@@ -16,12 +16,12 @@ import models
 import perf
 import session
 from harness import OURS, Row
+from inference import compiled_after
 from session import Session, time_text
 from training import SETTINGS
 
-SINGLE = {"job": "inference", "model": models.BUILT_IN, "batch": 1}
 CASES: dict[str, Row] = {
-    "cifar10 batch 1": SINGLE,
+    "cifar10 batch 1": {"job": "inference", "model": models.BUILT_IN, "batch": 1},
     "cifar10 batch 8": {"job": "inference", "model": models.BUILT_IN, "batch": 8},
     "cifar10 batch 64": {"job": "inference", "model": models.BUILT_IN, "batch": 64},
     "B/16 batch 1": {"job": "inference", "model": "B/16", "batch": 1},
@@ -31,8 +31,6 @@ CASES: dict[str, Row] = {
 }
 QUICK = ("cifar10 batch 8",)
 WARM_UP = 3
-COMPILED_AFTER = 600
-"""Single images of the built-in model are compiled after 512 of them."""
 SECONDS, QUICK_SECONDS = 15.0, 2.0
 PRINTED = 0.5
 """The least per cent that is printed."""
@@ -54,10 +52,11 @@ def measure(run: Session, path: str, name: str, files: Row) -> None:
     """One case."""
     shown = CASES[name]
     case = {**SETTINGS, "optimizer": "adamw", "dtype": "float32", "device": "cpu", **files, **shown}
+    case["earlier"] = compiled_after(files, shown["batch"], "cpu")
     seconds = QUICK_SECONDS if run.options.quick else SECONDS
     with run.workers([OURS]) as (worker,), tempfile.TemporaryDirectory() as folder:
         worker.start(case)
-        worker.run(COMPILED_AFTER if shown == SINGLE else WARM_UP)
+        worker.run(WARM_UP)
         times = math.ceil(seconds / worker.run(WARM_UP)["seconds"])
         data = Path(folder) / "perf.data"
         with perf.recording(path, worker.pid, data):

@@ -59,7 +59,7 @@ def test_a_missing_image_loads_no_model(tmp_path: Path) -> None:
 def test_the_end_searches_no_objects_for_cycles(cat: Path) -> None:
     """Which took 0.07 s of 0.54 on two cores."""
     code = (
-        "import atexit, gc, sys; from mixer_mlx.cli.start import main; "
+        "import atexit, gc; from mixer_mlx.cli.start import main; "
         "atexit.register(lambda: print(gc.get_freeze_count(), len(gc.get_objects()))); main()"
     )
     command = [sys.executable, "-c", code, "predict", cat, "-m", "cifar10", "--format", "json"]
